@@ -1,0 +1,20 @@
+"""Spiking neural networks for PyTorch in the JAX style: pure neurons, `scan` over time, on `torch.func`.
+
+    import snn_functional as snf
+
+    params = snf.LeakyParams(beta=0.9)
+    state = snf.leaky_init(params, xs[0])
+    spks, state = snf.scan(snf.leaky_step, params, state, xs)      # xs [T, batch, neurons]
+
+This file is the one list of public names; each neuron adds its five through `neurons`.
+"""
+
+from . import surrogate as surrogate
+from ._modifiers import immediate_reset as immediate_reset, inhibit as inhibit, quantize as quantize
+from ._neuron import admit as admit, at_rest as at_rest, Neuron as Neuron
+from ._scan import explain as explain, scan as scan
+from ._tree import Leaf as Leaf, leaf as leaf, pytree as pytree, static as static
+from .neurons import *
+
+
+__version__ = "0.1.0"

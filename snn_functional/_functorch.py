@@ -1,0 +1,50 @@
+"""Looking at tensors from outside `torch.func`: the one file that uses its private names.
+
+Inside a transform a tensor is a stack of wrappers, one a level: `vmap` wraps in a batched tensor, `grad` and `vjp` in a
+gradient-tracking one, `jvp` in a dual one.
+"""
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+
+
+_functorch = torch._C._functorch  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def readable(tensor: Tensor) -> bool:
+    """Can its numbers be looked at for free: on the CPU, not traced, not batched, not a subclass that stands for data?"""
+    if tensor.device.type != "cpu" or is_compiling():
+        return False
+    return type(tensor) in (Tensor, torch.nn.Parameter) and _functorch.maybe_get_level(tensor) < 0
+
+
+def is_compiling() -> bool:
+    """Is `torch.compile` or `torch.export` tracing?"""
+    compiler: Any = getattr(torch, "compiler", None)  # torch 2.0 has none
+    return compiler.is_compiling() if hasattr(compiler, "is_compiling") else False
+
+
+def depends(outputs: Iterable[Tensor], arguments: Iterable[Tensor]) -> bool:
+    """Do outputs made of *detached* `arguments` still carry a derivative, or a batch, of some other tensor?"""
+    batched = {level for argument in arguments for level, kind in _wrappers(argument) if kind == "batched"}
+    for output in outputs:
+        if any(kind == "tracked" or (kind == "batched" and level not in batched) for level, kind in _wrappers(output)):
+            return True
+    return False
+
+
+def _wrappers(tensor: Tensor) -> Iterator[tuple[int, str]]:
+    dual = forward_ad._current_level >= 0
+    while True:
+        level = _functorch.maybe_get_level(tensor)
+        if tensor.requires_grad or (dual and forward_ad.unpack_dual(tensor).tangent is not None):
+            yield level, "tracked"
+        if level < 0:
+            return
+        if _functorch.is_batchedtensor(tensor):
+            yield level, "batched"
+        tensor = _functorch.get_unwrapped(tensor)

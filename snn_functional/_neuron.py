@@ -1,0 +1,111 @@
+"""What a neuron is: two trees and two pure functions, and the door in front of them.
+
+    init(params, input) -> state                   at rest, shaped, typed and placed like one time step of input
+    step(params, state, input) -> (spk, state)     one time step; exactly three arguments, always
+
+`admit` is the first line of a step and `at_rest` of an init: what cannot be one time step is refused there.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+
+SPIKES = (torch.bool, torch.uint8)
+
+
+class Neuron(NamedTuple):
+    """The contract, as a value: `leaky = Neuron(LeakyParams, LeakyState, leaky_init, leaky_step)`."""
+
+    Params: type[Any]
+    State: type[Any]
+    init: Callable[[Any, Any], Any]
+    step: Callable[[Any, Any, Any], tuple[Any, Any]]
+
+
+def at_rest(params: Any, input: Tensor) -> Tensor:
+    """Zeros like one time step of `input`, in floating point. Refuses params that do not fit the input."""
+    _check_input(params, input)
+    dtype = torch.get_default_dtype() if input.dtype in SPIKES else input.dtype
+    _check_params(params, input, dtype)
+    return torch.zeros_like(input, dtype=dtype)
+
+
+def admit(params: Any, state: Any, input: Tensor) -> Tensor:
+    """`input`, once it is known to be one time step of these trees. Spikes (bool, uint8) become floats.
+
+    - `params`: every leaf broadcasts to the input's shape: () or `(neurons,)` or `(batch, 1)`, aligned from the right.
+    - `state`: likewise, and of a dtype that can hold the input.
+
+    Raises TypeError for dtypes and ValueError for shapes and devices that do not fit.
+    """
+    _check_input(params, input)
+    dtype = input.dtype
+    for name in state.__leaves__:
+        leaf = getattr(state, name)
+        if leaf.shape != input.shape or leaf.device != input.device:
+            _check_place(state, name, leaf, input)
+        if leaf.dtype is not dtype:
+            dtype = _state_dtype(state, name, leaf, dtype)
+    _check_params(params, input, dtype)
+    return input if input.dtype is dtype else input.to(dtype)
+
+
+def _check_input(params: Any, input: Any) -> None:
+    if not isinstance(input, Tensor):
+        raise TypeError(
+            f"The input to {_neuron_of(params)} is a tensor [batch, ..., neurons], not {type(input).__name__}."
+        )
+    if not input.is_floating_point() and input.dtype not in SPIKES:
+        raise TypeError(
+            f"The input to {_neuron_of(params)} is {input.dtype}; expected a floating tensor, or spikes as bool or uint8: "
+            "give input.float()."
+        )
+
+
+def _check_params(params: Any, input: Tensor, dtype: torch.dtype) -> None:
+    for name in params.__leaves__:
+        leaf = getattr(params, name)
+        if not isinstance(leaf, Tensor) or (leaf.dim() == 0 and leaf.device.type == "cpu"):
+            continue
+        _check_place(params, name, leaf, input)
+        if leaf.dim() and leaf.dtype is not dtype and torch.promote_types(leaf.dtype, dtype) != dtype:
+            raise TypeError(
+                f"{type(params).__name__}.{name} is {leaf.dtype} per neuron, but the state is {dtype} and would change its "
+                f"dtype: give {name}.to({dtype})."
+            )
+
+
+def _check_place(tree: Any, name: str, leaf: Tensor, input: Tensor) -> None:
+    where = f"{type(tree).__name__}.{name}"
+    have, want = leaf.shape, input.shape
+    if have != want and (len(have) > len(want) or any(h not in (1, w) for h, w in zip(have[::-1], want[::-1]))):
+        raise ValueError(
+            f"{where} has shape {tuple(have)}, which does not broadcast to the input's {tuple(want)}. Expected () or a shape "
+            f"that fits from the right, like ({want[-1] if len(want) else 1},). A state that fits is made by "
+            f"{_neuron_of(tree)}_init(params, input)."
+        )
+    if leaf.device != input.device and not (leaf.dim() == 0 and leaf.device.type == "cpu"):
+        raise ValueError(
+            f"{where} is on {leaf.device}, the input on {input.device}. Move one of them: "
+            f"optree.tree_map(lambda leaf: leaf.to({str(input.device)!r}), {'params' if 'Params' in where else 'state'})."
+        )
+
+
+def _state_dtype(state: Any, name: str, leaf: Tensor, dtype: torch.dtype) -> torch.dtype:
+    if dtype in SPIKES and leaf.is_floating_point():
+        return leaf.dtype
+    if leaf.is_floating_point() and (leaf.dim() == 0 or torch.promote_types(leaf.dtype, dtype) == leaf.dtype):
+        return leaf.dtype if leaf.dim() else dtype
+    raise TypeError(
+        f"{type(state).__name__}.{name} is {leaf.dtype} and cannot hold an input of {dtype}. Expected the input's dtype: "
+        f"{_neuron_of(state)}_init(params, input) makes it."
+    )
+
+
+def _neuron_of(tree: Any) -> str:
+    """LeakyIntegratorState -> leaky_integrator: the neuron's name, for messages that show a call."""
+    name = type(tree).__name__.removesuffix("Params").removesuffix("State")
+    return "".join(f"_{c.lower()}" if c.isupper() else c for c in name).lstrip("_")

@@ -1,0 +1,113 @@
+"""The loop in O(sqrt(T)) memory: only the state at every sqrt(T)-th step is kept, the steps between are run again.
+
+A segment of the loop is one `autograd.Function` whose rules are those of the segment, run again: backward is `torch.func.vjp`
+of the loop, jvp is `torch.func.jvp` of it, vmap is the same Function over the vmapped loop. So it nests like the loop does.
+`torch.utils.checkpoint` would not do: it raises under `torch.func.grad`.
+"""
+
+import math
+from typing import Any
+
+import optree
+import torch
+from torch import Tensor
+
+from .._functorch import depends
+from ._loop import loop, Step, step_name
+
+
+def checkpointed(step: Step, params: Any, state: Any, inputs: Any, length: int, reverse: bool) -> tuple[Any, Any]:
+    """What `loop` returns, with its gradients. The step must take all its differentiable tensors as arguments."""
+    _refuse_captures(step, params, state, inputs)
+    size = math.isqrt(length - 1) + 1
+    xs, tree = optree.tree_flatten(inputs)
+    starts = range(0, length, size)
+    chunks = (
+        [optree.tree_unflatten(tree, chunk) for chunk in zip(*(x.split(size) for x in xs))]
+        if xs
+        else [None] * len(starts)
+    )
+    outputs = []
+    for start, chunk in reversed(list(zip(starts, chunks))) if reverse else zip(starts, chunks):
+        output, state = _segment(step, params, state, chunk, min(size, length - start), reverse)
+        outputs.append(output)
+    return optree.tree_map(lambda *parts: torch.cat(parts), *(outputs[::-1] if reverse else outputs)), state
+
+
+def _segment(step: Any, params: Any, state: Any, inputs: Any, length: int, reverse: bool) -> tuple[Any, Any]:
+    leaves, tree = optree.tree_flatten((params, state, inputs))
+    result: list[Any] = []
+
+    def run(*leaves: Tensor) -> tuple[Tensor, ...]:
+        outputs, spec = optree.tree_flatten(loop(step, *optree.tree_unflatten(tree, leaves), length, reverse))
+        result[:] = [spec]
+        return tuple(outputs)
+
+    outputs = _Again.apply(run, *leaves)
+    return optree.tree_unflatten(result[0], outputs)
+
+
+class _Again(torch.autograd.Function):
+    """`run(*leaves) -> tuple of tensors`, keeping the leaves only: whatever a rule needs is computed again."""
+
+    @staticmethod
+    def forward(run: Any, *leaves: Tensor) -> tuple[Tensor, ...]:
+        # An output that is an input, or a view of one, must leave as a copy.
+        return tuple(
+            out.clone() if out._is_view() or any(out is leaf for leaf in leaves) else out for out in run(*leaves)
+        )
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        ctx.run, *leaves = inputs
+        ctx.save_for_backward(*leaves)
+        ctx.save_for_forward(*leaves)
+        ctx.real = [out.is_floating_point() for out in output]
+        ctx.mark_non_differentiable(*(out for out in output if not out.is_floating_point()))
+
+    @staticmethod
+    def backward(ctx: Any, *cotangents: Tensor) -> Any:
+        leaves = ctx.saved_tensors
+        floats, run = _floats(ctx.run, leaves, ctx.real)
+        vjp = torch.func.vjp(run, *floats)[1]
+        grads = iter(vjp(tuple(c for c, real in zip(cotangents, ctx.real) if real)))
+        return None, *(next(grads) if leaf.is_floating_point() else None for leaf in leaves)
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Any) -> Any:
+        leaves = ctx.saved_tensors
+        floats, run = _floats(ctx.run, leaves, ctx.real)
+        moves = [t for leaf, t in zip(leaves, tangents[1:]) if leaf.is_floating_point()]
+        moves = tuple(torch.zeros_like(x) if t is None else t for x, t in zip(floats, moves))
+        moved = iter(torch.func.jvp(run, floats, moves)[1])
+        return tuple(next(moved) if real else None for real in ctx.real)
+
+    @staticmethod
+    def vmap(info: Any, in_dims: Any, run: Any, *leaves: Any) -> Any:
+        mapped = torch.func.vmap(run, in_dims=in_dims[1:], randomness=info.randomness)
+        outputs = _Again.apply(mapped, *leaves)
+        return outputs, (0,) * len(outputs)
+
+
+def _floats(run: Any, leaves: tuple[Tensor, ...], real: list[bool]) -> tuple[tuple[Tensor, ...], Any]:
+    """The floating leaves, and `run` as a function of these alone with its floating outputs alone."""
+
+    def floating(*floats: Tensor) -> tuple[Tensor, ...]:
+        given = iter(floats)
+        outputs = run(*(next(given) if leaf.is_floating_point() else leaf for leaf in leaves))
+        return tuple(out for out, is_real in zip(outputs, real) if is_real)
+
+    return tuple(leaf for leaf in leaves if leaf.is_floating_point()), floating
+
+
+def _refuse_captures(step: Any, params: Any, state: Any, inputs: Any) -> None:
+    # A captured tensor would be a constant to the Function below, and its gradient silently zero.
+    first = optree.tree_map(lambda x: x[0], inputs)
+    arguments, tree = optree.tree_flatten((params, state, first))
+    detached = optree.tree_unflatten(tree, [leaf.detach() for leaf in arguments])
+    outputs = [out for out in optree.tree_leaves(step(*detached)) if isinstance(out, Tensor)]
+    if depends(outputs, arguments):
+        raise ValueError(
+            f'scan(kind="checkpointed"): {step_name(step)} uses a tensor that is differentiated or batched but is not one of its '
+            'arguments, so its gradient would be lost. Give it in params, or take kind="loop".'
+        )

@@ -1,0 +1,89 @@
+"""The definition: a Python loop. Every faster kind answers to this file."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import optree
+import torch
+from torch import Tensor
+
+
+Step = Callable[[Any, Any, Any], tuple[Any, Any]]
+
+
+def loop(step: Step, params: Any, state: Any, inputs: Any, length: int, reverse: bool) -> tuple[Any, Any]:
+    """`output[t], state = step(params, state, input[t])` for every t, forwards or backwards."""
+    # unbind, never x[t]: the backward of an index fills a whole [T, ...] tensor for every step.
+    xs, tree = optree.tree_flatten(inputs)
+    slices: Sequence[Sequence[Tensor]] = list(zip(*(x.unbind(0) for x in xs))) if xs else [()] * length
+    outputs, last = [], state
+    for x in reversed(slices) if reverse else slices:
+        returned = step(params, last, optree.tree_unflatten(tree, x))
+        output, new = _pair(returned, step)
+        if outputs:
+            _same_form(last, new, step)
+        else:
+            _same_form(last, new, step, broadcast=True)
+        outputs.append(output)
+        last = new
+    return _stack(outputs[::-1] if reverse else outputs, step), last
+
+
+def _stack(outputs: list[Any], step: Any) -> Any:
+    columns, tree = [], None
+    for output in outputs:
+        leaves, this = optree.tree_flatten(output)
+        if tree is not None and this != tree:
+            raise ValueError(
+                f"scan: {step_name(step)} changed the structure of its output between steps:\n    {tree}\n    {this}"
+            )
+        tree = this
+        columns.append(leaves)
+    assert tree is not None
+    for leaf in columns[0]:
+        if not isinstance(leaf, Tensor):
+            raise TypeError(
+                f"scan: {step_name(step)} returned {leaf!r} ({type(leaf).__name__}) as an output; outputs are trees of tensors."
+            )
+    return optree.tree_unflatten(tree, [torch.stack(column) for column in zip(*columns)])
+
+
+def _pair(returned: Any, step: Any) -> tuple[Any, Any]:
+    if not isinstance(returned, tuple) or len(returned) != 2:
+        raise TypeError(f"scan: {step_name(step)} returned {type(returned).__name__}; a step returns (output, state).")
+    return returned
+
+
+def _same_form(old: Any, new: Any, step: Any, broadcast: bool = False) -> None:
+    olds, old_tree = optree.tree_flatten(old)
+    news, new_tree = optree.tree_flatten(new)
+    if old_tree != new_tree:
+        raise ValueError(
+            f"scan: {step_name(step)} changed the structure of its state:\n    from {old_tree}\n    to   {new_tree}"
+        )
+    for a, b in zip(olds, news):
+        if not isinstance(b, Tensor):
+            raise TypeError(
+                f"scan: {step_name(step)} put {b!r} ({type(b).__name__}) into its state; states are trees of tensors."
+            )
+        if a.dtype is not b.dtype and not (broadcast and a.dim() == 0):
+            raise TypeError(
+                f"scan: {step_name(step)} changed the dtype of its state, from {_form(olds)} to {_form(news)}. "
+                "Give state, params and inputs one dtype."
+            )
+        if a.shape != b.shape and not (broadcast and _broadcasts(a.shape, b.shape)):
+            raise ValueError(
+                f"scan: {step_name(step)} changed the shape of its state, from {_form(olds)} to {_form(news)}."
+            )
+
+
+def _broadcasts(small: torch.Size, large: torch.Size) -> bool:
+    return len(small) <= len(large) and all(s in (1, n) for s, n in zip(small[::-1], large[::-1]))
+
+
+def _form(leaves: Sequence[Tensor]) -> str:
+    return "(" + ", ".join(f"{str(x.dtype).removeprefix('torch.')}{list(x.shape)}" for x in leaves) + ")"
+
+
+def step_name(step: Any) -> str:
+    return getattr(step, "__name__", None) or repr(step)

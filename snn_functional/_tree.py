@@ -1,0 +1,155 @@
+"""Trees: frozen dataclasses that are nodes of optree and of torch's pytree.
+
+    @pytree
+    class LeakyParams:
+        beta: Leaf                                     # a number or a tensor; kept as a tensor
+        threshold: Leaf = leaf(default=1.0)
+        spike_grad: Surrogate = static(default=ATan())         # a choice: part of the tree's structure
+        reset_mechanism: str = static(default="subtract", choices=("subtract", "zero", "none"))
+
+    @pytree
+    class LeakyState:
+        mem: Tensor
+
+Numbers are leaves, choices are structure. A user *builds* a tree (`LeakyParams(0.9)`): numbers become
+0-d tensors of the default dtype, and what cannot be right is refused. A transform *rebuilds* one (unflatten):
+nothing is converted or checked, because `vmap`, `tree_map` and the like put axes, names, shapes
+and batched tensors where tensors were.
+
+This file is the only one that touches torch's private pytree module.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Annotated, Any, overload, TYPE_CHECKING, TypeVar
+
+import optree
+import torch
+import torch.utils._pytree as torch_pytree
+from torch import Tensor
+from typing_extensions import dataclass_transform
+
+from ._functorch import readable
+
+
+T = TypeVar("T")
+
+if TYPE_CHECKING:
+
+    class Leaf:
+        """Built from a number or a tensor, read as a tensor."""
+
+        @overload
+        def __get__(self, obj: None, owner: Any) -> Any: ...
+        @overload
+        def __get__(self, obj: object, owner: Any) -> Tensor: ...
+        def __get__(self, obj: Any, owner: Any) -> Any: ...
+        def __set__(self, obj: Any, value: Tensor | float) -> None: ...
+
+else:
+    Leaf = Annotated[Tensor, "a number or a tensor of numbers; floating, never NaN"]
+
+
+def leaf(*, default: Any = dataclasses.MISSING) -> Any:
+    """A leaf with a default: `threshold: Leaf = leaf(default=1.0)`."""
+    return dataclasses.field(default=default)
+
+
+def static(*, default: Any = dataclasses.MISSING, choices: tuple[Any, ...] | None = None) -> Any:
+    """A choice rather than a number: hashable, part of the tree's structure, never a leaf.
+
+    With `choices`, any other value is refused when the tree is built.
+    """
+    return dataclasses.field(default=default, metadata={"static": True, "choices": choices})
+
+
+@dataclass_transform(frozen_default=True, eq_default=False, field_specifiers=(leaf, static))
+def pytree(cls: type[T]) -> type[T]:
+    """Class decorator: a frozen dataclass, registered as a node of optree (globally) and of torch's pytree.
+
+    `dataclasses.replace`, `copy.deepcopy` and pickle work as on any dataclass. To save and load safely:
+
+        torch.save(params, path)
+        params = torch.load(path, weights_only=True)     # torch >= 2.4: the class registers itself as safe
+
+    Equality is identity: two trees of tensors have no single truth value.
+    """
+    check: Callable[[Any], None] | None = getattr(cls, "__check__", None)
+
+    def build(self: Any) -> None:
+        for name in leaves:
+            value = getattr(self, name)
+            if type(value) is not Tensor:
+                object.__setattr__(self, name, _as_leaf(value, cls, name))
+        for name in numbers:
+            _check_number(getattr(self, name), cls, name)
+        for name, values in allowed:
+            if getattr(self, name) not in values:
+                raise ValueError(
+                    f"{cls.__name__}({name}={getattr(self, name)!r}): unknown choice. "
+                    f"It is one of {', '.join(map(repr, values))}."
+                )
+        if check is not None:
+            check(self)
+
+    setattr(cls, "__post_init__", build)
+    cls = dataclasses.dataclass(frozen=True, eq=False)(cls)
+    fields = dataclasses.fields(cls)  # pyright: ignore[reportArgumentType]
+    leaves = tuple(f.name for f in fields if not f.metadata.get("static"))
+    choices = tuple(f.name for f in fields if f.metadata.get("static"))
+    numbers = tuple(f.name for f in fields if f.name in leaves and _is_leaf_type(f.type))
+    allowed = tuple((f.name, f.metadata["choices"]) for f in fields if f.metadata.get("choices"))
+    setattr(cls, "__leaves__", leaves)
+
+    def flatten(tree: Any) -> tuple[list[Any], Any]:
+        return [getattr(tree, n) for n in leaves], tuple(getattr(tree, n) for n in choices)
+
+    def unflatten(children: Any, static_values: Any) -> Any:
+        tree = object.__new__(cls)
+        for name, value in zip(leaves, children):
+            object.__setattr__(tree, name, value)
+        for name, value in zip(choices, static_values):
+            object.__setattr__(tree, name, value)
+        return tree
+
+    optree.register_pytree_node(
+        cls,  # pyright: ignore[reportArgumentType]
+        lambda tree: (*flatten(tree), leaves),
+        lambda static_values, children: unflatten(children, static_values),
+        namespace=optree.registry.__GLOBAL_NAMESPACE,  # pyright: ignore
+    )
+    register = getattr(torch_pytree, "register_pytree_node", None) or torch_pytree._register_pytree_node
+    register(cls, flatten, unflatten)
+    allow_loading(cls)
+    return cls
+
+
+def allow_loading(cls: type) -> None:
+    """Let `torch.load(weights_only=True)` rebuild this class: it holds values and runs no code of its own."""
+    if hasattr(torch.serialization, "add_safe_globals"):
+        torch.serialization.add_safe_globals([cls])
+
+
+def _is_leaf_type(annotation: Any) -> bool:
+    return annotation is Leaf or (isinstance(annotation, str) and annotation.split(".")[-1] == "Leaf")
+
+
+def _as_leaf(value: Any, cls: type, name: str) -> Any:
+    if isinstance(value, (bool, complex, str)) or callable(value):
+        raise TypeError(
+            f"{cls.__name__}({name}={value!r}): {name} is a leaf of the tree, a number or a tensor. "
+            f"A choice is declared with `{name}: ... = static(...)`."
+        )
+    if isinstance(value, (int, float)):
+        return torch.tensor(float(value))
+    return value
+
+
+def _check_number(value: Any, cls: type, name: str) -> None:
+    where = f"{cls.__name__}({name}=...)"
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{where} takes a number or a tensor, not {type(value).__name__}.")
+    if not value.is_floating_point():
+        raise TypeError(f"{where} takes a floating tensor, not {value.dtype}: give {name}.float().")
+    if readable(value) and bool(value.isnan().any()):
+        raise ValueError(f"{where} holds NaN: {value}.")
