@@ -10,9 +10,10 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
-import optree
 import torch
 from torch import Tensor
+
+from ._tree import tree_map
 
 
 Step = Callable[[Any, Any, Any], tuple[Any, Any]]
@@ -53,7 +54,7 @@ class quantize:
 
     def __call__(self, params: Any, state: Any, input: Tensor) -> tuple[Tensor, Any]:
         _, state = self.step(params, state, input)
-        state = optree.tree_map(self.quantizer, state)
+        state = tree_map(self.quantizer, state)
         return params.spike_grad(state.mem - params.threshold), state
 
 

@@ -16,7 +16,7 @@ Numbers are leaves, choices are structure. A user *builds* a tree (`LeakyParams(
 nothing is converted or checked, because `vmap`, `tree_map` and the like put axes, names, shapes
 and batched tensors where tensors were.
 
-This file is the only one that touches torch's private pytree module.
+This file is the only one that touches optree and torch's private pytree module.
 """
 
 import dataclasses
@@ -33,6 +33,12 @@ from ._functorch import readable
 
 
 T = TypeVar("T")
+
+# optree's own annotations say that a tree is not a dataclass.
+tree_flatten: Any = optree.tree_flatten
+tree_unflatten: Any = optree.tree_unflatten
+tree_leaves: Any = optree.tree_leaves
+tree_map: Any = optree.tree_map
 
 if TYPE_CHECKING:
 

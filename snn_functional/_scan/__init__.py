@@ -8,10 +8,10 @@ Each kind is a function `(step, params, state, inputs, length, reverse) -> (outp
 
 from typing import Any
 
-import optree
 import torch
 from torch import Tensor
 
+from .._tree import tree_leaves
 from ._checkpointed import checkpointed
 from ._loop import loop, Step
 
@@ -67,9 +67,7 @@ def scan(
     return run(step, params, state, inputs, length, reverse)
 
 
-def explain(
-    step: Callable[[Any, Any, Any], tuple[Any, Any]], params: Any, state: Any, inputs: Any, *, length: int | None = None
-) -> str:
+def explain(step: Step, params: Any, state: Any, inputs: Any, *, length: int | None = None) -> str:
     """Which kind `scan(kind="auto")` takes for these arguments, and why; nothing is run. Raises as `scan` does.
 
     >>> params = LeakyParams(beta=0.9)
@@ -90,7 +88,7 @@ def _admit(step: Any, params: Any, state: Any, inputs: Any, kind: str, length: i
         raise TypeError(
             f"scan(step, params, state, inputs): step is called at each time step, but came as {type(step).__name__}.{hint}"
         )
-    xs = optree.tree_leaves(inputs)
+    xs = tree_leaves(inputs)
     for x in xs:
         if not isinstance(x, Tensor):
             raise TypeError(
@@ -123,7 +121,7 @@ def _admit(step: Any, params: Any, state: Any, inputs: Any, kind: str, length: i
 def _one_device(params: Any, state: Any, inputs: Any) -> None:
     placed: dict[torch.device, str] = {}
     for name, tree in (("params", params), ("state", state), ("inputs", inputs)):
-        for leaf in optree.tree_leaves(tree):
+        for leaf in tree_leaves(tree):
             if isinstance(leaf, Tensor) and not (leaf.dim() == 0 and leaf.device.type == "cpu"):
                 placed.setdefault(leaf.device, name)
     if len(placed) > 1:

@@ -8,11 +8,11 @@ of the loop, jvp is `torch.func.jvp` of it, vmap is the same Function over the v
 import math
 from typing import Any
 
-import optree
 import torch
 from torch import Tensor
 
 from .._functorch import depends
+from .._tree import tree_flatten, tree_leaves, tree_map, tree_unflatten
 from ._loop import loop, Step, step_name
 
 
@@ -20,31 +20,29 @@ def checkpointed(step: Step, params: Any, state: Any, inputs: Any, length: int, 
     """What `loop` returns, with its gradients. The step must take all its differentiable tensors as arguments."""
     _refuse_captures(step, params, state, inputs)
     size = math.isqrt(length - 1) + 1
-    xs, tree = optree.tree_flatten(inputs)
+    xs, tree = tree_flatten(inputs)
     starts = range(0, length, size)
     chunks = (
-        [optree.tree_unflatten(tree, chunk) for chunk in zip(*(x.split(size) for x in xs))]
-        if xs
-        else [None] * len(starts)
+        [tree_unflatten(tree, chunk) for chunk in zip(*(x.split(size) for x in xs))] if xs else [None] * len(starts)
     )
     outputs = []
     for start, chunk in reversed(list(zip(starts, chunks))) if reverse else zip(starts, chunks):
         output, state = _segment(step, params, state, chunk, min(size, length - start), reverse)
         outputs.append(output)
-    return optree.tree_map(lambda *parts: torch.cat(parts), *(outputs[::-1] if reverse else outputs)), state
+    return tree_map(lambda *parts: torch.cat(parts), *(outputs[::-1] if reverse else outputs)), state
 
 
 def _segment(step: Any, params: Any, state: Any, inputs: Any, length: int, reverse: bool) -> tuple[Any, Any]:
-    leaves, tree = optree.tree_flatten((params, state, inputs))
+    leaves, tree = tree_flatten((params, state, inputs))
     result: list[Any] = []
 
     def run(*leaves: Tensor) -> tuple[Tensor, ...]:
-        outputs, spec = optree.tree_flatten(loop(step, *optree.tree_unflatten(tree, leaves), length, reverse))
+        outputs, spec = tree_flatten(loop(step, *tree_unflatten(tree, leaves), length, reverse))
         result[:] = [spec]
         return tuple(outputs)
 
     outputs = _Again.apply(run, *leaves)
-    return optree.tree_unflatten(result[0], outputs)
+    return tree_unflatten(result[0], outputs)
 
 
 class _Again(torch.autograd.Function):
@@ -83,7 +81,8 @@ class _Again(torch.autograd.Function):
         return tuple(next(moved) if real else None for real in ctx.real)
 
     @staticmethod
-    def vmap(info: Any, in_dims: Any, run: Any, *leaves: Any) -> Any:
+    def vmap(info: Any, in_dims: Any, *args: Any) -> Any:
+        run, *leaves = args
         mapped = torch.func.vmap(run, in_dims=in_dims[1:], randomness=info.randomness)
         outputs = _Again.apply(mapped, *leaves)
         return outputs, (0,) * len(outputs)
@@ -102,10 +101,10 @@ def _floats(run: Any, leaves: tuple[Tensor, ...], real: list[bool]) -> tuple[tup
 
 def _refuse_captures(step: Any, params: Any, state: Any, inputs: Any) -> None:
     # A captured tensor would be a constant to the Function below, and its gradient silently zero.
-    first = optree.tree_map(lambda x: x[0], inputs)
-    arguments, tree = optree.tree_flatten((params, state, first))
-    detached = optree.tree_unflatten(tree, [leaf.detach() for leaf in arguments])
-    outputs = [out for out in optree.tree_leaves(step(*detached)) if isinstance(out, Tensor)]
+    first = tree_map(lambda x: x[0], inputs)
+    arguments, tree = tree_flatten((params, state, first))
+    detached = tree_unflatten(tree, [leaf.detach() for leaf in arguments])
+    outputs = [out for out in tree_leaves(step(*detached)) if isinstance(out, Tensor)]
     if depends(outputs, arguments):
         raise ValueError(
             f'scan(kind="checkpointed"): {step_name(step)} uses a tensor that is differentiated or batched but is not one of its '

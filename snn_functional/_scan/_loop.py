@@ -3,9 +3,10 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import optree
 import torch
 from torch import Tensor
+
+from .._tree import tree_flatten, tree_unflatten
 
 
 Step = Callable[[Any, Any, Any], tuple[Any, Any]]
@@ -14,11 +15,11 @@ Step = Callable[[Any, Any, Any], tuple[Any, Any]]
 def loop(step: Step, params: Any, state: Any, inputs: Any, length: int, reverse: bool) -> tuple[Any, Any]:
     """`output[t], state = step(params, state, input[t])` for every t, forwards or backwards."""
     # unbind, never x[t]: the backward of an index fills a whole [T, ...] tensor for every step.
-    xs, tree = optree.tree_flatten(inputs)
+    xs, tree = tree_flatten(inputs)
     slices: Sequence[Sequence[Tensor]] = list(zip(*(x.unbind(0) for x in xs))) if xs else [()] * length
     outputs, last = [], state
     for x in reversed(slices) if reverse else slices:
-        returned = step(params, last, optree.tree_unflatten(tree, x))
+        returned = step(params, last, tree_unflatten(tree, x))
         output, new = _pair(returned, step)
         if outputs:
             _same_form(last, new, step)
@@ -32,7 +33,7 @@ def loop(step: Step, params: Any, state: Any, inputs: Any, length: int, reverse:
 def _stack(outputs: list[Any], step: Any) -> Any:
     columns, tree = [], None
     for output in outputs:
-        leaves, this = optree.tree_flatten(output)
+        leaves, this = tree_flatten(output)
         if tree is not None and this != tree:
             raise ValueError(
                 f"scan: {step_name(step)} changed the structure of its output between steps:\n    {tree}\n    {this}"
@@ -45,7 +46,7 @@ def _stack(outputs: list[Any], step: Any) -> Any:
             raise TypeError(
                 f"scan: {step_name(step)} returned {leaf!r} ({type(leaf).__name__}) as an output; outputs are trees of tensors."
             )
-    return optree.tree_unflatten(tree, [torch.stack(column) for column in zip(*columns)])
+    return tree_unflatten(tree, [torch.stack(column) for column in zip(*columns)])
 
 
 def _pair(returned: Any, step: Any) -> tuple[Any, Any]:
@@ -55,8 +56,8 @@ def _pair(returned: Any, step: Any) -> tuple[Any, Any]:
 
 
 def _same_form(old: Any, new: Any, step: Any, broadcast: bool = False) -> None:
-    olds, old_tree = optree.tree_flatten(old)
-    news, new_tree = optree.tree_flatten(new)
+    olds, old_tree = tree_flatten(old)
+    news, new_tree = tree_flatten(new)
     if old_tree != new_tree:
         raise ValueError(
             f"scan: {step_name(step)} changed the structure of its state:\n    from {old_tree}\n    to   {new_tree}"
