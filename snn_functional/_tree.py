@@ -105,7 +105,6 @@ def pytree(cls: type[T]) -> type[T]:
     choices = tuple(f.name for f in fields if f.metadata.get("static"))
     numbers = tuple(f.name for f in fields if f.name in leaves and _is_leaf_type(f.type))
     allowed = tuple((f.name, f.metadata["choices"]) for f in fields if f.metadata.get("choices"))
-    setattr(cls, "__leaves__", leaves)
 
     def flatten(tree: Any) -> tuple[list[Any], Any]:
         return [getattr(tree, n) for n in leaves], tuple(getattr(tree, n) for n in choices)
@@ -118,6 +117,9 @@ def pytree(cls: type[T]) -> type[T]:
             object.__setattr__(tree, name, value)
         return tree
 
+    setattr(cls, "__leaves__", leaves)
+    setattr(cls, "__choices__", choices)
+    setattr(cls, "__rebuild__", staticmethod(unflatten))
     optree.register_pytree_node(
         cls,  # pyright: ignore[reportArgumentType]
         lambda tree: (*flatten(tree), leaves),

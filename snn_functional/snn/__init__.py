@@ -1,0 +1,18 @@
+"""snnTorch's interface over the pure core: `from snn_functional import snn` where a script said `import snntorch as snn`.
+
+    net = nn.Sequential(nn.Linear(784, 10), snn.Leaky(beta=0.9, init_hidden=True))
+
+Each face is derived from its neuron's bundle; the dynamics are those of the pure step, snnTorch 1.0.0's.
+The only room that imports `torch.nn`'s modules.
+"""
+
+from .. import surrogate as surrogate
+from ..neurons import alpha, leaky, synaptic
+from . import utils as utils
+from ._lapicque import Lapicque as Lapicque
+from ._stateful import Stateful as Stateful, stateful as stateful
+
+
+Leaky = stateful(leaky, "Leaky", "graded_spikes_factor", "learn_graded_spikes_factor", "reset_delay")
+Synaptic = stateful(synaptic, "Synaptic", "reset_delay")
+Alpha = stateful(alpha, "Alpha")

@@ -1,0 +1,260 @@
+"""`stateful(neuron)`: an `nn.Module` with snnTorch's interface over a pure neuron.
+
+What is derived, and from what:
+
+    constructor        the numbers of Params (threshold last), then snnTorch's switches in snnTorch's order
+    tensors            one buffer a number, or one `nn.Parameter` with learn_<number>=True
+    forward, returns   the fields of State, in their order
+    dynamics           the neuron's step, wrapped by a modifier for each switch that changes it
+
+One step function serves explicit and hidden state, so the two cannot diverge. The state takes device, dtype and batch size from
+the input; it is no buffer, never in `state_dict()`, and only a layer with `init_hidden=True` holds one between calls.
+"""
+
+import dataclasses
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn, Tensor
+
+from .._modifiers import immediate_reset, inhibit, quantize
+from .._neuron import Neuron
+from .._tree import tree_map
+from ..surrogate import ATan, fires
+
+
+class Stateful(nn.Module):
+    """A layer of neurons with memory. `stateful` makes its subclasses."""
+
+    neuron: Neuron
+    numbers: dict[str, Any]
+    switches: inspect.Signature
+    graded: bool
+    graded_spikes_factor: Tensor
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__()
+        given = self.switches.bind(*args, **kwargs)
+        given.apply_defaults()
+        options = given.arguments
+        numbers = {name: options[name] for name in self.numbers}
+        learned = {name for name in self.numbers if options.get(f"learn_{name}")}
+        self.init_hidden = options["init_hidden"]
+        self.output = options["output"]
+        self.inhibition = options["inhibition"]
+        self.state_quant = options["state_quant"]
+        self.reset_delay = options.get("reset_delay", True)
+        self.spike_grad = fires if options["surrogate_disable"] else options["spike_grad"] or ATan()
+        self._reset_mechanism = options["reset_mechanism"]
+        self._hidden: Any = None
+        self._keep(numbers, learned)
+        factor = {"graded_spikes_factor": options.get("graded_spikes_factor", 1.0)}
+        self._register(factor, {name for name in factor if options.get(f"learn_{name}")})
+
+    def forward(self, input_: Tensor, *args: Any, **kwargs: Any) -> Any:
+        """One step of `input_` [batch, ..., neurons]: `(spk, *states)`, or `spk` alone with `init_hidden` and no `output`."""
+        state = self._state(input_, args, kwargs)
+        if self.inhibition and input_.dim() > 2:
+            raise ValueError(
+                f"{type(self).__name__}(inhibition=True) takes (batch, neurons), but {tuple(input_.shape)} came. For other axes "
+                "use the pure step: snf.inhibit(step, dim=...)."
+            )
+        spk, state = self._step()(self.params(input_.dtype), state, input_)
+        if self.graded:
+            spk = spk * self.graded_spikes_factor
+        if self.init_hidden:
+            self._hidden = state
+            if not self.output:
+                return spk
+        return spk, *(getattr(state, name) for name in self.neuron.State.__leaves__)
+
+    def params(self, dtype: torch.dtype | None = None) -> Any:
+        """This layer's Params, as they are now. With `dtype`, per-neuron numbers that would promote it are cast."""
+        choices = {"spike_grad": self.spike_grad, "reset_mechanism": self.reset_mechanism}
+        Params = self.neuron.Params
+        leaves = [_fitted(getattr(self, name), dtype) for name in Params.__leaves__]
+        return Params.__rebuild__(leaves, tuple(choices[name] for name in Params.__choices__))
+
+    @property
+    def reset_mechanism(self) -> str:
+        """ "subtract", "zero", "none", or "clear" where the neuron has it. Setting it changes the dynamics from the next step."""
+        return self._reset_mechanism
+
+    @reset_mechanism.setter
+    def reset_mechanism(self, value: str) -> None:
+        dataclasses.replace(self.params(), reset_mechanism=value)  # refuses what is no choice
+        self._reset_mechanism = value
+
+    @property
+    def reset_mechanism_val(self) -> Tensor:
+        """The number that snnTorch's `state_dict` has for `reset_mechanism`; "clear", which it lacks, is 3."""
+        return torch.tensor(RESETS.index(self.reset_mechanism))
+
+    def reset_mem(self) -> Any:
+        """Forget the hidden state. Returns states at rest: zeros that broadcast to any input, a tuple if there are several."""
+        self._hidden = None
+        zeros = tuple(torch.zeros(()) for _ in self.neuron.State.__leaves__)
+        return zeros if len(zeros) > 1 else zeros[0]
+
+    def reset_hidden(self) -> None:
+        """Forget the hidden state: the next input starts at rest."""
+        self._hidden = None
+
+    def detach_hidden(self) -> None:
+        """Cut the hidden state from the graph, as truncated backpropagation does between chunks."""
+        self._hidden = tree_map(torch.Tensor.detach, self._hidden)
+
+    def extra_repr(self) -> str:
+        numbers = [f"{n}={_brief(getattr(self, n))}" for n in self.numbers]
+        return ", ".join([*numbers, f"reset_mechanism={self.reset_mechanism!r}", f"init_hidden={self.init_hidden}"])
+
+    def _keep(self, numbers: dict[str, Any], learned: set[str]) -> None:
+        """Check the numbers by building Params from them once, then keep them as buffers or parameters."""
+        params = self.neuron.Params(**numbers, reset_mechanism=self._reset_mechanism, spike_grad=self.spike_grad)
+        self._register({name: getattr(params, name) for name in numbers}, learned)
+
+    def _register(self, numbers: dict[str, Any], learned: set[str]) -> None:
+        for name, value in numbers.items():
+            # A copy: two layers made from one tensor must not share it.
+            value = torch.as_tensor(value, dtype=None if isinstance(value, Tensor) else torch.get_default_dtype())
+            value = value.detach().clone()
+            if name in learned:
+                self.register_parameter(name, nn.Parameter(value))
+            else:
+                self.register_buffer(name, value)
+
+    def _step(self) -> Callable[[Any, Any, Any], tuple[Tensor, Any]]:
+        step = self.neuron.step
+        if self.state_quant:
+            step = quantize(step, self.state_quant)
+        if self.inhibition:
+            step = inhibit(step)
+        if not self.reset_delay:
+            step = immediate_reset(step)
+        return step
+
+    def _state(self, input_: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        State: Any = self.neuron.State
+        name = type(self).__name__
+        if not args and not kwargs:
+            if self._hidden is None:
+                return self.neuron.init(self.params(input_.dtype), input_)
+            held = getattr(self._hidden, State.__leaves__[0])
+            if held.shape != input_.shape:
+                raise ValueError(
+                    f"{name}(init_hidden=True) holds the state of an input {tuple(held.shape)}, but {tuple(input_.shape)} came. "
+                    "Between batches call snn.utils.reset(net), or this layer's reset_mem()."
+                )
+            return self._hidden
+        given = dict(zip(State.__leaves__, args)) | kwargs
+        given = {field: value for field, value in given.items() if value is not None}
+        if len(args) > len(State.__leaves__) or not set(kwargs) <= set(State.__leaves__):
+            raise TypeError(f"{name}: call it as {_call(State)}; got {len(args)} states and {sorted(kwargs)}.")
+        if self.init_hidden and given:
+            raise TypeError(
+                f"{name}: `{next(iter(given))}` should not be passed as an argument while `init_hidden=True`."
+            )
+        if not given:
+            return self._state(input_, (), {})
+        if len(given) < len(State.__leaves__):
+            raise TypeError(
+                f"{name}: of the states only {sorted(given)} came. Call it as {_call(State)}, or with none: at rest."
+            )
+        return State(**given)
+
+    def _apply(self, fn: Any, *args: Any, **kwargs: Any) -> Any:
+        self._hidden = tree_map(fn, self._hidden)
+        return super()._apply(fn, *args, **kwargs)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Copies and pickles carry the state's numbers, never its graph, which cannot be copied.
+        return self.__dict__ | {"_hidden": tree_map(torch.Tensor.detach, self._hidden)}
+
+    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        destination[prefix + "reset_mechanism_val"] = self.reset_mechanism_val
+
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any, **kwargs: Any) -> None:
+        own = {key[len(prefix) :]: key for key in state_dict if key.startswith(prefix)}
+        rest = dict(state_dict)
+        if "reset_mechanism_val" in own:
+            self.reset_mechanism = RESETS[int(rest.pop(own["reset_mechanism_val"]))]
+        fields: tuple[str, ...] = self.neuron.State.__leaves__
+        if set(fields) <= set(own):
+            self._hidden = self.neuron.State(*(rest.pop(own[field]).detach().clone() for field in fields))
+        super()._load_from_state_dict(rest, prefix, *args, **kwargs)
+
+
+RESETS = ("subtract", "zero", "none", "clear")
+
+
+def stateful(neuron: Neuron, name: str, *tail: str, numbers: dict[str, Any] | None = None) -> type[Stateful]:
+    """The face of `neuron`, a subclass of `Stateful` called `name`.
+
+    - `tail`: those of snnTorch's last arguments that this face has: "graded_spikes_factor", "learn_graded_spikes_factor",
+      "reset_delay".
+    - `numbers`: the constructor's numbers and their defaults, where they are not simply the leaves of Params.
+    """
+    fields = {f.name: f.default for f in dataclasses.fields(neuron.Params)}
+    if numbers is None:
+        numbers = {leaf: fields[leaf] for leaf in neuron.Params.__leaves__}
+    defaults = {
+        key: inspect.Parameter.empty if value is dataclasses.MISSING else value for key, value in numbers.items()
+    }
+    learnable = [key for key in defaults if f"learn_{key}" in LEARNABLE]
+    defaults |= {"spike_grad": None, "surrogate_disable": False, "init_hidden": False, "inhibition": False}
+    defaults |= {f"learn_{key}": False for key in learnable}
+    defaults |= {"reset_mechanism": fields["reset_mechanism"], "state_quant": False, "output": False}
+    defaults |= {key: TAIL[key] for key in tail}
+    Parameter = inspect.Parameter
+    signature = inspect.Signature(
+        [Parameter(key, Parameter.POSITIONAL_OR_KEYWORD, default=value) for key, value in defaults.items()]
+        # Asked for by snnTorch 0.4's documentation beside inhibition; the batch size is read from the input.
+        + [Parameter("batch_size", Parameter.KEYWORD_ONLY, default=None)]
+    )
+    states = neuron.State.__leaves__
+    doc = (
+        f"`snntorch.{name}` over `{neuron.step.__name__}`.\n\n    {_call(neuron.State)}\n\n"
+        f"With `init_hidden=True`: spk = layer(input_), and layer.{states[-1]} holds the membrane.\n\n"
+        + (inspect.getdoc(neuron.Params) or "")
+    )
+    body: dict[str, Any] = {"neuron": neuron, "numbers": numbers, "switches": signature, "__signature__": signature}
+    body |= {"graded": "graded_spikes_factor" in tail, "__doc__": doc, "__module__": "snn_functional.snn"}
+    body |= {state: _hidden_field(state) for state in states}
+    body["init_" + neuron.step.__name__.removesuffix("_step")] = _init_states
+    return type(name, (Stateful,), body)
+
+
+LEARNABLE = ("learn_alpha", "learn_beta", "learn_threshold")
+TAIL = {"graded_spikes_factor": 1.0, "learn_graded_spikes_factor": False, "reset_delay": True}
+
+
+def _hidden_field(name: str) -> property:
+    def get(self: Stateful) -> Any:
+        return None if self._hidden is None else getattr(self._hidden, name)
+
+    return property(get, doc=f"`{name}` of the hidden state; None before the first input and after a reset.")
+
+
+def _init_states(self: Stateful, *shape: int) -> Any:
+    """As `reset_mem()`. With a shape `(batch_size, *features)`, as in snnTorch before 0.4.4, zeros of it: `(spk, *states)`."""
+    if not shape:
+        return self.reset_mem()
+    return tuple(torch.zeros(shape) for _ in range(1 + len(self.neuron.State.__leaves__)))
+
+
+def _fitted(number: Tensor, dtype: torch.dtype | None) -> Tensor:
+    if dtype is None or number.dim() == 0 or not dtype.is_floating_point or number.dtype == dtype:
+        return number
+    return number.to(dtype) if torch.promote_types(number.dtype, dtype) != dtype else number
+
+
+def _call(State: Any) -> str:
+    states = ", ".join(State.__leaves__)
+    return f"spk, {states} = layer(input_, {states})"
+
+
+def _brief(number: Tensor) -> str:
+    return f"{number.item():.4g}" if number.numel() == 1 else f"{list(number.shape)}"
