@@ -19,8 +19,8 @@ SPIKES = (torch.bool, torch.uint8)
 class Neuron(NamedTuple):
     """The contract, as a value: `leaky = Neuron(LeakyParams, LeakyState, leaky_init, leaky_step)`."""
 
-    Params: type[Any]
-    State: type[Any]
+    Params: Any
+    State: Any
     init: Callable[[Any, Any], Any]
     step: Callable[[Any, Any, Any], tuple[Any, Any]]
 

@@ -128,9 +128,10 @@ class SpikeRateEscape(Surrogate):
     slope: float = 25.0
 
     def shadow(self, u: Tensor) -> Tensor:
-        # relu has slope 0 at 0 and clamp(max=0) has 1: together the peak is counted once.
-        above = -torch.expm1(-self.beta * torch.relu(u))
-        below = torch.expm1(self.beta * u.clamp(max=0))
+        # where, not clamp: torch versions differ in clamp's slope at the bound, and here the bound is the peak.
+        zero = torch.zeros_like(u)
+        above = -torch.expm1(-self.beta * torch.where(u > 0, u, zero))
+        below = torch.expm1(self.beta * torch.where(u > 0, zero, u))
         return self.slope / self.beta * (above + below)
 
 
@@ -146,7 +147,7 @@ class SSO(Surrogate):
 
     def shadow(self, u: Tensor) -> Tensor:
         noise = (torch.rand_like(u) - 0.5 + self.mean) * self.variance
-        return torch.where(u > 0, torch.ones_like(noise), noise) * u
+        return torch.where(u > 0, torch.ones_like(noise), noise) * (u - u.detach())
 
 
 @_value
@@ -196,7 +197,7 @@ class CustomSlope(Surrogate):
     function: Callable[[Tensor, Tensor, Tensor], Tensor]
 
     def shadow(self, u: Tensor) -> Tensor:
-        return self.function(u, torch.ones_like(u), fires(u)).detach() * u
+        return self.function(u, torch.ones_like(u), fires(u)).detach() * (u - u.detach())
 
 
 atan = ATan

@@ -55,6 +55,10 @@ class Stateful(nn.Module):
 
     def forward(self, input_: Tensor, *args: Any, **kwargs: Any) -> Any:
         """One step of `input_` [batch, ..., neurons]: `(spk, *states)`, or `spk` alone with `init_hidden` and no `output`."""
+        if not isinstance(input_, Tensor):
+            raise TypeError(
+                f"{type(self).__name__}(input_) takes a tensor [batch, ..., neurons], not {type(input_).__name__}."
+            )
         state = self._state(input_, args, kwargs)
         if self.inhibition and input_.dim() > 2:
             raise ValueError(
@@ -95,8 +99,8 @@ class Stateful(nn.Module):
     def reset_mem(self) -> Any:
         """Forget the hidden state. Returns states at rest: zeros that broadcast to any input, a tuple if there are several."""
         self._hidden = None
-        zeros = tuple(torch.zeros(()) for _ in self.neuron.State.__leaves__)
-        return zeros if len(zeros) > 1 else zeros[0]
+        zeros = [torch.zeros(()) for _ in self.neuron.State.__leaves__]
+        return tuple(zeros) if len(zeros) > 1 else zeros[0]
 
     def reset_hidden(self) -> None:
         """Forget the hidden state: the next input starts at rest."""
@@ -136,12 +140,12 @@ class Stateful(nn.Module):
         return step
 
     def _state(self, input_: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        State: Any = self.neuron.State
+        State = self.neuron.State
         name = type(self).__name__
         if not args and not kwargs:
             if self._hidden is None:
                 return self.neuron.init(self.params(input_.dtype), input_)
-            held = getattr(self._hidden, State.__leaves__[0])
+            held = self._hidden.mem
             if held.shape != input_.shape:
                 raise ValueError(
                     f"{name}(init_hidden=True) holds the state of an input {tuple(held.shape)}, but {tuple(input_.shape)} came. "

@@ -1,0 +1,101 @@
+"""The walls of the house, read from its imports, and the promises of its front page."""
+
+import ast
+import inspect
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import snn_functional as snf
+
+
+PACKAGE = Path(snf.__file__).parent
+FILES = sorted(PACKAGE.rglob("*.py"))
+module = lambda path: ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__")
+
+
+def imports(path):
+    """Every module that a file names in an import, absolute, functions' own imports included."""
+    found = set()
+    package = module(path) if path.name == "__init__.py" else module(path).rpartition(".")[0]
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = ".".join(package.split(".")[: len(package.split(".")) - node.level + 1]) if node.level else ""
+            base = ".".join(filter(None, [base, node.module]))
+            found |= {base} | {f"{base}.{alias.name}" for alias in node.names}
+    return found
+
+
+IMPORTS = {module(path): imports(path) for path in FILES}
+OURS = {name: {i for i in found if i in IMPORTS and i != name} for name, found in IMPORTS.items()}
+
+
+def test_no_circle():
+    done = set()
+
+    def visit(name, above):
+        assert name not in above, f"{' -> '.join([*above, name])}"
+        if name not in done:
+            for below in OURS[name] - {"snn_functional"}:
+                visit(below, [*above, name])
+            done.add(name)
+
+    for name in OURS:
+        visit(name, [])
+
+
+@pytest.mark.parametrize("name", [n for n in IMPORTS if not n.startswith("snn_functional.snn")])
+def test_only_the_faces_use_modules(name):
+    assert not any(i.startswith("torch.nn") and i != "torch.nn.functional" for i in IMPORTS[name])
+    assert not any(i.startswith("snn_functional.snn") for i in OURS[name])
+
+
+@pytest.mark.parametrize("name", [n for n in IMPORTS if "._scan" in n])
+def test_scan_knows_no_neuron(name):
+    assert not any("neurons" in i or "surrogate" in i for i in IMPORTS[name])
+
+
+def test_neurons_do_not_know_scan():
+    assert not any("_scan" in i for n in IMPORTS if ".neurons" in n for i in OURS[n])
+
+
+@pytest.mark.parametrize("private, owner", [("torch.utils._pytree", "_tree"), ("optree", "_tree"), ("make_fx", None)])
+def test_what_torch_keeps_private_is_touched_once(private, owner):
+    users = {
+        n.rpartition(".")[2]
+        for n, found in IMPORTS.items()
+        if any(i == private or i.endswith("." + private) for i in found)
+    }
+    assert users <= ({owner} if owner else set())
+
+
+def test_a_neuron_has_its_five_names_and_they_are_public():
+    for name in dir(snf.neurons):
+        neuron = getattr(snf.neurons, name)
+        if isinstance(neuron, snf.Neuron):
+            camel = "".join(word.capitalize() for word in name.split("_"))
+            five = (getattr(snf, n) for n in (camel + "Params", camel + "State", name + "_init", name + "_step"))
+            assert neuron == snf.Neuron(*five) and getattr(snf, name) is neuron
+
+
+def test_every_public_name_has_a_docstring():
+    from snn_functional import snn
+
+    for namespace in (snf, snf.surrogate, snn, snn.utils):
+        for name, value in vars(namespace).items():
+            if not name.startswith("_") and (inspect.isfunction(value) or inspect.isclass(value)):
+                if value.__module__.startswith("snn_functional"):
+                    assert (value.__doc__ or "").strip() and not value.__doc__.startswith(f"{value.__name__}("), name
+
+
+def test_importing_is_light():
+    """No picture, data or array library comes with the import."""
+    code = "import sys, torch; before = set(sys.modules); import snn_functional; print(*set(sys.modules) - before)"
+    new = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    heavy = {"matplotlib", "sklearn", "scipy", "pandas", "tqdm", "numpy", "aeon", "sktime"}
+    assert not heavy & {name.partition(".")[0] for name in new}
+    assert {"snn_functional", "optree"} <= set(new)

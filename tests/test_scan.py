@@ -1,0 +1,312 @@
+"""The contract of `scan` and `explain`, on steps that are no neuron of ours. The neurons' laws are in test_neurons.py."""
+
+import re
+
+import optree
+import pytest
+import torch
+from torch.func import grad, jacfwd, jacrev, jvp, vmap
+
+import snn_functional as snf
+
+
+KINDS = ["loop", "checkpointed"]
+
+
+def affine(params, state, x):
+    """Two states (one an integer clock), two inputs, a tree of outputs: nothing neuronal about it."""
+    (a, b), (h, clock), (u, v) = params, state, x
+    h = a * h + torch.tanh(b * u) - v
+    return {"h": h, "twice": (2 * h, clock)}, (h, clock + 1)
+
+
+def case(T=7, n=3):
+    params = (torch.tensor(0.9), torch.rand(n))
+    state = (torch.rand(n), torch.zeros((), dtype=torch.int64))
+    return params, state, (torch.rand(T, n), torch.rand(T, n))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("T", [1, 2, 3, 4, 5, 16, 17, 63])
+@pytest.mark.parametrize("reverse", [False, True])
+def test_scan_is_the_plain_loop(kind, T, reverse):
+    params, state, xs = case(T)
+    outputs, last = snf.scan(affine, params, state, xs, kind=kind, reverse=reverse)
+    order, h, hs, clocks = range(T), state, {}, {}
+    for t in reversed(order) if reverse else order:
+        out, h = affine(params, h, (xs[0][t], xs[1][t]))
+        hs[t], clocks[t] = out["h"], out["twice"][1]
+    assert torch.equal(outputs["h"], torch.stack([hs[t] for t in order]))
+    assert torch.equal(outputs["twice"][0], 2 * outputs["h"])
+    assert outputs["twice"][1].tolist() == [int(clocks[t]) for t in order]
+    assert torch.equal(last[0], h[0]) and last[1] == T
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("T", [1, 2, 7, 10])
+def test_checkpointed_derivatives_are_the_loops(T, reverse):
+    params, state, xs = optree.tree_map(lambda x: x.double() if x.is_floating_point() else x, case(T))
+    weights = torch.rand(T, 3, dtype=torch.float64), torch.rand(3, dtype=torch.float64)
+
+    def loss(kind):
+        def f(params, h, xs):
+            out, (last, _) = snf.scan(affine, params, (h, state[1]), xs, kind=kind, reverse=reverse)
+            return (out["h"] * weights[0]).sum() + (out["twice"][0] ** 2).sum() + (last * weights[1]).sum()
+
+        return f
+
+    def same(transform):
+        fast, slow = (
+            optree.tree_leaves(transform(loss(kind))(params, state[0], xs)) for kind in ("checkpointed", "loop")
+        )
+        assert len(fast) == len(slow)
+        for a, b in zip(fast, slow):
+            torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
+
+    every = (0, 1, 2)
+    same(lambda f: grad(f, every))
+    same(lambda f: lambda *a: jvp(f, a, optree.tree_map(torch.cos, a)))
+    same(lambda f: jacfwd(jacrev(f, every), every))
+    same(lambda f: jacrev(jacrev(f, every), every))
+    same(lambda f: jacrev(jacfwd(f, every), every))
+    same(
+        lambda f: (
+            lambda p, h, x: vmap(grad(f, every), (None, 0, 0))(
+                p, torch.stack([h, -h]), optree.tree_map(lambda v: torch.stack([v, 2 * v]), x)
+            )
+        )
+    )
+    same(
+        lambda f: (
+            lambda p, h, x: vmap(vmap(grad(f), (0, None, None)), (None, 0, None))(
+                optree.tree_map(lambda v: torch.stack([v, v / 2]), p), torch.stack([h, -h]), x
+            )
+        )
+    )
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_plain_autograd_and_twice(kind):
+    params, state, xs = optree.tree_map(lambda x: x.double().requires_grad_() if x.is_floating_point() else x, case(6))
+    leaves = [x for x in optree.tree_leaves((params, state, xs)) if x.requires_grad]
+
+    def run(*leaves):
+        it = iter(leaves)
+        p, s, x = optree.tree_map(lambda v: next(it) if v.requires_grad else v, (params, state, xs))
+        out, last = snf.scan(affine, p, s, x, kind=kind)
+        return out["h"], out["twice"][0], last[0]
+
+    assert torch.autograd.gradcheck(run, leaves)
+    assert torch.autograd.gradgradcheck(run, leaves)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_without_inputs(kind):
+    step = lambda p, s, x: (s * 2, s * p + (1 if x is None else float("nan")))
+    out, last = snf.scan(step, torch.tensor(0.5), torch.zeros(2), None, length=3, kind=kind)
+    assert out[:, 0].tolist() == [0.0, 2.0, 3.0] and last.tolist() == [1.75, 1.75]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_step_may_return_what_it_was_given(kind):
+    step = lambda p, s, x: ((x, s), s)
+    s, x = torch.rand(2, requires_grad=True), torch.rand(5, 2, requires_grad=True)
+    (xs, ss), last = snf.scan(step, None, s, x, kind=kind)
+    assert torch.equal(xs, x) and torch.equal(last, s)
+    ((xs * torch.arange(10).view(5, 2)).sum() + ss.sum() + last.sum()).backward()
+    assert torch.equal(x.grad, torch.arange(10.0).view(5, 2)) and torch.equal(s.grad, torch.full((2,), 6.0))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_step_may_return_no_output(kind):
+    out, last = snf.scan(lambda p, s, x: (None, s + x), None, torch.zeros(2), torch.ones(4, 2), kind=kind)
+    assert out is None and last.tolist() == [4.0, 4.0]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_first_step_may_broadcast_the_state(kind):
+    params = snf.LeakyParams(0.9)
+    xs = torch.rand(5, 3, 7, dtype=torch.float64)
+    whole = snf.scan(snf.leaky_step, params, snf.leaky_init(params, xs[0]), xs, kind=kind)
+    small = snf.scan(snf.leaky_step, params, snf.LeakyState(0.0), xs, kind=kind)
+    assert torch.equal(whole[0], small[0]) and torch.equal(whole[1].mem, small[1].mem)
+
+
+def test_a_constant_input_is_expanded_without_a_copy():
+    params, x = snf.LeakyParams(0.9), torch.rand(3, 7)
+    xs = x.expand(20, 3, 7)
+    spks, _ = snf.scan(snf.leaky_step, params, snf.leaky_init(params, x), xs)
+    copied, _ = snf.scan(snf.leaky_step, params, snf.leaky_init(params, x), xs.clone())
+    assert torch.equal(spks, copied) and spks.sum() > 0
+
+
+def kept(kind, T, n=100):
+    """Bytes that autograd keeps between forward and backward."""
+    total = 0
+
+    def pack(x):
+        nonlocal total
+        total += x.numel() * x.element_size()
+        return x
+
+    params = snf.LeakyParams(torch.tensor(0.9, requires_grad=True))
+    xs = torch.rand(n).expand(T, n)
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
+        snf.scan(
+            lambda p, s, x: (None, snf.leaky_step(p, s, x)[1]), params, snf.leaky_init(params, xs[0]), xs, kind=kind
+        )
+    return total
+
+
+def test_checkpointed_keeps_the_square_root_of_the_states():
+    state = 400
+    inputs = lambda T: T * state  # an expanded input is kept by reference; the hook counts it as if it were copied
+    assert kept("loop", 400) > 400 * state
+    assert kept("checkpointed", 400) - inputs(400) <= 25 * state
+    assert kept("checkpointed", 1600) - inputs(1600) <= 2.2 * (kept("checkpointed", 400) - inputs(400))
+
+
+def captured_cases():
+    x, p = torch.rand(5, 3), snf.LeakyParams(0.9)
+    w = torch.rand(3)
+    with_weight = lambda w, kind: snf.scan(
+        lambda p, s, x: snf.leaky_step(p, s, w * x), p, snf.leaky_init(p, x[0]), x, kind=kind
+    )[0].sum()
+    return {
+        "backward": lambda kind: with_weight(w.clone().requires_grad_(), kind),
+        "grad": lambda kind: grad(with_weight)(w, kind),
+        "jvp": lambda kind: jvp(lambda w: with_weight(w, kind), (w,), (w,)),
+        "vmap": lambda kind: vmap(lambda w: with_weight(w, kind))(torch.rand(2, 3)),
+        "vmap of grad": lambda kind: vmap(grad(lambda w: with_weight(w, kind)))(torch.rand(2, 3)),
+    }
+
+
+@pytest.mark.parametrize("how", captured_cases())
+def test_checkpointed_refuses_a_captured_tensor_whose_gradient_it_would_lose(how):
+    run = captured_cases()[how]
+    run("loop")
+    with pytest.raises(ValueError, match="not one of its arguments, so its gradient would be lost"):
+        run("checkpointed")
+
+
+def test_checkpointed_takes_captured_constants_and_frozen_ones():
+    w, x, p = torch.rand(3, requires_grad=True), torch.rand(5, 3), snf.LeakyParams(0.9)
+    step = lambda p, s, x: snf.leaky_step(p, s, w * x)
+    with torch.no_grad():
+        a, _ = snf.scan(step, p, snf.leaky_init(p, x[0]), x, kind="checkpointed")
+        assert torch.equal(a, snf.scan(step, p, snf.leaky_init(p, x[0]), x)[0])
+
+
+def test_explain_says_what_auto_takes():
+    params, state, xs = case(7)
+    assert snf.explain(affine, params, state, xs) == "loop: this version has no fused kernel; 7 steps."
+    with pytest.raises(ValueError, match="the time axes differ"):
+        snf.explain(affine, params, state, (xs[0], xs[1][:3]))
+    with pytest.raises(ValueError, match="this version has no fused kernel"):
+        snf.scan(affine, params, state, xs, kind="fused")
+
+
+P, X = snf.LeakyParams(0.9), torch.rand(5, 3)
+S = snf.leaky_init(P, X[0])
+step = snf.leaky_step
+BAD = {
+    "an unknown kind": (
+        lambda k: snf.scan(step, P, S, X, kind="fast"),
+        ValueError,
+        r"scan\(kind='fast'\): unknown kind",
+    ),
+    "a bundle for a step": (lambda k: snf.scan(snf.leaky, P, S, X, kind=k), TypeError, r"scan\(neuron.step, ...\)"),
+    "an input that is no tensor": (
+        lambda k: snf.scan(step, P, S, [1.0, 2.0], kind=k),
+        TypeError,
+        "every leaf is a tensor",
+    ),
+    "no time axis": (lambda k: snf.scan(step, P, S, X.sum(), kind=k), ValueError, "0-d tensor has no time axis"),
+    "an empty time axis": (
+        lambda k: snf.scan(step, P, S, X[:0], kind=k),
+        ValueError,
+        r"time axis is empty: \[\(0, 3\)\]",
+    ),
+    "two lengths": (
+        lambda k: snf.scan(step, P, S, (X, X[:2]), kind=k),
+        ValueError,
+        r"time axes differ: \[\(5, 3\), \(2, 3\)\]",
+    ),
+    "another length": (lambda k: snf.scan(step, P, S, X, length=4, kind=k), ValueError, "with length=4"),
+    "neither inputs nor length": (
+        lambda k: snf.scan(step, P, S, None, kind=k),
+        ValueError,
+        r"scan\(..., None, length=T\)",
+    ),
+    "no steps": (lambda k: snf.scan(step, P, S, None, length=0, kind=k), ValueError, "time axis is empty"),
+    "two devices": (
+        lambda k: snf.scan(step, P, S, X.to("meta"), kind=k),
+        ValueError,
+        "mixed devices: state on cpu, inputs on meta",
+    ),
+    "a step without a pair": (
+        lambda k: snf.scan(lambda p, s, x: x, P, S, X, kind=k),
+        TypeError,
+        r"returns \(output, state\)",
+    ),
+    "another structure": (
+        lambda k: snf.scan(lambda p, s, x: (x, (s, s)), P, X[0], X, kind=k),
+        ValueError,
+        "changed the structure of its state",
+    ),
+    "another dtype": (
+        lambda k: snf.scan(lambda p, s, x: (x, s.double()), P, X[0], X, kind=k),
+        TypeError,
+        r"from \(float32\[3\]\) to \(float64\[3\]\)",
+    ),
+    "another shape": (
+        lambda k: snf.scan(lambda p, s, x: (x, torch.cat([s, s])), P, X[0], X, kind=k),
+        ValueError,
+        r"from \(float32\[3\]\) to \(float32\[6\]\)",
+    ),
+    "a number as output": (
+        lambda k: snf.scan(lambda p, s, x: (1.0, s), P, X[0], X, kind=k),
+        TypeError,
+        r"returned 1.0 \(float\) as an output",
+    ),
+    "a number as state": (
+        lambda k: snf.scan(lambda p, s, x: (x, 1.0), P, X[0], X, kind=k),
+        TypeError,
+        r"put 1.0 \(float\) into its state",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("what", BAD)
+def test_bad_input_is_refused_at_the_door(what, kind):
+    call, error, says = BAD[what]
+    versions = [x._version for x in (X, S.mem, P.beta)]
+    with pytest.raises(error, match=says):
+        call(kind)
+    assert versions == [x._version for x in (X, S.mem, P.beta)]
+
+
+def test_the_examples_in_the_docstrings_run():
+    import doctest
+
+    names = {"torch": torch, **vars(snf)}
+    for function in (snf.scan, snf.explain):
+        examples = doctest.DocTestFinder(recurse=False).find(function, globs=names)
+        runner = doctest.DocTestRunner()
+        results = [runner.run(example) for example in examples]
+        assert sum(r.attempted for r in results) > 0 and not sum(r.failed for r in results)
+
+
+def test_no_index_into_time():
+    """x[t] in the loop would cost a whole [T, ...] tensor a step in the backward: the graph has one unbind instead."""
+    x = torch.rand(50, 3, requires_grad=True)
+    spks, _ = snf.scan(step, P, S, x)
+    seen, todo = set(), [spks.grad_fn]
+    while todo:
+        node = todo.pop()
+        if node is not None and node not in seen:
+            seen.add(node)
+            todo += [parent for parent, _ in node.next_functions]
+    kinds = [re.sub(r"\d*$", "", type(node).__name__) for node in seen]
+    assert kinds.count("UnbindBackward") == 1 and not {"SelectBackward", "IndexBackward"} & set(kinds)
