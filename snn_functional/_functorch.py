@@ -4,6 +4,7 @@ Inside a transform a tensor is a stack of wrappers, one a level: `vmap` wraps in
 gradient-tracking one, `jvp` in a dual one.
 """
 
+import contextlib
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -17,7 +18,7 @@ _functorch = torch._C._functorch  # pyright: ignore[reportAttributeAccessIssue]
 
 def readable(tensor: Tensor) -> bool:
     """Can its numbers be looked at for free: on the CPU, not traced, not batched, not a subclass that stands for data?"""
-    if tensor.device.type != "cpu" or is_compiling():
+    if tensor.device.type != "cpu" or is_compiling() or torch._C._len_torch_dispatch_stack():
         return False
     return type(tensor) in (Tensor, torch.nn.Parameter) and _functorch.maybe_get_level(tensor) < 0
 
@@ -32,7 +33,7 @@ def depends(outputs: Iterable[Tensor], arguments: Iterable[Tensor]) -> bool:
     """Do outputs made of *detached* `arguments` still carry a derivative, or a batch, of some other tensor?"""
     batched = {level for argument in arguments for level, kind in _wrappers(argument) if kind == "batched"}
     for output in outputs:
-        if any(kind == "tracked" or (kind == "batched" and level not in batched) for level, kind in _wrappers(output)):
+        if any(kind != "batched" or level not in batched for level, kind in _wrappers(output)):
             return True
     return False
 
@@ -41,10 +42,27 @@ def _wrappers(tensor: Tensor) -> Iterator[tuple[int, str]]:
     dual = forward_ad._current_level >= 0
     while True:
         level = _functorch.maybe_get_level(tensor)
-        if tensor.requires_grad or (dual and forward_ad.unpack_dual(tensor).tangent is not None):
+        if tensor.requires_grad:
             yield level, "tracked"
+        if dual and forward_ad.unpack_dual(tensor).tangent is not None:
+            yield level, "dual"
         if level < 0:
             return
         if _functorch.is_batchedtensor(tensor):
             yield level, "batched"
         tensor = _functorch.get_unwrapped(tensor)
+
+
+def outside() -> Any:
+    """A context in which no transform is active: what is traced there is traced as it stands."""
+    from torch._functorch import pyfunctorch
+
+    if hasattr(pyfunctorch, "temporarily_clear_interpreter_stack"):
+        return pyfunctorch.temporarily_clear_interpreter_stack()
+    return contextlib.nullcontext()
+
+
+def derivatives(tensors: Iterable[Tensor]) -> set[str]:
+    """The derivatives that will be taken with respect to any of them, at any level: "tracked" backward, "dual" forward."""
+    found = {kind for tensor in tensors for _, kind in _wrappers(tensor)} - {"batched"}
+    return found if torch.is_grad_enabled() else found - {"tracked"}

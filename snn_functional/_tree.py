@@ -126,8 +126,15 @@ def pytree(cls: type[T]) -> type[T]:
         lambda static_values, children: unflatten(children, static_values),
         namespace=optree.registry.__GLOBAL_NAMESPACE,  # pyright: ignore
     )
-    register = getattr(torch_pytree, "register_pytree_node", None) or torch_pytree._register_pytree_node
-    register(cls, flatten, unflatten)
+    if hasattr(torch_pytree, "GetAttrKey"):  # since torch 2.2; `torch.export` names its inputs by these
+
+        def flatten_with_keys(tree: Any) -> Any:
+            children, static_values = flatten(tree)
+            return [(torch_pytree.GetAttrKey(n), child) for n, child in zip(leaves, children)], static_values
+
+        torch_pytree.register_pytree_node(cls, flatten, unflatten, flatten_with_keys_fn=flatten_with_keys)
+    else:
+        torch_pytree._register_pytree_node(cls, flatten, unflatten)
     allow_loading(cls)
     return cls
 

@@ -63,7 +63,10 @@ def test_neurons_do_not_know_scan():
     assert not any("_scan" in i for n in IMPORTS if ".neurons" in n for i in OURS[n])
 
 
-@pytest.mark.parametrize("private, owner", [("torch.utils._pytree", "_tree"), ("optree", "_tree"), ("make_fx", None)])
+@pytest.mark.parametrize(
+    "private, owner",
+    [("torch.utils._pytree", "_tree"), ("optree", "_tree"), ("torch.fx.experimental.proxy_tensor", "_program")],
+)
 def test_what_torch_keeps_private_is_touched_once(private, owner):
     users = {
         n.rpartition(".")[2]

@@ -10,13 +10,14 @@ from torch.func import grad, jacfwd, jacrev, jvp, vmap
 import snn_functional as snf
 
 
-KINDS = ["loop", "checkpointed"]
+KINDS = ["loop", "checkpointed", "fused"]
+FAST = ["checkpointed", "fused"]
 
 
 def affine(params, state, x):
     """Two states (one an integer clock), two inputs, a tree of outputs: nothing neuronal about it."""
     (a, b), (h, clock), (u, v) = params, state, x
-    h = a * h + torch.tanh(b * u) - v
+    h = a * h + b * u / (1 + (b * u).abs()) - v
     return {"h": h, "twice": (2 * h, clock)}, (h, clock + 1)
 
 
@@ -44,7 +45,8 @@ def test_scan_is_the_plain_loop(kind, T, reverse):
 
 @pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize("T", [1, 2, 7, 10])
-def test_checkpointed_derivatives_are_the_loops(T, reverse):
+@pytest.mark.parametrize("fast", FAST)
+def test_derivatives_are_the_loops(fast, T, reverse):
     params, state, xs = optree.tree_map(lambda x: x.double() if x.is_floating_point() else x, case(T))
     weights = torch.rand(T, 3, dtype=torch.float64), torch.rand(3, dtype=torch.float64)
 
@@ -197,13 +199,26 @@ def test_checkpointed_takes_captured_constants_and_frozen_ones():
         assert torch.equal(a, snf.scan(step, p, snf.leaky_init(p, x[0]), x)[0])
 
 
+def running_mean(params, state, x):
+    centred = x - x.mean(-1, keepdim=True)
+    return centred, state
+
+
 def test_explain_says_what_auto_takes():
     params, state, xs = case(7)
-    assert snf.explain(affine, params, state, xs) == "loop: this version has no fused kernel; 7 steps."
+    assert snf.explain(affine, params, state, xs) == "fused: affine is pointwise, one kernel for all 7 steps."
+    said = snf.explain(running_mean, params, state, xs[0])
+    assert said.startswith("loop: aten.mean.dim is not pointwise (test_scan.py:")
+    assert said.endswith("centred = x - x.mean(-1, keepdim=True)).")
     with pytest.raises(ValueError, match="the time axes differ"):
         snf.explain(affine, params, state, (xs[0], xs[1][:3]))
-    with pytest.raises(ValueError, match="this version has no fused kernel"):
-        snf.scan(affine, params, state, xs, kind="fused")
+    with pytest.raises(
+        ValueError, match=r'running_mean has no kernel: aten.mean.dim .* With kind="auto" it runs as the loop'
+    ):
+        snf.scan(running_mean, params, state, xs[0], kind="fused")
+    assert torch.equal(
+        snf.scan(running_mean, params, state, xs[0])[0], snf.scan(running_mean, params, state, xs[0], kind="loop")[0]
+    )
 
 
 P, X = snf.LeakyParams(0.9), torch.rand(5, 3)
@@ -277,10 +292,15 @@ BAD = {
 }
 
 
-@pytest.mark.parametrize("kind", KINDS)
+BAD_STEPS = list(BAD)[list(BAD).index("a step without a pair") :]
+
+
+@pytest.mark.parametrize("kind", [*KINDS, "auto"])
 @pytest.mark.parametrize("what", BAD)
 def test_bad_input_is_refused_at_the_door(what, kind):
     call, error, says = BAD[what]
+    if kind == "fused" and what in BAD_STEPS:
+        error, says = ValueError, r"scan\(kind=\"fused\"\): <lambda> has no kernel: "
     versions = [x._version for x in (X, S.mem, P.beta)]
     with pytest.raises(error, match=says):
         call(kind)
@@ -301,7 +321,7 @@ def test_the_examples_in_the_docstrings_run():
 def test_no_index_into_time():
     """x[t] in the loop would cost a whole [T, ...] tensor a step in the backward: the graph has one unbind instead."""
     x = torch.rand(50, 3, requires_grad=True)
-    spks, _ = snf.scan(step, P, S, x)
+    spks, _ = snf.scan(step, P, S, x, kind="loop")
     seen, todo = set(), [spks.grad_fn]
     while todo:
         node = todo.pop()

@@ -1,19 +1,24 @@
 """`scan`: any step, over any number of time steps.
 
-    loop           the definition: a Python loop                    _loop.py
-    checkpointed   the same, in O(sqrt(T)) memory                   _checkpointed.py
+    loop           the definition: a Python loop                              _loop.py
+    checkpointed   the same, in O(sqrt(T)) memory                             _checkpointed.py
+    fused          the same, in one kernel, where the step is pointwise       _fused.py
 
 Each kind is a function `(step, params, state, inputs, length, reverse) -> (outputs, state)` behind this one door.
 """
 
+import functools
+import warnings
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from .._tree import tree_leaves
+from ..kernels import NoCompiler, Unsupported
 from ._checkpointed import checkpointed
-from ._loop import loop, Step
+from ._fused import fused, prepare
+from ._loop import loop, Step, step_name
 
 
 KINDS = ("auto", "loop", "checkpointed", "fused")
@@ -39,8 +44,9 @@ def scan(
     - `state`: before the first step. It keeps its structure, dtypes and shapes (the first step may broadcast it).
     - `inputs`: time first, `[T, batch, ..., neurons]` for a neuron, T >= 1. A current constant in time costs no memory as
       `x.expand(T, *x.shape)`. None with `length=T` drives a step that takes no input (it is given None).
-    - `kind`: "loop" (the definition), "checkpointed" (the loop's values and gradients; memory O(sqrt(T)) for states, the step is
-      run twice), or "auto". `explain` says which one "auto" takes.
+    - `kind`: "loop" (the definition), "fused" (one compiled kernel; raises, with the reason, where the step has none),
+      "checkpointed" (the loop's values and gradients; memory O(sqrt(T)) for states, the step is run twice), or "auto": fused where
+      that can be, else the loop. `explain` says which one "auto" takes.
     - `reverse`: from the last step to the first; outputs stay in the order of the inputs.
 
     Returns `(outputs, state)`: what the step returns first, stacked over time, and the state after the last step. To record
@@ -59,12 +65,21 @@ def scan(
         tensor([0., 0., 1., 0., 0.])
     """
     length = _admit(step, params, state, inputs, kind, length)
-    if kind == "fused":
-        raise ValueError(
-            'scan(kind="fused"): this version has no fused kernel. Use kind="auto", which will take one when it can.'
-        )
-    run = checkpointed if kind == "checkpointed" else loop
-    return run(step, params, state, inputs, length, reverse)
+    if kind == "checkpointed":
+        return checkpointed(step, params, state, inputs, length, reverse)
+    if kind != "loop":
+        try:
+            return fused(step, params, state, inputs, length, reverse)
+        except Unsupported as reason:
+            if kind == "fused":
+                raise ValueError(
+                    f'scan(kind="fused"): {step_name(step)} has no kernel: {reason}. With kind="auto" it runs as the loop.'
+                ) from None
+        except NoCompiler as reason:
+            if kind == "fused":
+                raise
+            _warn(str(reason))
+    return loop(step, params, state, inputs, length, reverse)
 
 
 def explain(step: Step, params: Any, state: Any, inputs: Any, *, length: int | None = None) -> str:
@@ -73,10 +88,19 @@ def explain(step: Step, params: Any, state: Any, inputs: Any, *, length: int | N
     >>> params = LeakyParams(beta=0.9)
     >>> xs = torch.zeros(5, 1, 3)
     >>> explain(leaky_step, params, leaky_init(params, xs[0]), xs)
-    'loop: this version has no fused kernel; 5 steps.'
+    'fused: leaky_step is pointwise, one kernel for all 5 steps.'
     """
     length = _admit(step, params, state, inputs, "auto", length)
-    return f"loop: this version has no fused kernel; {length} steps."
+    try:
+        prepare(step, params, state, inputs)
+    except (Unsupported, NoCompiler) as reason:
+        return f"loop: {reason}."
+    return f"fused: {step_name(step)} is pointwise, one kernel for all {length} steps."
+
+
+@functools.cache
+def _warn(reason: str) -> None:
+    warnings.warn(f"scan: {reason}; every scan runs as the loop.", stacklevel=3)
 
 
 def _admit(step: Any, params: Any, state: Any, inputs: Any, kind: str, length: int | None) -> int:

@@ -37,7 +37,8 @@ def _segment(step: Any, params: Any, state: Any, inputs: Any, length: int, rever
     result: list[Any] = []
 
     def run(*leaves: Tensor) -> tuple[Tensor, ...]:
-        outputs, spec = tree_flatten(loop(step, *tree_unflatten(tree, leaves), length, reverse))
+        params, state, inputs = tree_unflatten(tree, leaves)
+        outputs, spec = tree_flatten(loop(step, params, state, inputs, length, reverse))
         result[:] = [spec]
         return tuple(outputs)
 

@@ -1,0 +1,349 @@
+"""One kernel over all of time, as a primitive with rules: what makes `scan` closed under `torch.func` and fast.
+
+    jvp     the scan of the step's tangent
+    vjp     one kernel, which recomputes the states from sparse checkpoints; differentiated again, it is
+            a scan that gives the trajectory, then a reversed scan of the step's adjoint
+    vmap    the same scan, the mapped axis folded in front of the neurons
+
+Each rule is written with the primitive itself, so every nesting of them stays fused. Leaves are flat here: params in their own
+shapes, states `[*lanes]`, inputs `[T, *lanes]`, where `lanes` is the common shape of one time step; what is broadcast is expanded,
+which costs nothing, because kernels read through strides.
+"""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .. import kernels
+from .._functorch import derivatives, is_compiling
+from .._tree import tree_flatten, tree_unflatten
+from ..kernels import find, Plan, Unsupported
+from ._loop import Step
+from ._steps import known
+
+
+def fused(step: Step, params: Any, state: Any, inputs: Any, length: int, reverse: bool) -> tuple[Any, Any]:
+    """What `loop` returns, in one kernel. Raises Unsupported where the step, or the place, has none."""
+    plan, leaves, forms, trees = prepare(step, params, state, inputs)
+    # A step whose derivative has no kernel is refused before it runs.
+    taken = derivatives(leaves)
+    every = _every(length, plan) if "tracked" in taken and plan.pullback else 0
+    if "dual" in taken:
+        plan.tangent  # noqa: B018
+    results = _Scan.apply(plan, length, reverse, every, *leaves)
+    ys, last = results[: plan.outputs], results[plan.outputs : plan.outputs + plan.counts[1]]
+    ys = [_shrink(y, form, 1) for y, form in zip(ys, forms)]
+    last = [_shrink(s, form, 0) for s, form in zip(last, forms[plan.outputs :])]
+    return tree_unflatten(trees[0], ys), tree_unflatten(trees[1], last)
+
+
+def prepare(
+    step: Step, params: Any, state: Any, inputs: Any
+) -> tuple[Plan, list[Tensor], list[torch.Size], tuple[Any, Any]]:
+    """The plan of a step, its leaves broadcast to lanes, the shapes of its results, and their trees."""
+    if is_compiling():
+        raise Unsupported("torch.compile is tracing")
+    what = known(step)
+    (ps, p_tree), (ss, s_tree), (xs, x_tree) = (tree_flatten(tree) for tree in ((params, what.captured), state, inputs))
+    for leaf in (*ps, *ss):
+        if not isinstance(leaf, Tensor):
+            raise Unsupported(f"a leaf of params or state is a {type(leaf).__name__}, not a tensor")
+    where = {leaf.device.type for leaf in (*ps, *ss, *xs)}
+    if where != {"cpu"}:
+        raise Unsupported(f"there is no kernel for {' and '.join(sorted(where)) or 'a step without tensors'}")
+    find()
+    while True:
+        forms = tuple((leaf.dtype, leaf.dim() == 0) for leaf in (*ps, *ss)), tuple((x.dtype, x.dim() == 1) for x in xs)
+        name = (what.key, p_tree, s_tree, x_tree, forms)
+        if name not in _plans:
+            with kernels.lock:
+                try:
+                    _plans[name] = _traced(what, p_tree, s_tree, x_tree, ps, ss, xs)
+                except Unsupported as error:
+                    _plans[name] = str(error)
+        entry = _plans[name]
+        if isinstance(entry, str):
+            raise Unsupported(entry)
+        plan, out_tree = entry
+        shapes = [leaf.shape for leaf in (*ps, *ss)] + [x.shape[1:] for x in xs]
+        results = [_broadcast(shapes[i] for i in reads) for reads in plan.program.reads]
+        shapes_after, types_after = results[plan.outputs :], plan.types[plan.outputs :]
+        if all(s.shape == shape and s.dtype == dtype for s, shape, dtype in zip(ss, shapes_after, types_after)):
+            break
+        # The first step may broadcast the state, and gives a 0-d one its dtype, as in the loop.
+        for s, dtype in zip(ss, types_after):
+            if s.dtype != dtype and s.dim():
+                raise Unsupported(f"it changes the dtype of its state from {s.dtype} to {dtype}")
+        ss = [
+            s.to(dtype).expand(_broadcast((s.shape, shape))) for s, shape, dtype in zip(ss, shapes_after, types_after)
+        ]
+    lanes = _broadcast(shapes)
+    leaves = [*ps, *(s.expand(lanes) for s in ss), *(_over(x, lanes) for x in xs)]
+    return plan, leaves, results, (out_tree, s_tree)
+
+
+_plans: dict[Any, tuple[Plan, Any] | str] = {}
+
+
+def _traced(what: Any, p_tree: Any, s_tree: Any, x_tree: Any, ps: Any, ss: Any, xs: Any) -> tuple[Plan, Any]:
+    out_tree: list[Any] = []
+
+    def function(*leaves: Tensor) -> tuple[Tensor, ...]:
+        at, then = len(ps), len(ps) + len(ss)
+        (params, captured), state = tree_unflatten(p_tree, leaves[:at]), tree_unflatten(s_tree, leaves[at:then])
+        returned = what.rebuilt(captured)(params, state, tree_unflatten(x_tree, leaves[then:]))
+        if not isinstance(returned, tuple) or len(returned) != 2:
+            raise Unsupported("it does not return (output, state)")
+        (outputs, tree), (states, same) = map(tree_flatten, returned)
+        if same != s_tree:
+            raise Unsupported(f"it changes the structure of its state from {s_tree} to {same}")
+        if not all(isinstance(leaf, Tensor) for leaf in (*outputs, *states)):
+            raise Unsupported("it returns something that is not a tensor")
+        out_tree[:] = [tree]
+        return (*outputs, *states)
+
+    like = lambda leaf, scalar: torch.empty(() if scalar else (1,), dtype=leaf.dtype)
+    examples = [like(leaf, leaf.dim() == 0) for leaf in (*ps, *ss)] + [like(x, x.dim() == 1) for x in xs]
+    plan = Plan(function, tuple(examples), (len(ps), len(ss), len(xs)))
+    return plan, out_tree[0]
+
+
+def _over(x: Tensor, lanes: torch.Size) -> Tensor:
+    if x.shape[1:] == lanes:
+        return x
+    return x.reshape(len(x), *[1] * (len(lanes) - x.dim() + 1), *x.shape[1:]).expand(len(x), *lanes)
+
+
+class _Scan(torch.autograd.Function):
+    """`(plan, T, reverse, every, *leaves) -> (*outputs, *last state, *checkpoints)`"""
+
+    @staticmethod
+    def forward(plan: Plan, T: int, reverse: bool, every: int, *leaves: Tensor) -> tuple[Tensor, ...]:
+        lanes, uniform = _lanes(plan, leaves, T)
+        if not lanes.numel():
+            return tuple(_nothing(plan, leaves, lanes, T, every))
+        ys, last, checkpoints = plan.forward(uniform)(leaves, lanes, T, reverse, every)
+        return (*ys, *last, *checkpoints)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        ctx.plan, ctx.T, ctx.reverse, ctx.every, *leaves = inputs
+        plan = ctx.plan
+        ctx.results = plan.outputs + plan.counts[1]
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(*leaves, *output[ctx.results :])
+        ctx.save_for_forward(*leaves)
+        fixed = [x for x in output[: ctx.results] if not x.is_floating_point()]
+        ctx.mark_non_differentiable(*fixed, *output[ctx.results :])
+
+    @staticmethod
+    def backward(ctx: Any, *cotangents: Any) -> Any:
+        plan, count = ctx.plan, len(ctx.plan.leaves)
+        leaves, checkpoints = ctx.saved_tensors[:count], ctx.saved_tensors[count:]
+        wanted = tuple(i for i in range(count) if plan.real[i] and ctx.needs_input_grad[4 + i])
+        if not wanted or all(c is None for c in cotangents[: ctx.results]):
+            return (None,) * (4 + count)
+        given = _cotangents(plan, leaves, cotangents, ctx.T)
+        gradients = _Adjoint.apply(plan, ctx.T, ctx.reverse, ctx.every, wanted, *leaves, *given, *checkpoints)
+        found = dict(zip(wanted, gradients))
+        return (None,) * 4 + tuple(found.get(i) for i in range(count))
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Any) -> Any:
+        plan, T = ctx.plan, ctx.T
+        leaves, tangents = ctx.saved_tensors[: len(plan.leaves)], tangents[4:]
+        given: list[Tensor] = []
+        for part, moves in zip(plan.split(leaves), plan.split(tangents)):
+            given += part
+            given += [torch.zeros_like(p) if d is None else d for p, d in zip(part, moves) if p.is_floating_point()]
+        tangent = plan.tangent
+        results = _Scan.apply(tangent, T, ctx.reverse, 0, *given)
+        moved = iter([*results[plan.outputs : tangent.outputs], *results[tangent.outputs + plan.counts[1] :]])
+        out = [next(moved) if dtype.is_floating_point else None for dtype in plan.types]
+        return (*out, *[None] * (plan.counts[1] if ctx.every else 0))
+
+    @staticmethod
+    def vmap(info: Any, in_dims: Any, *args: Any) -> Any:
+        plan, T, reverse, every, *leaves = args
+        folded = _fold(plan, leaves, in_dims[4:], info.batch_size)
+        results = _Scan.apply(plan, T, reverse, every, *folded)
+        count = plan.outputs, plan.counts[1], len(results) - plan.outputs - plan.counts[1]
+        return results, (1,) * count[0] + (0,) * count[1] + (1,) * count[2]
+
+
+class _Adjoint(torch.autograd.Function):
+    """`(plan, T, reverse, every, wanted, *leaves, *cotangents, *checkpoints) -> gradients of the wanted leaves`"""
+
+    @staticmethod
+    def forward(
+        plan: Plan, T: int, reverse: bool, every: int, wanted: tuple[int, ...], *tensors: Tensor
+    ) -> tuple[Tensor, ...]:
+        leaves, cotangents, checkpoints = _three(plan, tensors)
+        lanes, uniform = _lanes(plan, leaves, T)
+        if not lanes.numel():
+            return tuple(torch.zeros_like(leaves[i]) for i in wanted)
+        kernel = plan.backward(uniform, wanted)
+        checkpoints = [x.contiguous() for x in checkpoints]  # vmap may have expanded them
+        gradients = kernel(leaves, cotangents, checkpoints, lanes, T, reverse, every or _every(T, plan))
+        found = dict(zip(kernel.wanted, gradients))
+        return tuple(_summed(found[i], leaves[i]) if i < plan.counts[0] else found[i] for i in wanted)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        ctx.plan, ctx.T, ctx.reverse, _, ctx.wanted, *tensors = inputs
+        leaves, cotangents, checkpoints = _three(ctx.plan, tensors)
+        ctx.checkpoints = len(checkpoints)
+        ctx.save_for_backward(*leaves, *cotangents)
+        ctx.save_for_forward(*leaves, *cotangents)
+
+    @staticmethod
+    def backward(ctx: Any, *cotangents: Any) -> Any:
+        again, floats = _by_scans(ctx)
+        gradients = iter(torch.func.vjp(again, *floats)[1](cotangents))
+        out = [next(gradients) if x.is_floating_point() else None for x in ctx.saved_tensors]
+        return (None,) * 5 + (*out, *[None] * ctx.checkpoints)
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Any) -> Any:
+        again, floats = _by_scans(ctx)
+        moves = [d for x, d in zip(ctx.saved_tensors, tangents[5:]) if x.is_floating_point()]
+        moves = [torch.zeros_like(x) if d is None else d for x, d in zip(floats, moves)]
+        return torch.func.jvp(again, tuple(floats), tuple(moves))[1]
+
+    @staticmethod
+    def vmap(info: Any, in_dims: Any, *args: Any) -> Any:
+        plan, T, reverse, every, wanted, *tensors = args
+        dims = in_dims[5:]
+        count = len(plan.leaves)
+        leaves = _fold(plan, tensors[:count], dims[:count], info.batch_size, every_param=True)
+        rest = [
+            _lift(
+                x,
+                d,
+                info.batch_size,
+                0 if count + len(plan.sensitive) <= i < count + len(plan.sensitive) + len(plan.moving) else 1,
+            )
+            for i, (x, d) in enumerate(zip(tensors[count:], dims[count:]), count)
+        ]
+        gradients = _Adjoint.apply(plan, T, reverse, every, wanted, *leaves, *rest)
+        out, before = [], plan.counts[0] + plan.counts[1]
+        for i, gradient in zip(wanted, gradients):
+            if i < plan.counts[0]:
+                shape = tensors[i].shape if dims[i] is None else tensors[i].movedim(dims[i], 0).shape[1:]
+                gradient = gradient.reshape(info.batch_size, *shape)
+            out.append(gradient)
+        return tuple(out), tuple(1 if i >= before else 0 for i in wanted)
+
+
+def _by_scans(ctx: Any) -> tuple[Any, list[Tensor]]:
+    """The adjoint as a function of its floating tensors, made of scans: what is differentiated again."""
+    plan, T, reverse, wanted, tensors = ctx.plan, ctx.T, ctx.reverse, ctx.wanted, ctx.saved_tensors
+
+    def again(*floats: Tensor) -> tuple[Tensor, ...]:
+        given = iter(floats)
+        leaves, cotangents, _ = _three(plan, [next(given) if x.is_floating_point() else x for x in tensors])
+        params, states, inputs = plan.split(leaves)
+        path = _Scan.apply(plan.trajectory, T, reverse, 0, *leaves)[: len(states)]
+        d_outputs, d_states = cotangents[: len(plan.sensitive)], cotangents[len(plan.sensitive) :]
+        lanes, _ = _lanes(plan, leaves, T)
+        sums = [p.new_zeros(()).expand(lanes) for p in params if p.is_floating_point()]
+        adjoint = plan.adjoint
+        results = _Scan.apply(adjoint, T, not reverse, 0, *params, *d_states, *sums, *inputs, *path, *d_outputs)
+        d_inputs, rest = results[: adjoint.outputs], results[adjoint.outputs :]
+        d_states, d_params = rest[: len(d_states)], rest[len(d_states) : len(d_states) + len(sums)]
+        floats_ = [i for i, real in enumerate(plan.real) if real]
+        found = dict(zip(floats_, (*d_params, *d_states, *d_inputs)))
+        return tuple(found[i].sum_to_size(leaves[i].shape) if i < plan.counts[0] else found[i] for i in wanted)
+
+    return again, [x for x in tensors if x.is_floating_point()]
+
+
+def _every(T: int, plan: Plan) -> int:
+    """Steps from one checkpoint to the next: 16, more where states are many or time is long, for bounded memory."""
+    return min(T, max(16 * max(1, (plan.counts[1] + 1) // 2), math.isqrt(T)))
+
+
+def _lanes(plan: Plan, leaves: Any, T: int) -> tuple[torch.Size, tuple[bool, ...]]:
+    params, states, inputs = plan.split(leaves)
+    shape = states[0].shape if states else inputs[0].shape[1:] if inputs else _broadcast(p.shape for p in params)
+    return torch.Size(shape), tuple(p.numel() == 1 for p in params)
+
+
+def _three(plan: Plan, tensors: Any) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+    """leaves, cotangents, checkpoints"""
+    first = len(plan.leaves)
+    second = first + len(plan.sensitive) + len(plan.moving)
+    return list(tensors[:first]), list(tensors[first:second]), list(tensors[second:])
+
+
+def _cotangents(plan: Plan, leaves: Any, cotangents: Any, T: int) -> list[Tensor]:
+    """Those of floating results, a scalar zero expanded where nothing came back."""
+    lanes, _ = _lanes(plan, leaves, T)
+    out = []
+    for which in (plan.sensitive, [plan.outputs + s for s in plan.moving]):
+        for i in which:
+            shape = (T, *lanes) if i < plan.outputs else lanes
+            c = cotangents[i]
+            out.append(torch.zeros((), dtype=plan.types[i], device=leaves[0].device).expand(shape) if c is None else c)
+    return out
+
+
+def _summed(gradient: Tensor, leaf: Tensor) -> Tensor:
+    if leaf.numel() == 1:
+        return gradient.sum().to(leaf.dtype).reshape(leaf.shape)
+    return gradient.sum_to_size(leaf.shape)
+
+
+def _fold(plan: Plan, leaves: Any, dims: Any, size: int, every_param: bool = False) -> list[Tensor]:
+    """The mapped axis in front of the neurons: axis 0 of params and states, axis 1 of inputs, ranks as they broadcast."""
+    params, states, inputs = plan.split(leaves)
+    p_dims, s_dims, x_dims = plan.split(dims)
+    rank = (
+        states[0].dim() - (s_dims[0] is not None)
+        if states
+        else inputs[0].dim() - 1 - (x_dims[0] is not None)
+        if inputs
+        else 0
+    )
+    out = []
+    for p, d in zip(params, p_dims):
+        if d is None and not every_param:
+            out.append(p)
+            continue
+        p = p.expand(size, *p.shape) if d is None else p.movedim(d, 0)
+        out.append(p.reshape(size, *[1] * (rank - p.dim() + 1), *p.shape[1:]))
+    out += [_lift(s, d, size, 0) for s, d in zip(states, s_dims)]
+    out += [_lift(x, d, size, 1) for x, d in zip(inputs, x_dims)]
+    return out
+
+
+def _lift(x: Tensor, dim: int | None, size: int, to: int) -> Tensor:
+    if dim is not None:
+        return x.movedim(dim, to)
+    x = x.unsqueeze(to)
+    return x.expand(*x.shape[:to], size, *x.shape[to + 1 :])
+
+
+def _shrink(x: Tensor, form: torch.Size, time: int) -> Tensor:
+    """From all lanes back to the shape that the loop gives where less was needed."""
+    if x.shape[time:] == form:
+        return x
+    x = x[(slice(None),) * time + (0,) * (x.dim() - time - len(form))]
+    for axis, n in enumerate(form, time):
+        if x.shape[axis] != n:
+            x = x.narrow(axis, 0, 1)
+    return x
+
+
+def _broadcast(shapes: Any) -> torch.Size:
+    distinct = {*shapes}
+    return distinct.pop() if len(distinct) == 1 else torch.broadcast_shapes(*distinct)
+
+
+def _nothing(plan: Plan, leaves: Any, lanes: torch.Size, T: int, every: int) -> list[Tensor]:
+    empty = lambda shape, dtype: torch.empty(shape, dtype=dtype, device=leaves[0].device)
+    out = [empty((T, *lanes), dtype) for dtype in plan.types[: plan.outputs]]
+    out += [empty(lanes, dtype) for dtype in plan.types[plan.outputs :]]
+    return out + [empty((1, *lanes), dtype) for dtype in plan.types[plan.outputs :] if every]

@@ -1,0 +1,247 @@
+"""Data sets to train on: real, small, and read from where a package put them. Nothing is downloaded.
+
+    digits           1797 images 8x8, 10 digits           inside scikit-learn
+    fashion-mnist    70000 images 28x28, 10 garments      Debian's dataset-fashion-mnist, or IDX files of your own
+    mnist            70000 images 28x28, 10 digits        IDX files of your own
+    vowels           640 spoken vowels, 7 to 29 steps     inside aeon or sktime
+    FILE.npz         images or sequences of your own
+
+    train, test, classes = load("digits")
+
+What is not there raises FileNotFoundError (or ImportError for a missing reader) with the command that installs it.
+"""
+
+import gzip
+import math
+import os
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ._tree import tree_map
+
+
+SYSTEM = "/usr/share/datasets"
+
+
+class Samples(NamedTuple):
+    """- `x`: images, [N, pixels], or sequences, [N, T, features], padded with zeros at the end. Floating.
+    - `y`: the class of each, [N]. int64.
+    - `lengths`: time steps of each sequence, [N], int64; None for images.
+    """
+
+    x: Tensor
+    y: Tensor
+    lengths: Tensor | None = None
+
+
+class Dataset(NamedTuple):
+    """- `train`, `test`: two sets of samples without a common one. `classes`: how many classes `y` counts."""
+
+    train: Samples
+    test: Samples
+    classes: int
+
+    def to(self, device: torch.device) -> "Dataset":
+        """The same, on that device."""
+        train, test = tree_map(lambda leaf: leaf.to(device), (self.train, self.test))
+        return Dataset(train, test, self.classes)
+
+
+def load(name: str, root: str | Path | None = None) -> Dataset:
+    """The data set of that name, or the `.npz` file at that path. `root`: where the IDX files of the MNIST family lie.
+
+    Raises ValueError for an unknown name; FileNotFoundError or ImportError for data that is not installed.
+    """
+    if name.endswith(".npz"):
+        return npz(name)
+    if name not in NAMES:
+        raise ValueError(f"no data set is called {name!r}: give {', '.join(NAMES)}, or the path of an .npz file")
+    return NAMES[name](root)
+
+
+def digits() -> Dataset:
+    """scikit-learn's `load_digits`, intensities in [0, 1]. Test: 360 of them, the same always, drawn class by class.
+
+    The split is `train_test_split(..., test_size=0.2, random_state=0, stratify=y)`.
+    """
+    try:
+        from sklearn.datasets import load_digits
+        from sklearn.model_selection import train_test_split
+    except ImportError as error:
+        raise ImportError(
+            "digits is part of scikit-learn, which is not installed: "
+            "pip install scikit-learn (or pip install 'snn-functional[demo]')"
+        ) from error
+    x, y = load_digits(return_X_y=True)
+    parts = train_test_split(x / 16, y, test_size=0.2, random_state=0, stratify=y)
+    x_train, x_test, y_train, y_test = map(torch.from_numpy, parts)
+    return Dataset(Samples(x_train.float(), y_train.long()), Samples(x_test.float(), y_test.long()), 10)
+
+
+def idx_images(name: str, package: str | None, root: str | Path | None = None) -> Dataset:
+    """The MNIST family, intensities in [0, 1]: four IDX files, plain or .gz, split by their makers.
+
+    They are looked for in `root`, else in the environment's SNN_DATA, else where the Debian `package` puts them;
+    in each also in a folder called `name`.
+    """
+    system = f"{SYSTEM}/{name}" if package else None
+    places = [root] if root is not None else list(filter(None, [os.environ.get("SNN_DATA"), system]))
+    folders = [folder for place in places for folder in (Path(place), Path(place, name))]
+    found = [folder for folder in folders if _idx_file(folder, "train-images-idx3-ubyte")]
+    if not found:
+        install = f"apt-get install {package}, or " if package else ""
+        looked = f" (not in {', '.join(map(str, places))})" if places else ""
+        raise FileNotFoundError(
+            f"{name} is not here{looked}: {install}give the folder of its four IDX files, "
+            f"train-images-idx3-ubyte.gz and so on, as --root or in the environment's SNN_DATA"
+        )
+
+    def samples(part: str) -> Samples:
+        x, y = (read_idx(found[0], f"{part}-{kind}-ubyte") for kind in ("images-idx3", "labels-idx1"))
+        if len(x) != len(y):
+            raise ValueError(f"{found[0]}: {part} holds {len(x)} images but {len(y)} labels")
+        return Samples(x.flatten(1).float() / 255, y.long())
+
+    return Dataset(samples("train"), samples("t10k"), 10)
+
+
+def read_idx(folder: Path, name: str) -> Tensor:
+    """One IDX file of bytes, `name` or `name.gz`, as a uint8 tensor of the shape it declares.
+
+    The format: 0, 0, 8 (unsigned bytes), the number of axes, each axis' length in 4 bytes, then the data.
+    """
+    path = _idx_file(folder, name)
+    if path is None:
+        raise FileNotFoundError(f"{folder} holds no {name}, plain or .gz")
+    try:
+        data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    except (gzip.BadGzipFile, EOFError) as error:
+        raise ValueError(f"{path} is not a whole .gz file: {error}") from error
+    if len(data) < 4 or data[:3] != b"\0\0\x08" or len(data) < 4 + 4 * data[3]:
+        raise ValueError(
+            f"{path} is not an IDX file of bytes: it begins with {data[:4].hex(' ')}, expected 00 00 08 and axes"
+        )
+    start = 4 + 4 * data[3]
+    shape = [int.from_bytes(data[i : i + 4], "big") for i in range(4, start, 4)]
+    if len(data) - start != math.prod(shape):
+        raise ValueError(f"{path} declares {shape} bytes, {math.prod(shape)} in all, but holds {len(data) - start}")
+    return torch.frombuffer(bytearray(data), dtype=torch.uint8)[start:].reshape(shape)
+
+
+def _idx_file(folder: Path, name: str) -> Path | None:
+    return next((path for path in (folder / name, folder / f"{name}.gz") if path.is_file()), None)
+
+
+def vowels() -> Dataset:
+    """JapaneseVowels: nine men say /ae/; 12 LPC cepstrum coefficients a step, 7 to 29 steps; who is it? 270 + 370 samples.
+
+    The .ts files that aeon and sktime ship are read as they are, neither package is imported. Each coefficient is scaled to mean
+    0 and variance 1 over the training steps. Padded with zeros to 29 steps; `lengths` says where each ends.
+
+    Source: Kudo, Toyama & Shimbo 1999, Pattern Recognition Letters 20; by its makers split into train and test.
+    """
+    for package in ("aeon", "sktime"):
+        spec = find_spec(package)
+        for place in (spec.submodule_search_locations or []) if spec else []:
+            folder = Path(place, "datasets", "data", "JapaneseVowels")
+            if (folder / "JapaneseVowels_TRAIN.ts").is_file():
+                return _vowels_from(folder)
+    raise FileNotFoundError("vowels is part of aeon (or of sktime), which is not installed: pip install --no-deps aeon")
+
+
+def _vowels_from(folder: Path) -> Dataset:
+    train, test = (_read_ts(folder / f"JapaneseVowels_{part}.ts") for part in ("TRAIN", "TEST"))
+    mean, std = torch.cat(train[0]).mean(0), torch.cat(train[0]).std(0)
+    names = sorted(set(train[1]))
+    steps = max(len(x) for x in train[0] + test[0])
+
+    def samples(xs: list[Tensor], labels: list[str]) -> Samples:
+        padded = torch.stack([torch.cat([(x - mean) / std, x.new_zeros(steps - len(x), x.shape[1])]) for x in xs])
+        return Samples(padded, torch.tensor([names.index(y) for y in labels]), torch.tensor([len(x) for x in xs]))
+
+    return Dataset(samples(*train), samples(*test), len(names))
+
+
+def _read_ts(path: Path) -> tuple[list[Tensor], list[str]]:
+    """After a head of # and @ lines, one sequence a line: its features, each `value,value,...`, and its label, between colons."""
+    xs, labels = [], []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        if line.strip() and line[0] not in "#@":
+            *features, label = line.strip().split(":")
+            xs.append(torch.tensor([[float(value) for value in feature.split(",")] for feature in features]).T)
+            labels.append(label)
+    return xs, labels
+
+
+def npz(path: str | Path) -> Dataset:
+    """Your own: `numpy.savez(path, x_train=, y_train=, x_test=, y_test=)`.
+
+    - images: x [N, ...], flattened; floating in [0, 1], or uint8, which is divided by 255.
+    - sequences: x [N, T, features], floating, with two more arrays, `lengths_train` and `lengths_test`, [N] of 1 to T.
+    - y [N], integers that count classes from 0.
+
+    Raises FileNotFoundError, and ValueError for a file that is not so.
+    """
+    try:
+        import numpy
+    except ImportError as error:
+        raise ImportError(f"{path}: reading .npz takes numpy: pip install 'snn-functional[demo]'") from error
+    try:
+        with numpy.load(path) as file:
+            arrays = {name: file[name] for name in file.files}
+    except FileNotFoundError:
+        raise FileNotFoundError(
+            f"{path} is not there: numpy.savez(path, x_train=, y_train=, x_test=, y_test=)"
+        ) from None
+    except Exception as error:
+        raise ValueError(f"{path} cannot be read as an .npz file: {error}") from error
+    missing = [name for name in ("x_train", "y_train", "x_test", "y_test") if name not in arrays]
+    if missing:
+        raise ValueError(f"{path} lacks {', '.join(missing)}: numpy.savez(path, x_train=, y_train=, x_test=, y_test=)")
+    train, test = (_npz_samples(path, arrays, part) for part in ("train", "test"))
+    if train.x.shape[1:] != test.x.shape[1:] or (train.lengths is None) != (test.lengths is None):
+        raise ValueError(
+            f"{path}: x_train {list(train.x.shape)} and x_test {list(test.x.shape)} are not of one kind and size; "
+            "sequences need lengths_train and lengths_test"
+        )
+    return Dataset(train, test, int(torch.cat([train.y, test.y]).max()) + 1)
+
+
+def _npz_samples(path: str | Path, arrays: dict[str, Any], part: str) -> Samples:
+    x, y, lengths = (arrays.get(f"{name}_{part}") for name in ("x", "y", "lengths"))
+    assert x is not None and y is not None
+
+    def expect(right: bool, what: str) -> None:
+        if not right:
+            raise ValueError(f"{path}: {what}")
+
+    expect(x.dtype.kind == "f" or x.dtype == "uint8", f"x_{part} is {x.dtype}; expected a floating type or uint8")
+    expect(x.ndim >= 2 and x.size > 0, f"x_{part} has shape {list(x.shape)}; expected [N, ...], at least one sample")
+    expect(
+        y.shape == x.shape[:1] and y.dtype.kind in "iu" and y.min() >= 0,
+        f"y_{part} is {y.dtype} {list(y.shape)}; expected {list(x.shape[:1])} integers from 0",
+    )
+    values = torch.from_numpy(x).float() / (255 if x.dtype == "uint8" else 1)
+    expect(bool(values.isfinite().all()), f"x_{part} holds NaN or infinity")
+    labels = torch.from_numpy(y.astype("int64"))
+    if lengths is None:
+        return Samples(values.flatten(1), labels)
+    expect(x.ndim == 3, f"x_{part} has shape {list(x.shape)} and lengths_{part}; expected sequences, [N, T, features]")
+    expect(
+        lengths.shape == y.shape and lengths.dtype.kind in "iu" and 1 <= lengths.min() <= lengths.max() <= x.shape[1],
+        f"lengths_{part} is {lengths.dtype} {list(lengths.shape)}; expected {list(y.shape)} integers of 1 to {x.shape[1]}",
+    )
+    return Samples(values, labels, torch.from_numpy(lengths.astype("int64")))
+
+
+NAMES: dict[str, Callable[[Any], Dataset]] = {
+    "digits": lambda root: digits(),
+    "fashion-mnist": lambda root: idx_images("fashion-mnist", "dataset-fashion-mnist", root),
+    "mnist": lambda root: idx_images("mnist", None, root),
+    "vowels": lambda root: vowels(),
+}

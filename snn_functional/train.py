@@ -1,0 +1,222 @@
+"""A spiking network and its training as pure functions on trees: the library, put to use.
+
+    network = network_init(generator, (64, 128, 10), "leaky")        weights and neurons, one tree
+    mems, spks = network_apply(network, xs)                          xs [T, batch, 64] -> mems [T, batch, 10]
+
+    training = training_init(network, generator)                     all that changes while training, one tree
+    training = next_epoch(training, samples)
+    training = training_step(training, samples, recipe)              one batch, one update
+
+`python -m snn_functional train` is a loop over the last line. The model it saves is a `Network`, and this file runs it:
+
+    from snn_functional.train import network_apply
+    network = torch.load("runs/digits/model.pt", weights_only=True)        # torch < 2.4: without weights_only
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import snn_functional as snf
+
+from ._adam import adam_init, adam_update, AdamState
+from ._tree import tree_map
+from .data import Samples
+from .encode import direct, latency, rate
+
+
+NEURONS = {neuron.Params: neuron for neuron in (snf.leaky, snf.synaptic, snf.lapicque, snf.alpha, snf.leaky_integrator)}
+
+# Where training begins. Every leaf is learned, for each neuron on its own; the steps read decays as clamped to [0, 1].
+HIDDEN = {
+    "leaky": snf.LeakyParams(beta=0.9),
+    "synaptic": snf.SynapticParams(alpha=0.5, beta=0.9),
+    "lapicque": snf.lapicque_params(beta=0.9, C=1.0),
+    "alpha": snf.AlphaParams(alpha=0.9, beta=0.5),
+}
+READOUT = snf.LeakyIntegratorParams(beta=0.9)
+
+ENCODERS = {
+    "direct": lambda x, T, generator: direct(x, T),
+    "rate": rate,
+    "latency": lambda x, T, generator: latency(x, T, linear=True),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """What decides every number of a run."""
+
+    data: str
+    hidden: tuple[int, ...] = (128,)
+    neuron: str = "leaky"
+    coding: str = "direct"
+    steps: int = 10
+    epochs: int = 20
+    batch: int = 64
+    lr: float = 2e-3
+    seed: int = 0
+
+
+@snf.pytree
+class Layer:
+    """- `weight`: (inputs, neurons). `bias`: (neurons,). `neuron`: the params of its neurons, every leaf (neurons,)."""
+
+    weight: Tensor
+    bias: Tensor
+    neuron: Any
+
+
+@snf.pytree
+class Network:
+    """- `hidden`: layers that fire. `readout`: a layer of leaky integrators, one a class, whose membrane is read."""
+
+    hidden: tuple[Layer, ...]
+    readout: Layer
+
+
+def network_init(generator: torch.Generator, sizes: Sequence[int], neuron: str) -> Network:
+    """A network of `sizes` (inputs, hidden ..., classes), its weights uniform in +-1/sqrt(inputs), on the generator's device."""
+    device = generator.device
+
+    def layer(inputs: int, neurons: int, params: Any) -> Layer:
+        weight = 2 * torch.rand(inputs, neurons, generator=generator, device=device) - 1
+        each = tree_map(lambda leaf: leaf.to(device).repeat(neurons), params)
+        return Layer(weight / inputs**0.5, torch.zeros(neurons, device=device), each)
+
+    *hidden, readout = zip(sizes, sizes[1:])
+    return Network(tuple(layer(*size, HIDDEN[neuron]) for size in hidden), layer(*readout, READOUT))
+
+
+def network_apply(network: Network, xs: Tensor) -> tuple[Tensor, list[Tensor]]:
+    """Layer by layer, each through all of time: the readout's membrane [T, batch, classes], and the spikes of each hidden layer.
+
+    `xs`: [T, batch, inputs], spikes or currents.
+    """
+    spks = []
+    for layer in network.hidden:
+        xs = layer_apply(layer, xs)
+        spks.append(xs)
+    return layer_apply(network.readout, xs), spks
+
+
+def layer_apply(layer: Layer, xs: Tensor) -> Tensor:
+    """What its neurons give out, from rest: [T, batch, inputs] -> [T, batch, neurons]."""
+    neuron, currents = NEURONS[type(layer.neuron)], layer_currents(layer, xs)
+    outputs, _ = snf.scan(neuron.step, layer.neuron, neuron.init(layer.neuron, currents[0]), currents)
+    return outputs
+
+
+def layer_currents(layer: Layer, xs: Tensor) -> Tensor:
+    """One product for all of time; for an input that is constant in time (expanded), one for a single step, expanded again."""
+    if xs.stride(0) == 0:
+        return (xs[0] @ layer.weight + layer.bias).expand(len(xs), -1, -1)
+    return xs @ layer.weight + layer.bias
+
+
+def scores(mems: Tensor, lengths: Tensor | None = None) -> Tensor:
+    """[T, batch, classes] -> [batch, classes]: the membrane's mean over time, where `lengths` are given over each one's own."""
+    if lengths is None:
+        return mems.mean(0)
+    counts = torch.arange(len(mems), device=mems.device)[:, None, None] < lengths[:, None]
+    return (mems * counts).sum(0) / lengths[:, None]
+
+
+def encode(x: Tensor, recipe: Recipe, generator: torch.Generator) -> Tensor:
+    """A batch, time first: images [batch, pixels] by the recipe's coding; sequences [batch, T, features] are currents already."""
+    return x.transpose(0, 1) if x.dim() == 3 else ENCODERS[recipe.coding](x, recipe.steps, generator)
+
+
+def loss(network: Network, xs: Tensor, y: Tensor, lengths: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Cross entropy, and beside it what to count: correct answers, and spikes per neuron and step times the batch."""
+    mems, spks = network_apply(network, xs)
+    score = scores(mems, lengths)
+    # Smoothing leaves nothing to gain from ever larger scores: half the spikes, and on digits 98.4 % right instead of 97.8 %.
+    error = torch.nn.functional.cross_entropy(score, y, label_smoothing=0.1)
+    spike_rate = torch.stack([spk.sum() for spk in spks]).sum() / sum(spk.numel() for spk in spks)
+    return error, torch.stack([error * len(y), (score.argmax(1) == y).sum(), spike_rate * len(y)]).detach()
+
+
+@snf.pytree
+class Training:
+    """Everything that changes from batch to batch, and so all that a checkpoint holds.
+
+    - `network`: the params. `average`: their running mean over some 100 updates, which is what is tested and saved.
+    - `adam`: the optimizer's state. `random`: the generator's state. uint8.
+    - `epoch`: epochs begun. (). `order`: samples that this one has still to see, shuffled. int64.
+    - `sums`: loss, correct answers and spike rate, summed over the samples it has seen. (3,).
+    """
+
+    network: Network
+    average: Network
+    adam: AdamState
+    random: Tensor
+    epoch: Tensor
+    order: Tensor
+    sums: Tensor
+
+
+def training_init(network: Network, generator: torch.Generator) -> Training:
+    """Before the first epoch. Of the generator only the state is taken."""
+    device = generator.device
+    nothing, zeros = torch.zeros(0, dtype=torch.int64, device=device), torch.zeros(3, device=device)
+    return Training(network, network, adam_init(network), generator.get_state(), torch.zeros(()), nothing, zeros)
+
+
+def next_epoch(training: Training, samples: Samples) -> Training:
+    """All samples in a new order, and nothing counted."""
+    generator = _generator(training)
+    order = torch.randperm(len(samples.y), generator=generator, device=generator.device)
+    return dataclasses.replace(
+        training,
+        random=generator.get_state(),
+        epoch=training.epoch + 1,
+        order=order,
+        sums=torch.zeros_like(training.sums),
+    )
+
+
+def training_step(training: Training, samples: Samples, recipe: Recipe) -> Training:
+    """One update, from the next `recipe.batch` samples in the epoch's order."""
+    generator = _generator(training)
+    x, y, lengths = choose(samples, training.order[: recipe.batch])
+    xs = encode(x, recipe, generator)
+    grads, (_, sums) = torch.func.grad_and_value(loss, has_aux=True)(training.network, xs, y, lengths)
+    updates, adam = adam_update(grads, training.adam, recipe.lr)
+    network = tree_map(torch.add, training.network, updates)
+    share = (1 / adam.count).clamp(min=0.01)
+    return dataclasses.replace(
+        training,
+        network=network,
+        average=tree_map(lambda mean, new: mean + share * (new - mean), training.average, network),
+        adam=adam,
+        random=generator.get_state(),
+        order=training.order[recipe.batch :],
+        sums=training.sums + sums,
+    )
+
+
+@torch.no_grad()
+def accuracy(network: Network, samples: Samples, recipe: Recipe) -> float:
+    """Share of the samples whose class the network names. The chance in a coding comes from the recipe's seed, each time anew."""
+    generator = torch.Generator(samples.x.device).manual_seed(recipe.seed)
+    hits = 0
+    for index in torch.arange(len(samples.y), device=samples.x.device).split(500):
+        x, y, lengths = choose(samples, index)
+        mems, _ = network_apply(network, encode(x, recipe, generator))
+        hits += int((scores(mems, lengths).argmax(1) == y).sum())
+    return hits / len(samples.y)
+
+
+def choose(samples: Samples, index: Tensor) -> Samples:
+    """The samples at those places."""
+    return tree_map(lambda leaf: leaf[index], samples)
+
+
+def _generator(training: Training) -> torch.Generator:
+    generator = torch.Generator(training.order.device)
+    generator.set_state(training.random.cpu())
+    return generator

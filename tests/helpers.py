@@ -1,0 +1,140 @@
+"""What the tests share: the list of neurons, worlds to run them in, and comparisons of trees."""
+
+import dataclasses
+import functools
+import itertools
+import os
+from typing import Any, NamedTuple
+
+import optree
+import pytest
+import torch
+from alif import alif
+from hypothesis import settings
+
+import snn_functional as snf
+
+
+NEURONS = {k: v for k, v in vars(snf.neurons).items() if isinstance(v, snf.Neuron)} | {"alif": alif}
+
+USUAL = {"alpha": 0.9, "beta": 0.8, "R": 5.0, "C": 1.0}  # 0.9 for a number that has neither a default nor a place here
+
+# The laws are asked of the definition. SNN_KIND=checkpointed asks them of the other kind that is equal to it bit for bit.
+scan = functools.partial(snf.scan, kind=os.environ.get("SNN_KIND", "loop"))
+
+law = settings(max_examples=15, deadline=None, derandomize=True)
+
+
+class World(NamedTuple):
+    """The arguments of `scan`: `scan(*world)`."""
+
+    step: Any
+    params: Any
+    state: Any
+    inputs: Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """A neuron, and one of its choices: the way it resets."""
+
+    name: str
+    neuron: snf.Neuron
+    choices: dict[str, Any]
+
+    def __str__(self):
+        return "-".join([self.name, *self.choices.values()])
+
+    @property
+    def spiking(self):
+        return any(f.name == "spike_grad" for f in dataclasses.fields(self.neuron.Params))
+
+    def params(self, *shape, dtype=torch.float32, **choices):
+        """Each number up to 5 % below its usual value, drawn anew for every entry of `shape`."""
+        numbers = {}
+        for f in dataclasses.fields(self.neuron.Params):
+            if not f.metadata.get("static"):
+                usual = USUAL.get(f.name, 0.9) if f.default is dataclasses.MISSING else f.default
+                numbers[f.name] = usual * (1 - torch.rand(shape, dtype=dtype) / 20)
+        return self.neuron.Params(**numbers, **self.choices, **choices)
+
+    def world(self, T=6, batch=3, n=4, dtype=torch.float32, **choices):
+        """Parameters per neuron, a state on both sides of the threshold, and an input that makes some neurons fire."""
+        params = self.params(n, dtype=dtype, **choices)
+        inputs = torch.randn(T, batch, n, dtype=dtype) / 2 + 0.3
+        state = optree.tree_map(torch.randn_like, self.neuron.init(params, inputs[0]))
+        return World(self.neuron.step, params, state, inputs)
+
+    def smooth(self, **sizes):
+        """A world whose derivatives finite differences can see."""
+        return self.world(**sizes, dtype=torch.float64, **({"spike_grad": steep} if self.spiking else {}))
+
+
+def steep(u):
+    return torch.sigmoid(4 * u)
+
+
+def _cases():
+    for name, neuron in NEURONS.items():
+        options = {
+            f.name: f.metadata["choices"] for f in dataclasses.fields(neuron.Params) if f.metadata.get("choices")
+        }
+        for values in itertools.product(*options.values()):
+            yield Case(name, neuron, dict(zip(options, values)))
+
+
+CASES = list(_cases())
+each_case = pytest.mark.parametrize("case", CASES, ids=str)
+each_neuron = pytest.mark.parametrize("case", {case.name: case for case in reversed(CASES)}.values(), ids=str)
+
+
+def needs_torch(version, why):
+    numbers = lambda v: tuple(int(part) for part in v.split(".")[:2])
+    old = numbers(torch.__version__) < numbers(version)
+    return pytest.mark.skipif(old, reason=f"needs torch {version}: {why}")
+
+
+def assert_equal(actual, expected):
+    """The same tree, bit for bit."""
+    assert_allclose(actual, expected, rtol=0, atol=0)
+
+
+def assert_allclose(actual, expected, **tolerance):
+    """The same structure, dtypes, shapes and devices, and numbers that differ by rounding only. No NaN."""
+    a, b = optree.tree_flatten(actual), optree.tree_flatten(expected)
+    assert a[1] == b[1], f"the structures differ:\n    {a[1]}\n    {b[1]}"
+    for path, x, y in zip(optree.tree_paths(expected), a[0], b[0]):
+        torch.testing.assert_close(x, y, **tolerance, msg=lambda m, path=path: f"at {path}: {m}")
+
+
+def dot(a, b):
+    """The sum of the products of two trees' leaves."""
+    return sum((x * y).sum() for x, y in zip(optree.tree_leaves(a), optree.tree_leaves(b), strict=True))
+
+
+def stacked(trees):
+    return optree.tree_map(lambda *leaves: torch.stack(leaves), *trees)
+
+
+def flat(tree):
+    """One vector of all the leaves, and the way back."""
+    leaves, spec = optree.tree_flatten(tree)
+
+    def back(vector):
+        parts = vector.split([leaf.numel() for leaf in leaves])
+        return optree.tree_unflatten(spec, [part.view(leaf.shape) for part, leaf in zip(parts, leaves)])
+
+    return torch.cat([leaf.flatten() for leaf in leaves]), back
+
+
+def mixture(world, **options):
+    """`loss(params, state, inputs)`: a random linear mixture of everything that a scan returns, the last state too."""
+    weights = optree.tree_map(torch.randn_like, scan(*world))
+    return lambda *args, step=world.step, **more: dot(weights, scan(step, *args, **options, **more))
+
+
+def backward(loss, arguments):
+    """The gradients of `loss(*arguments)` by `.backward()`; zeros where no path leads."""
+    arguments = optree.tree_map(lambda x: x.clone().requires_grad_(), arguments)
+    loss(*arguments).backward()
+    return optree.tree_map(lambda x: torch.zeros_like(x) if x.grad is None else x.grad, arguments)

@@ -1,0 +1,447 @@
+"""The fused kind against the definition: random steps that no one wrote, odd sizes, all strides, and the building of kernels."""
+
+import math
+import os
+import subprocess
+import sys
+import threading
+
+import optree
+import pytest
+import torch
+from hypothesis import given, HealthCheck, Phase, settings, strategies as st
+from steps import leaves, RandomStep
+from torch.func import grad, jacfwd, jacrev, jvp, vmap
+
+import snn_functional as snf
+from snn_functional import kernels
+from snn_functional.kernels import _build
+
+
+COUNTS = st.tuples(st.integers(1, 3), st.integers(1, 3), st.integers(0, 4))
+SIZES = st.sampled_from([(1,), (7,), (3, 5), (2, 3, 4), (513,)])
+QUIET = settings(
+    deadline=None, derandomize=True, suppress_health_check=list(HealthCheck), database=None, phases=[Phase.generate]
+)
+
+
+def both(f):
+    return optree.tree_leaves(f("fused")), optree.tree_leaves(f("loop"))
+
+
+def close(f, rtol, atol):
+    fast, slow = both(f)
+    assert len(fast) == len(slow)
+    for a, b in zip(fast, slow):
+        torch.testing.assert_close(a, b, rtol=rtol, atol=atol, equal_nan=True)
+
+
+def equal(f):
+    for a, b in zip(*both(f)):
+        torch.testing.assert_close(a, b, rtol=0, atol=0, equal_nan=True)
+
+
+def loss_of(step, outputs, last):
+    """A loss that looks at every output and every last state, each with a random cotangent."""
+
+    def loss(kind):
+        def f(params, state, inputs, reverse=False):
+            out, end = snf.scan(step, params, state, inputs, kind=kind, reverse=reverse)
+            pairs = zip(optree.tree_leaves((out, end)), optree.tree_leaves((outputs, last)))
+            return sum((x * w[tuple(slice(n) for n in x.shape)]).sum() for x, w in pairs)
+
+        return f
+
+    return loss
+
+
+def check(seed, counts, T, lanes, exact, dtype, second=False):
+    step = RandomStep(seed, *counts, exact)
+    given_ = leaves(step, T, lanes, dtype, seed)
+    if exact:
+        equal(lambda k: snf.scan(step, *given_, kind=k))
+    else:
+        close(lambda k: snf.scan(step, *given_, kind=k), 1e-12 if dtype == torch.float64 else 1e-5, 1e-6)
+    outputs, last = snf.scan(step, *given_, kind="loop")
+    loss = loss_of(step, *optree.tree_map(torch.randn_like, (outputs, last)))
+    tolerance = (1e-9, 1e-11) if dtype == torch.float64 else (2e-3, 2e-4)
+    wrt = tuple(range(3))
+    close(lambda k: grad(loss(k), wrt)(*given_), *tolerance)
+    given_ = optree.tree_map(torch.Tensor.contiguous, given_)  # torch makes no dual of an expanded tensor
+    moves = optree.tree_map(torch.randn_like, given_)
+    close(lambda k: jvp(loss(k), given_, moves), *tolerance)
+    if second:
+        close(lambda k: jvp(grad(loss(k), wrt), given_, moves)[1], *tolerance)
+        close(lambda k: grad(lambda *a: jvp(loss(k), a, moves)[1], wrt)(*given_), *tolerance)
+        pairs = optree.tree_map(lambda x: torch.stack([x, 0.9 * x]), given_)
+        close(lambda k: vmap(grad(loss(k), wrt))(*pairs), *tolerance)
+        if given_[0]:
+            close(lambda k: vmap(grad(loss(k), wrt), (0, None, None))(pairs[0], *given_[1:]), *tolerance)
+
+
+@settings(QUIET, max_examples=8)
+@given(
+    st.integers(0, 10**6),
+    COUNTS,
+    st.sampled_from([1, 2, 5, 17]),
+    SIZES,
+    st.sampled_from([torch.float32, torch.float64]),
+)
+def test_random_steps_have_the_loops_bits(seed, counts, T, lanes, dtype):
+    check(seed, counts, T, lanes, True, dtype)
+
+
+@settings(QUIET, max_examples=3)
+@given(st.integers(0, 10**6), COUNTS, st.sampled_from([2, 5]), st.sampled_from([(3,), (2, 3)]))
+def test_random_smooth_steps_to_the_second_derivative(seed, counts, T, lanes):
+    check(seed, counts, T, lanes, False, torch.float64, second=True)
+
+
+@pytest.mark.slow
+@settings(QUIET, max_examples=150)
+@given(
+    st.integers(0, 10**6), COUNTS, st.sampled_from([1, 2, 5, 17, 63]), SIZES, st.booleans(),
+    st.sampled_from([torch.float32, torch.float64]),
+)  # fmt: skip
+def test_many_random_steps(seed, counts, T, lanes, exact, dtype):
+    check(seed, counts, T, lanes, exact, dtype, second=dtype == torch.float64 and T < 6)
+
+
+LEAKY = snf.LeakyParams(torch.tensor(0.9), torch.tensor(0.8))
+
+
+def of_neuron(params, x, neuron=snf.leaky):
+    return params, neuron.init(params, x[0]), x
+
+
+@pytest.mark.parametrize("neurons", [0, 1, 7, 513])
+@pytest.mark.parametrize("T", [1, 2, 63, 1000])
+@pytest.mark.parametrize("reverse", [False, True])
+def test_sizes(T, neurons, reverse):
+    args = of_neuron(LEAKY, torch.randn(T, 2, neurons))
+    equal(lambda k: snf.scan(snf.leaky_step, *args, kind=k, reverse=reverse))
+    loss = loss_of(snf.leaky_step, torch.randn(T, 2, neurons), snf.LeakyState(torch.randn(2, neurons)))
+    close(lambda k: grad(loss(k), (0, 1, 2))(*args, reverse), 1e-4, 1e-4)
+
+
+def test_many_blocks_and_threads():
+    x = torch.randn(20, 16, 5000)
+    params = snf.LeakyParams(torch.rand(5000), torch.rand(16, 1) + 0.5)
+    args = of_neuron(params, x)
+    loss = loss_of(snf.leaky_step, torch.randn_like(x), snf.LeakyState(torch.randn(16, 5000)))
+    slow = optree.tree_leaves((snf.scan(snf.leaky_step, *args, kind="loop"), grad(loss("loop"), (0, 1, 2))(*args)))
+    for threads in (1, 2, 3):
+        torch.set_num_threads(threads)
+        try:
+            fast = optree.tree_leaves(
+                (snf.scan(snf.leaky_step, *args, kind="fused"), grad(loss("fused"), (0, 1, 2))(*args))
+            )
+        finally:
+            torch.set_num_threads(1)
+        assert torch.equal(fast[0], slow[0]) and torch.equal(fast[1], slow[1])
+        for a, b in zip(fast, slow):
+            torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
+
+
+STRIDES = {
+    "contiguous": lambda x: x,
+    "batch last": lambda x: x.permute(0, 2, 1).contiguous().permute(0, 2, 1),
+    "time last": lambda x: x.movedim(0, -1).contiguous().movedim(-1, 0),
+    "every other": lambda x: x.repeat_interleave(2, -1)[..., ::2],
+    "constant in time": lambda x: x[0].expand_as(x),
+    "one for the batch": lambda x: x[:, :1].expand_as(x),
+    "one for all neurons": lambda x: x[:, :1, :1].expand_as(x),
+    "one number": lambda x: x[:1, :1, :1].expand_as(x),
+    "backwards in a slice": lambda x: torch.cat([x, x])[5 : 5 + len(x)],
+}
+
+
+@pytest.mark.parametrize("cotangent", STRIDES)
+@pytest.mark.parametrize("input", STRIDES)
+def test_any_strides(input, cotangent):
+    x, w = STRIDES[input](torch.randn(33, 4, 6)), STRIDES[cotangent](torch.randn(33, 4, 6))
+    args = of_neuron(LEAKY, x)
+    versions = x._version
+    equal(lambda k: snf.scan(snf.leaky_step, *args, kind=k))
+    loss = loss_of(snf.leaky_step, w, snf.LeakyState(torch.randn(6).expand(4, 6)))
+    close(lambda k: grad(loss(k), (0, 1, 2))(*args), 1e-4, 1e-4)
+    assert x._version == versions
+
+
+def test_nan_and_infinity_pass_as_in_the_loop():
+    x = torch.randn(12, 40)
+    x[3, ::5], x[5, 1::5], x[7, 2::5] = math.nan, math.inf, -math.inf
+    for neuron, params in (
+        (snf.leaky, LEAKY),
+        (snf.synaptic, snf.SynapticParams(0.8, 0.7)),
+        (snf.alpha, snf.AlphaParams(0.9, 0.8)),
+    ):
+        args = of_neuron(params, x, neuron)
+        equal(lambda k, n=neuron, a=args: snf.scan(n.step, *a, kind=k))
+        mem = lambda k, n=neuron, a=args: grad(lambda x: snf.scan(n.step, a[0], a[1], x, kind=k)[0].sum())(x)
+        close(mem, 1e-4, 1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("per_neuron", [False, True])
+def test_half_precision_rounds_where_torch_rounds(dtype, per_neuron):
+    x = (torch.randn(40, 3, 70) * 0.7).to(dtype)
+    params = snf.LeakyParams(0.9, 0.8)
+    if per_neuron:
+        params = optree.tree_map(lambda p: (p + torch.rand(70) * 0.05).to(dtype), params)
+    args = of_neuron(params, x)
+    equal(lambda k: snf.scan(snf.leaky_step, *args, kind=k))
+    loss = lambda k: lambda p, x: snf.scan(snf.leaky_step, p, snf.leaky_init(p, x[0]), x, kind=k)[0].sum().float()
+    fast, slow = both(lambda k: grad(loss(k), (0, 1))(params, x))
+    for a, b in zip(fast, slow):
+        assert a.dtype == b.dtype and torch.allclose(a.float(), b.float(), rtol=0.1, atol=0.1 * b.float().abs().max())
+
+
+def test_a_float64_scan_with_float32_numbers():
+    x = torch.randn(20, 3, 5, dtype=torch.float64)
+    for params in (snf.LeakyParams(0.9), snf.LeakyParams(torch.rand(5), torch.rand(3, 1))):
+        args = of_neuron(params, x)
+        equal(lambda k, a=args: snf.scan(snf.leaky_step, *a, kind=k))
+        loss = lambda p, x, k: snf.scan(snf.leaky_step, p, snf.leaky_init(p, x[0]), x, kind=k)[0].sum()
+        close(lambda k, p=params, loss=loss: grad(loss, (0, 1))(p, x, k), 1e-6, 1e-6)
+
+
+def test_integer_and_boolean_states_and_inputs():
+    def refractory(params, state, x):
+        mem, rest, ever = state
+        x, gate = x
+        mem = params * mem + torch.where((rest > 0) | gate, torch.zeros_like(x), x)
+        spk = snf.surrogate.ATan()(mem - 1)
+        fired = spk.detach() > 0
+        return (spk, rest), (
+            mem - spk,
+            torch.where(fired, torch.full_like(rest, 3), (rest - 1).clamp(min=0)),
+            ever | fired,
+        )
+
+    x = torch.randn(30, 5) * 1.5
+    state = torch.zeros(5), torch.zeros(5, dtype=torch.int64), torch.zeros(5, dtype=torch.bool)
+    args = torch.tensor(0.9), state, (x, torch.rand(30, 5) < 0.1)
+    assert snf.explain(refractory, *args).startswith("fused")
+    equal(lambda k: snf.scan(refractory, *args, kind=k))
+    loss = lambda p, x, k: snf.scan(refractory, p, state, (x, args[2][1]), kind=k)[0][0].sum()
+    close(lambda k: grad(loss, (0, 1))(args[0], x, k), 1e-5, 1e-5)
+    close(lambda k: jvp(lambda p: loss(p, x, k), (args[0],), (torch.tensor(1.0),)), 1e-5, 1e-5)
+
+
+class Doubled(torch.autograd.Function):
+    """A user's own rule, which no derivative of its forward would give."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(u):
+        return (u > 0).to(u.dtype)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    def backward(ctx, g):
+        return 2 * g / (1 + ctx.saved_tensors[0].abs())
+
+
+def test_a_users_own_autograd_function():
+    params = snf.LeakyParams(0.9, spike_grad=Doubled.apply)
+    args = of_neuron(params, torch.randn(20, 7))
+    equal(lambda k: snf.scan(snf.leaky_step, *args, kind=k))
+    loss = lambda x, k: snf.scan(snf.leaky_step, args[0], args[1], x, kind=k)[0].sum()
+    close(lambda k: grad(loss)(args[2], k), 1e-5, 1e-5)
+    assert grad(loss)(args[2], "fused").abs().sum() > 0
+
+
+GLOBAL = torch.tensor([0.5, 1.0, 1.5])
+
+
+def test_captured_tensors_get_gradients():
+    x = torch.randn(10, 3)
+
+    def loss(w, v, kind):
+        helper = lambda x: torch.tanh(w) * x * GLOBAL  # a tensor in a closure's closure, and a global one
+        step = lambda p, s, x: snf.leaky_step(p, s, helper(x) + v)
+        return snf.scan(step, LEAKY, snf.leaky_init(LEAKY, x[0]), x, kind=kind)[0].sum()
+
+    w, v = torch.rand(3), torch.tensor(0.3)
+    close(lambda k: grad(loss, (0, 1))(w, v, k), 1e-5, 1e-6)
+    close(
+        lambda k: vmap(grad(loss), (0, None, None))(torch.rand(4, 3, generator=torch.Generator().manual_seed(1)), v, k),
+        1e-5,
+        1e-6,
+    )
+    close(lambda k: jvp(lambda w: loss(w, v, k), (w,), (w,)), 1e-5, 1e-6)
+    w.requires_grad_()
+    loss(w, v, "fused").backward()
+    torch.testing.assert_close(w.grad, grad(loss)(w.detach(), v, "loop"))
+
+
+def test_a_step_is_read_again_when_what_it_uses_changes():
+    space = {"snf": snf, "factor": 2.0}
+    exec("def scale(x): return factor * x\ndef step(p, s, x): return scale(x), s", space)
+    x = torch.rand(4, 3)
+    run = lambda: snf.scan(space["step"], None, torch.zeros(3), x, kind="fused")[0]
+    assert torch.equal(run(), 2 * x)
+    space["factor"] = 3.0
+    assert torch.equal(run(), 3 * x)
+    exec("def scale(x): return x - factor", space)
+    assert torch.equal(run(), x - 3)
+    results = [snf.scan(lambda p, s, x, i=i: (x * i, s), None, torch.zeros(3), x, kind="fused")[0] for i in (1.0, 2.0)]
+    assert torch.equal(results[1], 2 * results[0])
+
+
+def test_modified_steps_are_fused_where_they_are_pointwise():
+    params = snf.LeakyParams(0.9)
+    args = of_neuron(params, torch.rand(30, 4, 6))
+    step = snf.immediate_reset(snf.leaky_step)
+    assert snf.explain(step, *args).startswith("fused")
+    equal(lambda k: snf.scan(step, *args, kind=k))
+    assert "argmax" in snf.explain(snf.inhibit(snf.leaky_step), *args)
+
+
+def test_second_derivatives_of_a_loss_in_every_order():
+    x = torch.randn(9, 2, 3, dtype=torch.float64)
+    smooth = snf.LeakyParams(torch.tensor(0.9, dtype=torch.float64), torch.tensor(0.8, dtype=torch.float64))
+    w = torch.randn_like(x)
+
+    def loss(kind):
+        def f(p, x):
+            spks, last = snf.scan(snf.leaky_step, p, snf.leaky_init(p, x[0]), x, kind=kind)
+            return (spks * w).sum() + (last.mem**2).sum()
+
+        return f
+
+    for outer in (jacrev, jacfwd):
+        for inner in (jacrev, jacfwd):
+            close(lambda k, o=outer, i=inner: o(i(loss(k), (0, 1)), (0, 1))(smooth, x), 1e-10, 1e-12)
+    close(lambda k: grad(lambda p: grad(lambda p: grad(loss(k))(p, x).beta)(p).threshold)(smooth), 1e-10, 1e-12)
+
+
+def test_memory_of_a_gradient_is_a_small_part_of_the_input():
+    for T in (100, 3000):
+        x = torch.randn(T, 200, requires_grad=True)
+        kept = []
+        with torch.autograd.graph.saved_tensors_hooks(lambda t, kept=kept: kept.append(t) or t, lambda t: t):
+            snf.scan(snf.leaky_step, *of_neuron(LEAKY, x), kind="fused")
+        extra = sum(t.numel() * t.element_size() for t in kept if t.data_ptr() != x.data_ptr())
+        assert 0 < extra <= 0.15 * x.numel() * 4
+
+
+def test_concurrent_calls_and_first_builds():
+    results, x = {}, torch.randn(50, 300)
+    step = lambda p, s, x: (p * s + x, p * s - 0.25 * x)
+    run = lambda i: results.__setitem__(i, snf.scan(step, torch.tensor(0.7), torch.zeros(300), x + i, kind="fused"))
+    threads = [threading.Thread(target=run, args=(i,)) for i in range(8)]
+    [t.start() for t in threads], [t.join() for t in threads]
+    for i in range(8):
+        expected = snf.scan(step, torch.tensor(0.7), torch.zeros(300), x + i, kind="loop")
+        assert torch.equal(results[i][0], expected[0]) and torch.equal(results[i][1], expected[1])
+
+
+PROGRAM = """
+import os, sys, torch, snn_functional as snf
+torch.set_num_threads(2)
+params, x = snf.LeakyParams(0.9), torch.ones(100, 8, 500)
+state = snf.leaky_init(params, x[0])
+run = lambda: snf.scan(snf.leaky_step, params, state, x, kind=sys.argv[1])[0].sum().item()
+first = run()
+"""
+
+
+def python(program, *args, **env):
+    done = subprocess.run(
+        [sys.executable, "-c", program, *args], capture_output=True, text=True, env=os.environ | env, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+def test_a_fork_after_use_works():
+    # torch's own operations are not asked for in the child: its thread pool does not survive a fork.
+    program = PROGRAM + (
+        "pid = os.fork()\nspks = snf.scan(snf.leaky_step, params, state, x, kind=sys.argv[1])[0]\n"
+        "assert spks[1, 0, 0].item() == 1.0\nif pid: assert os.waitpid(pid, 0)[1] == 0\nelse: os._exit(0)"
+    )
+    python(program, "fused")
+
+
+def test_without_a_compiler_auto_warns_once_and_takes_the_loop(tmp_path):
+    program = (
+        "import warnings; warnings.simplefilter('always')\n"
+        + PROGRAM
+        + ("assert run() == first\nprint(snf.explain(snf.leaky_step, params, snf.leaky_init(params, x[0]), x))")
+    )
+    done = python(program, "auto", PATH=str(tmp_path), CXX="", SNN_FUNCTIONAL_CACHE=str(tmp_path / "c"))
+    assert done.stderr.count("no C++ compiler was found") == 1
+    assert done.stdout.startswith("loop: no C++ compiler was found")
+
+
+def test_a_compiler_that_fails_says_so_and_leaves_nothing(tmp_path):
+    broken = tmp_path / "cxx"
+    broken.write_text(
+        "#!/bin/sh\n[ \"$1\" = --version ] && echo broken 1.0 && exit 0\necho 'no space for this' >&2; exit 1\n"
+    )
+    broken.chmod(0o755)
+    cache = tmp_path / "cache"
+    done = python(PROGRAM, "auto", CXX=str(broken), SNN_FUNCTIONAL_CACHE=str(cache))
+    assert "no space for this" in done.stderr and not list(cache.iterdir())
+
+
+def test_builds_are_kept_shared_and_repaired(tmp_path):
+    cache = tmp_path / "cache"
+    done = [
+        subprocess.Popen(
+            [sys.executable, "-c", PROGRAM, "fused"], env=os.environ | {"SNN_FUNCTIONAL_CACHE": str(cache)}
+        )
+        for _ in range(2)
+    ]
+    assert [p.wait(120) for p in done] == [0, 0]
+    (library,) = cache.iterdir()
+    library.write_bytes(b"not a library")
+    python(PROGRAM, "fused", SNN_FUNCTIONAL_CACHE=str(cache))
+    assert library.read_bytes()[:4] == b"\x7fELF"
+
+
+def test_a_cache_that_cannot_be_written_is_replaced(tmp_path):
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    python(PROGRAM, "fused", SNN_FUNCTIONAL_CACHE=str(blocked / "cache"))
+
+
+def test_the_printed_loop_is_vectorised(tmp_path):
+    x = torch.randn(3, 2, 64)
+    for neuron, params in (
+        (snf.leaky, LEAKY),
+        (snf.synaptic, snf.SynapticParams(0.8, 0.7)),
+        (snf.alpha, snf.AlphaParams(0.9, 0.8)),
+    ):
+        plan = snf._scan._fused.prepare(neuron.step, *of_neuron(params, x, neuron))[0]
+        uniform = (True,) * plan.counts[0]
+        floats = tuple(i for i, real in enumerate(plan.real) if real)
+        for kernel in (plan.forward(uniform), plan.backward(uniform, floats)):
+            compiler = _build.find()[0]
+            if "g++" not in compiler and "c++" not in compiler:
+                pytest.skip("only GCC's report is read here")
+            text = tmp_path / "kernel.cpp"
+            text.write_text(kernel.source)
+            report = subprocess.run(
+                [compiler, *_build.FLAGS, "-fopt-info-vec-optimized", "-o", str(tmp_path / "k.so"), str(text)],
+                capture_output=True,
+                text=True,
+            ).stderr
+            lines = text.read_text().splitlines()
+            loops = [
+                i
+                for i, line in enumerate(lines, 1)
+                if "for (i64 i = 0; i < n; ++i) {" in line and "ivdep" in lines[i - 2]
+            ]
+            assert loops and all(f"kernel.cpp:{i}:" in report for i in loops)
+
+
+def test_what_is_refused_is_refused_politely():
+    with pytest.raises(kernels.Unsupported, match="aten.rand_like.default is not pointwise"):
+        snf._scan._fused.prepare(lambda p, s, x: (x + torch.rand_like(x), s), None, torch.zeros(3), torch.zeros(2, 3))

@@ -1,0 +1,469 @@
+"""The laws that every neuron keeps, on the list or new: each test runs over all of `helpers.CASES`."""
+
+import copy
+import dataclasses
+import io
+import pickle
+
+import optree
+import pytest
+import torch
+import torch.utils._pytree as torch_pytree
+from helpers import (
+    assert_allclose,
+    assert_equal,
+    backward,
+    dot,
+    each_case,
+    each_neuron,
+    flat,
+    law,
+    mixture,
+    needs_torch,
+    scan,
+    stacked,
+    World,
+)
+from hypothesis import given, strategies as st
+from torch.func import grad, jacfwd, jacrev, jvp, vmap
+from torch.utils.checkpoint import checkpoint
+
+import snn_functional as snf
+
+
+ALL = (0, 1, 2)  # params, state, inputs
+seeds = st.integers(0, 2**31)
+sizes = st.fixed_dictionaries({"T": st.integers(1, 9), "batch": st.integers(1, 4), "n": st.integers(1, 9)})
+
+# ------------------------------------------------------------------------------------------------ values
+
+
+@each_case
+@law
+@given(seed=seeds, size=sizes)
+def test_scan_is_the_step_in_a_loop(case, seed, size):
+    torch.manual_seed(seed)
+    world = step, params, state, inputs = case.world(**size)
+    outputs, last = scan(*world)
+    for t in range(size["T"]):
+        output, state = step(params, state, inputs[t])
+        assert_equal(outputs[t], output)
+    assert_equal(last, state)
+
+
+@each_case
+@law
+@given(seed=seeds, size=sizes, data=st.data())
+def test_fold(case, seed, size, data):
+    """Scanning the beginning, then the rest from the state it left, is scanning the whole."""
+    torch.manual_seed(seed)
+    step, params, state, inputs = world = case.world(**size | {"T": size["T"] + 1})
+    cut = data.draw(st.integers(1, size["T"]))
+    begin, between = scan(step, params, state, inputs[:cut])
+    rest, last = scan(step, params, between, inputs[cut:])
+    assert_equal((torch.cat([begin, rest]), last), scan(*world))
+
+
+@each_case
+@law
+@given(seed=seeds, size=sizes, data=st.data())
+def test_causality(case, seed, size, data):
+    """What comes at t changes no output before t."""
+    torch.manual_seed(seed)
+    step, params, state, inputs = world = case.world(**size)
+    t = data.draw(st.integers(0, size["T"] - 1))
+    outputs, _ = scan(*world)
+    others, _ = scan(step, params, state, torch.cat([inputs[:t], inputs[t:] + 1]))
+    assert_equal(others[:t], outputs[:t])
+
+
+@each_case
+def test_reverse_is_the_scan_of_the_reversed_inputs(case):
+    world = case.world()
+    outputs, last = scan(*world, reverse=True)
+    assert_equal((outputs.flip(0), last), scan(*world._replace(inputs=world.inputs.flip(0))))
+
+
+@each_case
+@law
+@given(seed=seeds, size=sizes)
+def test_batch(case, seed, size):
+    """vmap(scan) over the samples is the scan of the batch."""
+    torch.manual_seed(seed)
+    step, params, state, inputs = world = case.world(**size)
+    one = lambda state, inputs: scan(step, params, state, inputs)
+    assert_equal(vmap(one, in_dims=(0, 1), out_dims=(1, 0))(state, inputs), scan(*world))
+
+
+@each_case
+def test_population(case):
+    """vmap(scan) over stacked params is a loop over the members."""
+    step, _, state, inputs = case.world()
+    members = [case.params(4) for _ in range(3)]
+    run = lambda params: scan(step, params, state, inputs)
+    assert_equal(vmap(run)(stacked(members)), stacked([run(params) for params in members]))
+
+
+@each_case
+@law
+@given(seed=seeds, size=sizes)
+def test_params_broadcast_per_neuron_and_per_sample(case, seed, size):
+    """Each neuron of a layer does what it would do by itself with its own numbers."""
+    torch.manual_seed(seed)
+    step, _, state, inputs = case.world(**size)
+    _, batch, n = inputs.shape
+    for params in (case.params(n), case.params(batch, 1), case.params(batch, n), case.params(1)):
+        outputs, last = scan(step, params, state, inputs)
+        whole = optree.tree_map(lambda x: x.broadcast_to(batch, n), params)
+        for b in range(batch):
+            for i in range(n):
+                single, start = (optree.tree_map(lambda x, b=b, i=i: x[b, i], tree) for tree in (whole, state))
+                alone = scan(step, single, start, inputs[:, b, i])
+                assert_equal((outputs[:, b, i], optree.tree_map(lambda x, b=b, i=i: x[b, i], last)), alone)
+
+
+@each_case
+def test_spikes_are_exactly_0_or_1(case):
+    outputs, _ = scan(*case.world(T=50))
+    if case.spiking:
+        assert set(outputs.unique().tolist()) == {0.0, 1.0}
+    else:
+        assert 1 < len(outputs.unique())
+
+
+@each_case
+def test_silence(case):
+    """At rest, nothing comes of nothing."""
+    params, inputs = case.params(4), torch.zeros(5, 3, 4)
+    rest = case.neuron.init(params, inputs[0])
+    assert_equal(rest, optree.tree_map(lambda x: torch.zeros(3, 4), rest))
+    assert_equal(scan(case.neuron.step, params, rest, inputs), (inputs, rest))
+
+
+def test_leaky_integrator_is_leaky_without_reset_read_at_the_membrane():
+    inputs, beta = torch.randn(6, 3, 4), torch.tensor([0.5, 0.9, -0.2, 1.3])
+    rest, never = torch.zeros(3, 4), snf.LeakyParams(beta, reset_mechanism="none")
+    mems, last = scan(
+        snf.leaky_integrator_step, snf.LeakyIntegratorParams(beta), snf.LeakyIntegratorState(rest), inputs
+    )
+    state = snf.LeakyState(rest)
+    for mem, x in zip(mems, inputs):
+        state = snf.leaky_step(never, state, x)[1]
+        assert_equal(mem, state.mem)
+    assert_equal(last.mem, state.mem)
+
+
+@each_case
+def test_purity(case):
+    """Nothing that came in is written to, and the same comes out twice."""
+    world = case.world()
+    leaves = optree.tree_leaves(world[1:])
+    before = [leaf.clone() for leaf in leaves], [leaf._version for leaf in leaves]
+    once, twice = scan(*world), scan(*world)
+    case.neuron.init(world.params, world.inputs[0])
+    assert_equal(once, twice)
+    assert_equal(leaves, before[0])
+    assert [leaf._version for leaf in leaves] == before[1]
+
+
+# ------------------------------------------------------------------------------------------------ derivatives
+
+
+@each_case
+def test_gradients_per_sample(case):
+    """vmap(grad) over the samples is a loop over them."""
+    step, params, state, inputs = case.world(dtype=torch.float64)
+    sample = lambda b: World(step, params, optree.tree_map(lambda x: x[b], state), inputs[:, b])
+    loss = mixture(sample(0))
+    together = vmap(grad(loss, ALL), in_dims=(None, 0, 1))(params, state, inputs)
+    assert_allclose(together, stacked([grad(loss, ALL)(*sample(b)[1:]) for b in range(3)]))
+
+
+@each_case
+def test_gradient_is_autograds(case):
+    world = case.world(dtype=torch.float64)
+    loss = mixture(world)
+    assert_allclose(backward(loss, world[1:]), grad(loss, ALL)(*world[1:]))
+
+
+@each_case
+def test_jvp_is_the_directional_part_of_the_gradient(case):
+    world = case.world(dtype=torch.float64)
+    arguments = world[1:]
+    direction = optree.tree_map(torch.randn_like, arguments)
+    loss = mixture(world)
+    _, slope = jvp(loss, arguments, direction)
+    assert_allclose(slope, dot(grad(loss, ALL)(*arguments), direction))
+    assert slope != 0
+
+
+@each_case
+def test_jacobians_forwards_and_backwards_agree(case):
+    step, *arguments = case.world(T=3, batch=2, n=2, dtype=torch.float64)
+    run = lambda *args: scan(step, *args)
+    assert_allclose(jacfwd(run, ALL)(*arguments), jacrev(run, ALL)(*arguments))
+
+
+@each_case
+def test_hessians_in_every_order_agree(case):
+    world = case.world(T=3, batch=1, n=2, dtype=torch.float64)
+    point, back = flat(world[1:])
+    loss = mixture(world)
+    of = lambda vector: loss(*back(vector))
+    hessian = jacrev(jacrev(of))(point)
+    assert_allclose(hessian, hessian.mT)
+    assert_allclose(jacfwd(jacrev(of))(point), hessian)
+    assert_allclose(jacrev(jacfwd(of))(point), hessian)
+
+
+@each_case
+@law
+@given(seed=seeds)
+def test_derivatives_are_those_of_finite_differences(case, seed):
+    """With a smooth function in the spike's place: there the surrogate's slope is the truth."""
+    torch.manual_seed(seed)
+    step, *arguments = case.smooth(T=3, batch=1, n=2)
+    leaves, spec = optree.tree_flatten(tuple(arguments))
+    leaves = [leaf.requires_grad_() for leaf in leaves]
+    run = lambda *leaves: tuple(optree.tree_leaves(scan(step, *optree.tree_unflatten(spec, leaves))))
+    assert torch.autograd.gradcheck(run, leaves)
+
+
+@each_case
+def test_second_derivatives_are_those_of_finite_differences(case):
+    step, *arguments = case.smooth(T=3, batch=1, n=2)
+    leaves, spec = optree.tree_flatten(tuple(arguments))
+    leaves = [leaf.requires_grad_() for leaf in leaves]
+    run = lambda *leaves: tuple(optree.tree_leaves(scan(step, *optree.tree_unflatten(spec, leaves))))
+    assert torch.autograd.gradgradcheck(run, leaves)
+
+
+@each_case
+@pytest.mark.parametrize("reverse", [False, True], ids=["forwards", "reverse"])
+def test_checkpointed_is_the_loop(case, reverse):
+    """Bit-equal values and the same derivatives, through random cotangents of the outputs and of the last state."""
+    world = case.world(T=5, batch=2, n=2, dtype=torch.float64)
+    arguments = world[1:]
+    assert_equal(scan(*world, kind="checkpointed", reverse=reverse), scan(*world, kind="loop", reverse=reverse))
+    mixed = mixture(world, reverse=reverse)
+    direction = optree.tree_map(torch.randn_like, arguments)
+    samples = stacked([arguments, case.world(T=5, batch=2, n=2, dtype=torch.float64)[1:]])
+    point, back = flat(arguments)
+
+    def same(derivative):
+        fast, slow = (derivative(lambda *args, kind=kind: mixed(*args, kind=kind)) for kind in ("checkpointed", "loop"))
+        assert_allclose(fast, slow)
+
+    same(lambda loss: grad(loss, ALL)(*arguments))
+    same(lambda loss: jvp(loss, arguments, direction))
+    same(lambda loss: vmap(loss)(*samples))
+    same(lambda loss: vmap(grad(loss, ALL))(*samples))
+    same(lambda loss: jacfwd(grad(lambda v: loss(*back(v))))(point))
+    same(lambda loss: jacrev(grad(lambda v: loss(*back(v))))(point))
+
+
+# ------------------------------------------------------------------------------------------------ forms
+
+
+@each_case
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16], ids=str)
+def test_dtype_out_as_in(case, dtype):
+    for params in (case.params(), case.params(4, dtype=dtype)):
+        inputs = torch.randn(5, 3, 4).to(dtype)
+        rest = case.neuron.init(params, inputs[0])
+        outputs, last = scan(case.neuron.step, params, rest, inputs)
+        assert {x.dtype for x in optree.tree_leaves((rest, outputs, last))} == {dtype}
+
+
+@each_case
+def test_device_out_as_in(case):
+    inputs = torch.empty(5, 3, 4, device="meta")
+    for params in (case.params(), optree.tree_map(lambda x: x.to("meta"), case.params(4))):
+        rest = case.neuron.init(params, inputs[0])
+        outputs, last = scan(case.neuron.step, params, rest, inputs)
+        assert outputs.shape == inputs.shape
+        assert {x.device.type for x in optree.tree_leaves((rest, outputs, last))} == {"meta"}
+        assert {x.shape for x in optree.tree_leaves((rest, last))} == {(3, 4)}
+
+
+@each_case
+@pytest.mark.parametrize("dtype", [torch.bool, torch.uint8], ids=str)
+@pytest.mark.parametrize("floating", [torch.float32, torch.float64], ids=str)
+def test_spikes_come_in_as_bool_or_uint8(case, dtype, floating):
+    step, params, state, inputs = case.world(dtype=floating)
+    spikes = inputs > 0
+    assert_equal(scan(step, params, state, spikes.to(dtype)), scan(step, params, state, spikes.to(floating)))
+    rest = case.neuron.init(case.params(), spikes[0].to(dtype))
+    assert {x.dtype for x in optree.tree_leaves(rest)} == {torch.float32}
+
+
+@each_case
+@pytest.mark.parametrize("shape", [(4,), (3, 4), (2, 3, 5, 4), ()], ids=str)
+def test_any_number_of_axes(case, shape):
+    """The last axes of a scan are those of its parts."""
+    params, inputs = case.params(), torch.randn(5, *shape)
+    outputs, last = scan(case.neuron.step, params, case.neuron.init(params, inputs[0]), inputs)
+    lines = inputs.view(5, -1)
+    flat_outputs, flat_last = scan(case.neuron.step, params, case.neuron.init(params, lines[0]), lines)
+    assert_equal((outputs.view(5, -1), optree.tree_map(lambda x: x.view(-1), last)), (flat_outputs, flat_last))
+
+
+@each_case
+@pytest.mark.filterwarnings("ignore:.torch.cpu.amp.autocast")  # torch 2.4's own
+def test_torch_checkpoint_around_a_step(case):
+    world = case.world(dtype=torch.float64)
+    again = lambda *args: checkpoint(world.step, *args, use_reentrant=False)
+    loss = mixture(world)
+    saving = backward(lambda *args: loss(*args, step=again, kind="loop"), world[1:])
+    assert_allclose(saving, backward(loss, world[1:]))
+
+
+# ------------------------------------------------------------------------------------------------ trees
+
+
+def same_tree(a, b):
+    assert type(a) is type(b)
+    assert_equal(a, b)
+    for f in dataclasses.fields(a):
+        if f.metadata.get("static"):
+            assert getattr(a, f.name) == getattr(b, f.name)
+
+
+@each_case
+def test_trees(case):
+    """Params and state survive all that is done to trees, choices included."""
+    _, params, state, _ = case.world()
+    for tree in (params, state):
+        leaves, spec = optree.tree_flatten(tree)
+        assert leaves and all(isinstance(leaf, torch.Tensor) for leaf in leaves)
+        same_tree(optree.tree_unflatten(spec, leaves), tree)
+        torch_leaves, torch_spec = torch_pytree.tree_flatten(tree)
+        assert all(a is b for a, b in zip(leaves, torch_leaves, strict=True))
+        same_tree(torch_pytree.tree_unflatten(torch_leaves, torch_spec), tree)
+        same_tree(pickle.loads(pickle.dumps(tree)), tree)
+        same_tree(copy.deepcopy(tree), tree)
+        same_tree(dataclasses.replace(tree), tree)
+        name = dataclasses.fields(tree)[0].name
+        new = dataclasses.replace(tree, **{name: leaves[0] * 0.99})
+        assert torch.equal(getattr(new, name), leaves[0] * 0.99)
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            setattr(tree, name, leaves[0])
+
+
+@each_case
+@needs_torch("2.4", "torch.serialization.add_safe_globals")
+def test_save_and_load_weights_only(case):
+    _, params, state, _ = case.world()
+    for tree in (params, state):
+        file = io.BytesIO()
+        torch.save(tree, file)
+        file.seek(0)
+        same_tree(torch.load(file, weights_only=True), tree)
+
+
+# ------------------------------------------------------------------------------------------------ compilers
+
+
+@each_neuron
+@needs_torch("2.10", "torch.compile reads optree")
+def test_compile(case):
+    torch.compiler.reset()
+    world = case.world(T=3)
+    compiled = torch.compile(snf.scan, backend="aot_eager", fullgraph=True)
+    assert_allclose(compiled(*world), scan(*world))
+
+
+@each_neuron
+@needs_torch("2.10", "torch.compile reads optree")
+def test_compile_gradients_per_sample(case):
+    torch.compiler.reset()
+    step, params, state, inputs = world = case.world(T=3)
+    loss = mixture(World(step, params, optree.tree_map(lambda x: x[0], state), inputs[:, 0]), kind="loop")
+    per_sample = vmap(grad(loss, ALL), in_dims=(None, 0, 1))
+    compiled = torch.compile(per_sample, backend="aot_eager", fullgraph=True)
+    assert_allclose(compiled(*world[1:]), per_sample(*world[1:]))
+
+
+@each_neuron
+@needs_torch("2.7", "torch.export takes trees that are dataclasses of ours")
+def test_export(case):
+    step, params, state, inputs = case.world()
+
+    class Layer(torch.nn.Module):
+        def forward(self, params, state, input):
+            return step(params, state, input)
+
+    arguments = (params, state, inputs[0])
+    assert_allclose(torch.export.export(Layer(), arguments).module()(*arguments), step(*arguments))
+
+
+# ------------------------------------------------------------------------------------------------ refusals
+
+NOT_FITTING = torch.zeros(7)
+ELSEWHERE = torch.zeros(3, 4, device="meta")
+BAD = {
+    "state that does not broadcast": (1, NOT_FITTING, ValueError, "does not broadcast"),
+    "params that do not broadcast": (0, NOT_FITTING, ValueError, "does not broadcast"),
+    "params on another device": (0, ELSEWHERE, ValueError, "is on meta|mixed devices"),
+    "state on another device": (1, ELSEWHERE, ValueError, "is on meta|mixed devices"),
+    "params of a larger dtype": (0, torch.ones(4).double(), TypeError, "would change its dtype"),
+    "state of a smaller dtype": (1, torch.ones(3, 4).bfloat16(), TypeError, "cannot hold an input of torch.float32"),
+}
+
+
+@each_case
+@pytest.mark.parametrize("bad", BAD)
+def test_refuses_params_and_states_that_do_not_fit(case, bad):
+    which, leaf, error, message = BAD[bad]
+    step, *arguments = case.world()
+    for name in (f.name for f in dataclasses.fields(arguments[which]) if not f.metadata.get("static")):
+        given = list(arguments)
+        leaves, spec = optree.tree_flatten(given[which])
+        at = [path[-1] for path in optree.tree_paths(given[which])].index(name)
+        given[which] = optree.tree_unflatten(spec, [leaf if i == at else x for i, x in enumerate(leaves)])
+        with pytest.raises(error, match=message):
+            snf.scan(step, *given)
+        with pytest.raises(error, match=message):
+            step(given[0], given[1], given[2][0])
+        if which == 0:
+            with pytest.raises(error, match=message):
+                case.neuron.init(given[0], given[2][0])
+
+
+@each_case
+@pytest.mark.parametrize("run", ["init", "step", "scan"])
+def test_refuses_inputs_that_are_none(case, run):
+    step, params, state, inputs = case.world()
+    start = {
+        "init": lambda x: case.neuron.init(params, x[0]),
+        "step": lambda x: step(params, state, x[0]),
+        "scan": lambda x: snf.scan(step, params, state, x),
+    }[run]
+    with pytest.raises(TypeError, match="int64; expected a floating tensor"):
+        start(inputs.long())
+    with pytest.raises(TypeError, match="not|every leaf is a tensor"):
+        start([0.0])
+
+
+@each_case
+def test_refuses_an_empty_time_axis(case):
+    step, params, state, inputs = case.world()
+    with pytest.raises(ValueError, match="time axis is empty"):
+        snf.scan(step, params, state, inputs[:0])
+
+
+@each_case
+def test_refuses_params_that_cannot_be(case):
+    params = case.params(4)
+    for f in dataclasses.fields(params):
+        if f.metadata.get("choices"):
+            with pytest.raises(ValueError, match=f"{f.name}='substract'.: unknown choice"):
+                dataclasses.replace(params, **{f.name: "substract"})
+        elif not f.metadata.get("static"):
+            for bad in (float("nan"), torch.tensor([0.5, float("nan")])):
+                with pytest.raises(ValueError, match=f"{f.name}=....? holds NaN"):
+                    dataclasses.replace(params, **{f.name: bad})
+            with pytest.raises(TypeError, match="int64"):
+                dataclasses.replace(params, **{f.name: torch.tensor(1)})
+            with pytest.raises(TypeError, match=f.name):
+                dataclasses.replace(params, **{f.name: "0.9"})

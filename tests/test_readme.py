@@ -1,0 +1,59 @@
+"""The README's code runs, in order, as it stands; and what CI runs is the README's own command."""
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+import torch
+
+import snn_functional as snf
+
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+BLOCKS = re.findall(r"```python\n(.*?)```", README, flags=re.S)
+
+
+@pytest.fixture(scope="module")
+def names():
+    torch.manual_seed(0)
+    space = {"__name__": "readme"}
+    for i, block in enumerate(BLOCKS):
+        exec(compile(block, f"README.md[{i}]", "exec"), space)
+    return space
+
+
+def test_first_screen(names):
+    assert set(names["per_sample"].beta.shape) == {32}
+    loss, xs = names["rate"], names["xs"]
+    one = torch.func.grad(loss)(snf.LeakyParams(0.9), xs[:, 5])
+    torch.testing.assert_close(names["per_sample"].beta[5], one.beta)
+
+
+def test_the_added_neuron_is_a_neuron(names):
+    alif = names["alif"]
+    params, xs = names["AlifParams"](beta=0.9), torch.rand(40, 3, 5)
+    state = alif.init(params, xs[0])
+    spks, last = snf.scan(alif.step, params, state, xs)
+    first, middle = snf.scan(alif.step, params, state, xs[:17])
+    second, end = snf.scan(alif.step, params, middle, xs[17:])
+    assert torch.equal(torch.cat([first, second]), spks) and torch.equal(end.adapt, last.adapt)
+    plain = snf.scan(snf.leaky_step, snf.LeakyParams(0.9), snf.leaky_init(snf.LeakyParams(0.9), xs[0]), xs)[0]
+    assert 0 < spks.sum() < plain.sum()
+
+
+def test_what_the_readme_shows_is_there():
+    for target in re.findall(r"!\[.*?\]\((.*?)\)", README):
+        assert (ROOT / target).is_file()
+
+
+def test_ci_runs_the_readmes_test_command():
+    command = re.search(r"^python3 -m venv .*-m pytest$", README, flags=re.M)
+    found = subprocess.run(
+        ["sed", "-n", r"s/^\(python3 -m venv .*-m pytest\)$/\1/p", "README.md"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert command and found.stdout.strip() == command[0]
