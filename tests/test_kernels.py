@@ -294,6 +294,22 @@ def test_a_step_is_read_again_when_what_it_uses_changes():
     assert torch.equal(results[1], 2 * results[0])
 
 
+def test_a_global_tensor_that_shares_its_name_with_a_field_is_not_used():
+    space = {"mem": torch.zeros(2, 9)}
+    exec("def step(p, s, x): return s.mem + x, s", space)
+    args = None, snf.LeakyState(torch.ones(3)), torch.rand(4, 3)
+    equal(lambda k: snf.scan(space["step"], *args, kind=k))
+
+
+@pytest.mark.parametrize("kind", ["loop", "fused", "auto"])
+def test_the_loops_door_is_every_kinds_door(kind):
+    """What a step refuses at the sizes at hand is refused with its own words, not only what is refused at any size."""
+    with pytest.raises(
+        ValueError, match="LeakyState.mem has shape .3, 4., which does not broadcast to the input's .4,."
+    ):
+        snf.scan(snf.leaky_step, LEAKY, snf.LeakyState(torch.zeros(3, 4)), torch.zeros(5, 4), kind=kind)
+
+
 def test_modified_steps_are_fused_where_they_are_pointwise():
     params = snf.LeakyParams(0.9)
     args = of_neuron(params, torch.rand(30, 4, 6))
@@ -419,7 +435,7 @@ def test_the_printed_loop_is_vectorised(tmp_path):
         (snf.synaptic, snf.SynapticParams(0.8, 0.7)),
         (snf.alpha, snf.AlphaParams(0.9, 0.8)),
     ):
-        plan = snf._scan._fused.prepare(neuron.step, *of_neuron(params, x, neuron))[0]
+        plan = snf._scan._fused.prepare(neuron.step, *of_neuron(params, x, neuron), 3)[0]
         uniform = (True,) * plan.counts[0]
         floats = tuple(i for i, real in enumerate(plan.real) if real)
         for kernel in (plan.forward(uniform), plan.backward(uniform, floats)):
@@ -444,4 +460,6 @@ def test_the_printed_loop_is_vectorised(tmp_path):
 
 def test_what_is_refused_is_refused_politely():
     with pytest.raises(kernels.Unsupported, match="aten.rand_like.default is not pointwise"):
-        snf._scan._fused.prepare(lambda p, s, x: (x + torch.rand_like(x), s), None, torch.zeros(3), torch.zeros(2, 3))
+        snf._scan._fused.prepare(
+            lambda p, s, x: (x + torch.rand_like(x), s), None, torch.zeros(3), torch.zeros(2, 3), 2
+        )

@@ -258,6 +258,7 @@ def test_checkpointed_is_the_loop(case, reverse):
     same(lambda loss: jvp(loss, arguments, direction))
     same(lambda loss: vmap(loss)(*samples))
     same(lambda loss: vmap(grad(loss, ALL))(*samples))
+    same(lambda loss: vmap(loss, in_dims=-1)(*optree.tree_map(lambda x: x.movedim(0, -1), samples)))
     same(lambda loss: jacfwd(grad(lambda v: loss(*back(v))))(point))
     same(lambda loss: jacrev(grad(lambda v: loss(*back(v))))(point))
 
@@ -348,6 +349,13 @@ def test_trees(case):
         assert torch.equal(getattr(new, name), leaves[0] * 0.99)
         with pytest.raises(dataclasses.FrozenInstanceError):
             setattr(tree, name, leaves[0])
+
+
+@each_case
+def test_numbers_become_tensors_of_the_default_dtype(case):
+    params = case.params()
+    numbers = {name: float(x) for name, x in vars(params).items() if isinstance(x, torch.Tensor)}
+    same_tree(dataclasses.replace(params, **numbers), params)
 
 
 @each_case

@@ -289,10 +289,16 @@ BAD = {
         TypeError,
         r"put 1.0 \(float\) into its state",
     ),
+    "a step that mutates": (
+        lambda k: snf.scan(lambda p, s, x: (x, s.add_(x)), P, torch.zeros(3), X, kind=k),
+        ValueError,
+        "changed its arguments in place",
+    ),
 }
 
 
-BAD_STEPS = list(BAD)[list(BAD).index("a step without a pair") :]
+BAD_STEPS = ["a step without a pair", "another structure", "another shape", "a number as output", "a number as state"]
+BAD_STEPS += ["a step that mutates"]
 
 
 @pytest.mark.parametrize("kind", [*KINDS, "auto"])

@@ -92,7 +92,7 @@ def explain(step: Step, params: Any, state: Any, inputs: Any, *, length: int | N
     """
     length = _admit(step, params, state, inputs, "auto", length)
     try:
-        prepare(step, params, state, inputs)
+        prepare(step, params, state, inputs, length)
     except (Unsupported, NoCompiler) as reason:
         return f"loop: {reason}."
     return f"fused: {step_name(step)} is pointwise, one kernel for all {length} steps."

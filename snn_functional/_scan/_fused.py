@@ -17,16 +17,16 @@ import torch
 from torch import Tensor
 
 from .. import kernels
-from .._functorch import derivatives, is_compiling
-from .._tree import tree_flatten, tree_unflatten
+from .._functorch import derivatives, is_compiling, outside
+from .._tree import tree_flatten, tree_leaves, tree_unflatten
 from ..kernels import find, Plan, Unsupported
-from ._loop import Step
+from ._loop import loop, Step
 from ._steps import known
 
 
 def fused(step: Step, params: Any, state: Any, inputs: Any, length: int, reverse: bool) -> tuple[Any, Any]:
     """What `loop` returns, in one kernel. Raises Unsupported where the step, or the place, has none."""
-    plan, leaves, forms, trees = prepare(step, params, state, inputs)
+    plan, leaves, forms, trees = prepare(step, params, state, inputs, length)
     # A step whose derivative has no kernel is refused before it runs.
     taken = derivatives(leaves)
     every = _every(length, plan) if "tracked" in taken and plan.pullback else 0
@@ -40,7 +40,7 @@ def fused(step: Step, params: Any, state: Any, inputs: Any, length: int, reverse
 
 
 def prepare(
-    step: Step, params: Any, state: Any, inputs: Any
+    step: Step, params: Any, state: Any, inputs: Any, length: int
 ) -> tuple[Plan, list[Tensor], list[torch.Size], tuple[Any, Any]]:
     """The plan of a step, its leaves broadcast to lanes, the shapes of its results, and their trees."""
     if is_compiling():
@@ -54,40 +54,42 @@ def prepare(
     if where != {"cpu"}:
         raise Unsupported(f"there is no kernel for {' and '.join(sorted(where)) or 'a step without tensors'}")
     find()
-    while True:
-        forms = tuple((leaf.dtype, leaf.dim() == 0) for leaf in (*ps, *ss)), tuple((x.dtype, x.dim() == 1) for x in xs)
-        name = (what.key, p_tree, s_tree, x_tree, forms)
-        if name not in _plans:
-            with kernels.lock:
-                try:
-                    _plans[name] = _traced(what, p_tree, s_tree, x_tree, ps, ss, xs)
-                except Unsupported as error:
-                    _plans[name] = str(error)
-        entry = _plans[name]
-        if isinstance(entry, str):
-            raise Unsupported(entry)
-        plan, out_tree = entry
-        shapes = [leaf.shape for leaf in (*ps, *ss)] + [x.shape[1:] for x in xs]
-        results = [_broadcast(shapes[i] for i in reads) for reads in plan.program.reads]
-        shapes_after, types_after = results[plan.outputs :], plan.types[plan.outputs :]
-        if all(s.shape == shape and s.dtype == dtype for s, shape, dtype in zip(ss, shapes_after, types_after)):
-            break
-        # The first step may broadcast the state, and gives a 0-d one its dtype, as in the loop.
-        for s, dtype in zip(ss, types_after):
-            if s.dtype != dtype and s.dim():
-                raise Unsupported(f"it changes the dtype of its state from {s.dtype} to {dtype}")
-        ss = [
-            s.to(dtype).expand(_broadcast((s.shape, shape))) for s, shape, dtype in zip(ss, shapes_after, types_after)
-        ]
-    lanes = _broadcast(shapes)
+    name = what.key, p_tree, s_tree, x_tree
+    plan, out_tree = _plan(name, what, ps, ss, xs)
+    results = _rehearsed(name, what, ps, ss, xs, length)
+    after = results[plan.outputs :]
+    if any(s.shape != new.shape or s.dtype != new.dtype for s, new in zip(ss, after)):
+        # The first step may broadcast the state, and gives a 0-d one its dtype.
+        for s, new in zip(ss, after):
+            if torch.promote_types(s.dtype, new.dtype) != new.dtype:
+                raise Unsupported(f"it narrows its state from {s.dtype} to {new.dtype}")
+        ss = [s.to(new.dtype).expand(new.shape) for s, new in zip(ss, after)]
+        plan, out_tree = _plan(name, what, ps, ss, xs)
+    lanes = torch.broadcast_shapes(*(leaf.shape for leaf in (*ps, *ss)), *(x.shape[1:] for x in xs))
     leaves = [*ps, *(s.expand(lanes) for s in ss), *(_over(x, lanes) for x in xs)]
-    return plan, leaves, results, (out_tree, s_tree)
+    return plan, leaves, [result.shape for result in results], (out_tree, s_tree)
 
 
 _plans: dict[Any, tuple[Plan, Any] | str] = {}
+_rehearsals: dict[Any, list[Tensor]] = {}
 
 
-def _traced(what: Any, p_tree: Any, s_tree: Any, x_tree: Any, ps: Any, ss: Any, xs: Any) -> tuple[Plan, Any]:
+def _plan(name: Any, what: Any, ps: list[Tensor], ss: list[Tensor], xs: list[Tensor]) -> tuple[Plan, Any]:
+    forms = tuple((leaf.dtype, leaf.dim() == 0) for leaf in (*ps, *ss)), tuple((x.dtype, x.dim() == 1) for x in xs)
+    if (name, forms) not in _plans:
+        with kernels.lock:
+            try:
+                _plans[name, forms] = _traced(name, what, ps, ss, xs)
+            except Unsupported as error:
+                _plans[name, forms] = str(error)
+    entry = _plans[name, forms]
+    if isinstance(entry, str):
+        raise Unsupported(entry)
+    return entry
+
+
+def _traced(name: Any, what: Any, ps: list[Tensor], ss: list[Tensor], xs: list[Tensor]) -> tuple[Plan, Any]:
+    _, p_tree, s_tree, x_tree = name
     out_tree: list[Any] = []
 
     def function(*leaves: Tensor) -> tuple[Tensor, ...]:
@@ -108,6 +110,28 @@ def _traced(what: Any, p_tree: Any, s_tree: Any, x_tree: Any, ps: Any, ss: Any, 
     examples = [like(leaf, leaf.dim() == 0) for leaf in (*ps, *ss)] + [like(x, x.dim() == 1) for x in xs]
     plan = Plan(function, tuple(examples), (len(ps), len(ss), len(xs)))
     return plan, out_tree[0]
+
+
+def _rehearsed(name: Any, what: Any, ps: list[Tensor], ss: list[Tensor], xs: list[Tensor], length: int) -> list[Tensor]:
+    """What two steps of the loop give at leaves of these shapes, full of zeros: the forms of its results, and its errors."""
+    steps = min(length, 2)
+    name = (
+        name,
+        steps,
+        tuple((leaf.shape, leaf.dtype) for leaf in (*ps, *ss)),
+        tuple((x.shape[1:], x.dtype) for x in xs),
+    )
+    if name not in _rehearsals:
+        _, p_tree, s_tree, x_tree = name[0]
+        zeros = lambda leaf, shape: torch.zeros((), dtype=leaf.dtype).expand(shape)
+        params, captured = tree_unflatten(p_tree, [zeros(p, p.shape) for p in ps])
+        state = tree_unflatten(s_tree, [zeros(s, s.shape) for s in ss])
+        inputs = tree_unflatten(x_tree, [zeros(x, (steps, *x.shape[1:])) for x in xs])
+        with outside(), torch.no_grad():
+            outputs, last = loop(what.rebuilt(captured), params, state, inputs, steps, False)
+        forms = [out[0] for out in tree_leaves(outputs)] + tree_leaves(last)
+        _rehearsals[name] = [zeros(x, x.shape) for x in forms]
+    return _rehearsals[name]
 
 
 def _over(x: Tensor, lanes: torch.Size) -> Tensor:
@@ -267,7 +291,13 @@ def _every(T: int, plan: Plan) -> int:
 
 def _lanes(plan: Plan, leaves: Any, T: int) -> tuple[torch.Size, tuple[bool, ...]]:
     params, states, inputs = plan.split(leaves)
-    shape = states[0].shape if states else inputs[0].shape[1:] if inputs else _broadcast(p.shape for p in params)
+    shape = (
+        states[0].shape
+        if states
+        else inputs[0].shape[1:]
+        if inputs
+        else torch.broadcast_shapes(*(p.shape for p in params))
+    )
     return torch.Size(shape), tuple(p.numel() == 1 for p in params)
 
 
@@ -335,11 +365,6 @@ def _shrink(x: Tensor, form: torch.Size, time: int) -> Tensor:
         if x.shape[axis] != n:
             x = x.narrow(axis, 0, 1)
     return x
-
-
-def _broadcast(shapes: Any) -> torch.Size:
-    distinct = {*shapes}
-    return distinct.pop() if len(distinct) == 1 else torch.broadcast_shapes(*distinct)
 
 
 def _nothing(plan: Plan, leaves: Any, lanes: torch.Size, T: int, every: int) -> list[Tensor]:

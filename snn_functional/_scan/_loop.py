@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._tree import tree_flatten, tree_unflatten
+from .._tree import tree_flatten, tree_leaves, tree_unflatten
 
 
 Step = Callable[[Any, Any, Any], tuple[Any, Any]]
@@ -19,15 +19,23 @@ def loop(step: Step, params: Any, state: Any, inputs: Any, length: int, reverse:
     slices: Sequence[Sequence[Tensor]] = list(zip(*(x.unbind(0) for x in xs))) if xs else [()] * length
     outputs, last = [], state
     for x in reversed(slices) if reverse else slices:
-        returned = step(params, last, tree_unflatten(tree, x))
-        output, new = _pair(returned, step)
-        if outputs:
-            _same_form(last, new, step)
-        else:
-            _same_form(last, new, step, broadcast=True)
+        first = not outputs
+        given = _versions((params, last, x)) if first else None
+        output, new = _pair(step(params, last, tree_unflatten(tree, x)), step)
+        if first and _versions((params, last, x)) != given:
+            raise ValueError(
+                f"scan: {step_name(step)} changed its arguments in place. A step is pure: return new tensors, "
+                "mem = mem + x instead of mem += x."
+            )
+        _same_form(last, new, step, broadcast=first)
         outputs.append(output)
         last = new
     return _stack(outputs[::-1] if reverse else outputs, step), last
+
+
+def _versions(tree: Any) -> list[int]:
+    """How often each leaf was written to; an inference tensor does not count."""
+    return [leaf._version for leaf in tree_leaves(tree) if isinstance(leaf, Tensor) and not leaf.is_inference()]
 
 
 def _stack(outputs: list[Any], step: Any) -> Any:

@@ -7,6 +7,7 @@ params so that they too get gradients, and `rebuilt` puts others in their place.
 """
 
 import dataclasses
+import dis
 import functools
 import types
 from collections.abc import Iterator
@@ -103,8 +104,10 @@ def _global(function: types.FunctionType) -> list[str]:
 
 @functools.cache
 def _names(code: types.CodeType) -> tuple[str, ...]:
+    # Not `co_names`: there the names of attributes stand among those of globals.
+    own = (x.argval for x in dis.get_instructions(code) if x.opname in ("LOAD_GLOBAL", "LOAD_NAME"))
     inner = (name for const in code.co_consts if isinstance(const, types.CodeType) for name in _names(const))
-    return tuple(dict.fromkeys((*code.co_names, *inner)))
+    return tuple(dict.fromkeys((*own, *inner)))
 
 
 def _content(cell: Any) -> Any:

@@ -62,12 +62,11 @@ class Line:
 
 @dataclasses.dataclass(frozen=True)
 class Program:
-    """`leaves -> outputs`. `reads[i]` are the leaves that output i has its shape from."""
+    """`leaves -> outputs`."""
 
     leaves: tuple[Value, ...]
     lines: tuple[Line, ...]
     outputs: tuple[Operand, ...]
-    reads: tuple[frozenset[int], ...]
     function: Callable[..., Sequence[Tensor]] = dataclasses.field(compare=False, repr=False)
 
     def only(self, wanted: Sequence[int]) -> "Program":
@@ -79,7 +78,7 @@ class Program:
                 needed |= set(line.operands)
                 lines.append(line)
         function = lambda *leaves: [self.function(*leaves)[i] for i in wanted]
-        return Program(self.leaves, tuple(lines[::-1]), outputs, tuple(self.reads[i] for i in wanted), function)
+        return Program(self.leaves, tuple(lines[::-1]), outputs, function)
 
 
 def trace(function: Callable[..., Sequence[Tensor]], leaves: Sequence[Tensor]) -> Program:
@@ -189,28 +188,24 @@ class _Reader:
     def __init__(self, module: torch.fx.GraphModule, examples: list[Tensor]) -> None:
         self.module, self.examples = module, examples
         self.values: dict[torch.fx.Node, Operand] = {}
-        self.reads: dict[torch.fx.Node, frozenset[int]] = {}
         self.lines: dict[tuple[Any, ...], Line] = {}
         self.root: dict[torch.fx.Node, torch.fx.Node] = {}  # of what is another name of the same tensor: that tensor
 
     def program(self) -> Program:
-        leaves, outputs, reads = [], (), ()
+        leaves, outputs = [], ()
         for node in self.module.graph.nodes:
-            sources = node.all_input_nodes
-            self.reads[node] = frozenset().union(*(self.reads[source] for source in sources))
             if node.op == "placeholder":
                 i = len(leaves)
                 leaf = Value(f"a{i}", self.examples[i].dtype)
                 leaves.append(leaf)
-                self.values[node], self.reads[node] = leaf, frozenset({i})
+                self.values[node] = leaf
             elif node.op == "output":
                 outputs = tuple(self._operand(value) for value in node.args[0])
-                reads = tuple(self.reads.get(value, frozenset()) for value in node.args[0])
             elif node.op == "get_attr":
                 self.values[node] = self._constant(node)
             elif node.users or node.op != "call_function" or _in_place(_name(node)):
                 self._call(node)
-        return Program(tuple(leaves), tuple(self.lines.values()), outputs, reads, self.module).only(range(len(outputs)))
+        return Program(tuple(leaves), tuple(self.lines.values()), outputs, self.module).only(range(len(outputs)))
 
     def _constant(self, node: torch.fx.Node) -> Const:
         tensor = getattr(self.module, str(node.target))
