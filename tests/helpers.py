@@ -94,6 +94,10 @@ def needs_torch(version, why):
     return pytest.mark.skipif(old, reason=f"needs torch {version}: {why}")
 
 
+needs_kernels = needs_torch("2.4", "before, make_fx reads no derivatives, and every scan is a loop")
+FUSED = pytest.param("fused", marks=needs_kernels)
+
+
 def assert_equal(actual, expected):
     """The same tree, bit for bit."""
     assert_allclose(actual, expected, rtol=0, atol=0)

@@ -9,6 +9,7 @@ import threading
 import optree
 import pytest
 import torch
+from helpers import needs_kernels
 from hypothesis import given, HealthCheck, Phase, settings, strategies as st
 from steps import leaves, RandomStep
 from torch.func import grad, jacfwd, jacrev, jvp, vmap
@@ -17,6 +18,8 @@ import snn_functional as snf
 from snn_functional import kernels
 from snn_functional.kernels import _build
 
+
+pytestmark = needs_kernels
 
 COUNTS = st.tuples(st.integers(1, 3), st.integers(1, 3), st.integers(0, 4))
 SIZES = st.sampled_from([(1,), (7,), (3, 5), (2, 3, 4), (513,)])

@@ -17,6 +17,7 @@ from helpers import (
     each_case,
     each_neuron,
     flat,
+    FUSED,
     law,
     mixture,
     needs_torch,
@@ -239,19 +240,19 @@ def test_second_derivatives_are_those_of_finite_differences(case):
 
 
 @each_case
+@pytest.mark.parametrize("kind", ["checkpointed", FUSED])
 @pytest.mark.parametrize("reverse", [False, True], ids=["forwards", "reverse"])
-def test_checkpointed_is_the_loop(case, reverse):
+def test_every_kind_is_the_loop(case, kind, reverse):
     """Bit-equal values and the same derivatives, through random cotangents of the outputs and of the last state."""
     world = case.world(T=5, batch=2, n=2, dtype=torch.float64)
     arguments = world[1:]
-    assert_equal(scan(*world, kind="checkpointed", reverse=reverse), scan(*world, kind="loop", reverse=reverse))
+    assert_equal(scan(*world, kind=kind, reverse=reverse), scan(*world, kind="loop", reverse=reverse))
     mixed = mixture(world, reverse=reverse)
     direction = optree.tree_map(torch.randn_like, arguments)
     samples = stacked([arguments, case.world(T=5, batch=2, n=2, dtype=torch.float64)[1:]])
-    point, back = flat(arguments)
 
     def same(derivative):
-        fast, slow = (derivative(lambda *args, kind=kind: mixed(*args, kind=kind)) for kind in ("checkpointed", "loop"))
+        fast, slow = (derivative(lambda *args, kind=kind: mixed(*args, kind=kind)) for kind in (kind, "loop"))
         assert_allclose(fast, slow)
 
     same(lambda loss: grad(loss, ALL)(*arguments))
@@ -259,8 +260,26 @@ def test_checkpointed_is_the_loop(case, reverse):
     same(lambda loss: vmap(loss)(*samples))
     same(lambda loss: vmap(grad(loss, ALL))(*samples))
     same(lambda loss: vmap(loss, in_dims=-1)(*optree.tree_map(lambda x: x.movedim(0, -1), samples)))
-    same(lambda loss: jacfwd(grad(lambda v: loss(*back(v))))(point))
-    same(lambda loss: jacrev(grad(lambda v: loss(*back(v))))(point))
+
+
+@each_neuron
+@pytest.mark.parametrize("kind", ["checkpointed", FUSED])
+def test_every_kind_is_the_loop_to_the_second_derivative(case, kind):
+    world = case.world(T=5, batch=2, n=2, dtype=torch.float64)
+    mixed = mixture(world)
+    point, back = flat(world[1:])
+    points = torch.stack([point, 0.9 * point])
+    direction = torch.randn_like(point)
+
+    def same(derivative):
+        fast, slow = (derivative(lambda v, kind=kind: mixed(*back(v), kind=kind)) for kind in (kind, "loop"))
+        assert_allclose(fast, slow)
+
+    same(lambda loss: jacfwd(grad(loss))(point))
+    same(lambda loss: jacrev(grad(loss))(point))
+    same(lambda loss: grad(lambda v: jvp(loss, (v,), (direction,))[1])(point))
+    same(lambda loss: vmap(vmap(grad(loss)))(points[None]))
+    same(lambda loss: vmap(lambda v: jvp(grad(loss), (v,), (direction,))[1])(points))
 
 
 # ------------------------------------------------------------------------------------------------ forms

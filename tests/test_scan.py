@@ -5,13 +5,14 @@ import re
 import optree
 import pytest
 import torch
+from helpers import FUSED, needs_kernels
 from torch.func import grad, jacfwd, jacrev, jvp, vmap
 
 import snn_functional as snf
 
 
-KINDS = ["loop", "checkpointed", "fused"]
-FAST = ["checkpointed", "fused"]
+KINDS = ["loop", "checkpointed", FUSED]
+FAST = ["checkpointed", FUSED]
 
 
 def affine(params, state, x):
@@ -204,6 +205,7 @@ def running_mean(params, state, x):
     return centred, state
 
 
+@needs_kernels
 def test_explain_says_what_auto_takes():
     params, state, xs = case(7)
     assert snf.explain(affine, params, state, xs) == "fused: affine is pointwise, one kernel for all 7 steps."
@@ -313,6 +315,7 @@ def test_bad_input_is_refused_at_the_door(what, kind):
     assert versions == [x._version for x in (X, S.mem, P.beta)]
 
 
+@needs_kernels
 def test_the_examples_in_the_docstrings_run():
     import doctest
 

@@ -19,7 +19,7 @@ from torch import Tensor
 from .. import kernels
 from .._functorch import derivatives, is_compiling, outside
 from .._tree import tree_flatten, tree_leaves, tree_unflatten
-from ..kernels import find, Plan, Unsupported
+from ..kernels import Plan, Unsupported
 from ._loop import loop, Step
 from ._steps import known
 
@@ -53,7 +53,7 @@ def prepare(
     where = {leaf.device.type for leaf in (*ps, *ss, *xs)}
     if where != {"cpu"}:
         raise Unsupported(f"there is no kernel for {' and '.join(sorted(where)) or 'a step without tensors'}")
-    find()
+    kernels.ready()
     name = what.key, p_tree, s_tree, x_tree
     plan, out_tree = _plan(name, what, ps, ss, xs)
     results = _rehearsed(name, what, ps, ss, xs, length)
@@ -232,6 +232,7 @@ class _Adjoint(torch.autograd.Function):
     @staticmethod
     def jvp(ctx: Any, *tangents: Any) -> Any:
         again, floats = _by_scans(ctx)
+        floats = [x.contiguous() for x in floats]  # torch makes no dual of an expanded tensor
         moves = [d for x, d in zip(ctx.saved_tensors, tangents[5:]) if x.is_floating_point()]
         moves = [torch.zeros_like(x) if d is None else d for x, d in zip(floats, moves)]
         return torch.func.jvp(again, tuple(floats), tuple(moves))[1]

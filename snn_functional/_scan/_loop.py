@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .._functorch import is_compiling
 from .._tree import tree_flatten, tree_leaves, tree_unflatten
 
 
@@ -20,7 +21,7 @@ def loop(step: Step, params: Any, state: Any, inputs: Any, length: int, reverse:
     outputs, last = [], state
     for x in reversed(slices) if reverse else slices:
         first = not outputs
-        given = _versions((params, last, x)) if first else None
+        given = _versions((params, last, x)) if first else []
         output, new = _pair(step(params, last, tree_unflatten(tree, x)), step)
         if first and _versions((params, last, x)) != given:
             raise ValueError(
@@ -34,7 +35,9 @@ def loop(step: Step, params: Any, state: Any, inputs: Any, length: int, reverse:
 
 
 def _versions(tree: Any) -> list[int]:
-    """How often each leaf was written to; an inference tensor does not count."""
+    """How often each leaf was written to; an inference tensor does not count, and no compiler knows."""
+    if is_compiling():
+        return []
     return [leaf._version for leaf in tree_leaves(tree) if isinstance(leaf, Tensor) and not leaf.is_inference()]
 
 

@@ -2,9 +2,20 @@
 
 import threading
 
-from ._build import find as find, NoCompiler as NoCompiler
+import torch
+
+from ._build import find, NoCompiler as NoCompiler
 from ._plan import Plan as Plan
 from ._program import Unsupported as Unsupported
 
 
+OLDEST = (2, 4)  # of torch: before, make_fx reads derivatives wrongly or not at all
+
 lock = threading.RLock()  # reading and building happen once, one at a time
+
+
+def ready() -> None:
+    """Raises Unsupported or NoCompiler where no kernel can be made."""
+    if tuple(int(part) for part in torch.__version__.split(".")[:2]) < OLDEST:
+        raise Unsupported(f"torch {torch.__version__} is older than {'.'.join(map(str, OLDEST))}, which kernels need")
+    find()
