@@ -20,7 +20,9 @@ def fused(*size: int, kind: str = "fused") -> Callable[[], object]:
     import snn_functional as snf
 
     params = snf.LeakyParams(beta=0.9)
-    return _torch(lambda x: snf.scan(snf.leaky_step, params, snf.leaky_init(params, x[0]), x, kind=kind)[0], torch, size)
+    return _torch(
+        lambda x: snf.scan(snf.leaky_step, params, snf.leaky_init(params, x[0]), x, kind=kind)[0], torch, size
+    )
 
 
 def loop(*size: int) -> Callable[[], object]:

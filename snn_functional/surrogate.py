@@ -61,7 +61,7 @@ class ATan(Surrogate):
     alpha: float = 2.0
 
     def shadow(self, u: Tensor) -> Tensor:
-        return torch.atan(math.pi / 2 * self.alpha * u) / math.pi
+        return torch.atan(math.pi / 2 * self.alpha * u) * (1 / math.pi)
 
 
 @_value

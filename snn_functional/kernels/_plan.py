@@ -60,7 +60,7 @@ class Plan:
         wanted = tuple(sorted({*wanted, *(params + s for s in self.moving)}))
         if (uniform, wanted) not in self._backward:
             floats = [i for i, real in enumerate(self.real) if real]
-            program = self.pullback.only([floats.index(i) for i in wanted])
+            program = self.pullback.only([floats.index(i) for i in wanted]).given(self.program, self.outputs)
             self._backward[uniform, wanted] = Backward(
                 self.program, program, self.counts, self.sensitive, uniform, wanted
             )

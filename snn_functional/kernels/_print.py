@@ -24,10 +24,10 @@ OPERATIONS = {
     "min": "(({0} < {1}) | ({0} != {0})) ? {0} : {1}", "max": "(({0} > {1}) | ({0} != {0})) ? {0} : {1}",
     "abs": "{0} < 0 ? -{0} : {0}", "sign": "{0} > 0 ? ({type})1 : {0} < 0 ? ({type})-1 : ({type})0",
 }  # fmt: skip
-FLOATING = OPERATIONS | {"abs": "std::fabs({0})", "round": "std::nearbyint({0})"}
-FLOATING |= {name: f"std::{name}({{0}})" for name in """sqrt exp exp2 expm1 log log1p log2 sin cos tan tanh sinh cosh asin acos atan
-erf erfc floor ceil trunc""".split()}  # fmt: skip
-FLOATING |= {name: f"std::{name}({{0}}, {{1}})" for name in ("pow", "atan2", "fmod")}
+FLOATING = OPERATIONS | {"abs": "__builtin_fabs{f}({0})", "round": "__builtin_nearbyint{f}({0})"}
+UNARY = """sqrt exp exp2 expm1 log log1p log2 sin cos tan tanh sinh cosh asin acos atan erf erfc floor ceil trunc"""
+FLOATING |= {name: f"__builtin_{name}{{f}}({{0}})" for name in UNARY.split()}
+FLOATING |= {name: f"__builtin_{name}{{f}}({{0}}, {{1}})" for name in ("pow", "atan2", "fmod")}
 
 
 def stored(dtype: torch.dtype) -> str:
@@ -68,7 +68,8 @@ def line(step: Line) -> str:
     template = table[step.op]
     if step.op == "cast" and step.operands[0].dtype == torch.bool:
         template = "{0} ? ({type})1 : ({type})0"  # as a conversion it would keep the loop from being vectorised
-    expression = template.format(*map(operand, step.operands), type=computed(step.dtype))
+    f = "" if step.dtype == torch.float64 else "f"
+    expression = template.format(*map(operand, step.operands), type=computed(step.dtype), f=f)
     exact = step.op in ("where", "neg", "abs", "min", "max") or not step.result.dtype.is_floating_point
     if step.result.dtype in HALF and not exact:
         expression = f"round_{HALF[step.result.dtype]}({expression})"

@@ -80,6 +80,32 @@ class Program:
         function = lambda *leaves: [self.function(*leaves)[i] for i in wanted]
         return Program(self.leaves, tuple(lines[::-1]), outputs, function)
 
+    def given(self, other: "Program", first: int) -> "Program":
+        """The same, with what `other` gives from its output `first` on as further leaves: no line works that out again."""
+        ids: dict[Any, int] = {}
+        number = lambda key: ids.setdefault(key, len(ids))
+
+        def numbered(program: Program) -> dict[Operand, int]:
+            known: dict[Operand, int] = {leaf: number(leaf) for leaf in program.leaves}
+            for line in program.lines:
+                operands = tuple(known[x] if isinstance(x, Value) else x for x in line.operands)
+                known[line.result] = number((line.op, line.dtype, operands))
+            return known
+
+        theirs, mine = numbered(other), numbered(self)
+        new = [Value(f"b{i}", x.dtype) for i, x in enumerate(other.outputs[first:])]
+        place = {theirs[x]: leaf for x, leaf in zip(other.outputs[first:], new) if isinstance(x, Value)}
+        place = {x: place[i] for x, i in mine.items() if i in place and x not in self.leaves}
+        swap = lambda x: place.get(x, x)
+        lines = tuple(
+            dataclasses.replace(line, operands=tuple(map(swap, line.operands)))
+            for line in self.lines
+            if line.result not in place
+        )
+        outputs = tuple(map(swap, self.outputs))
+        whole = Program((*self.leaves, *new), lines, outputs, self.function)
+        return whole.only(range(len(outputs)))
+
 
 def trace(function: Callable[..., Sequence[Tensor]], leaves: Sequence[Tensor]) -> Program:
     """The program of `function` at leaves like these: their dtypes, and whether they are 0-d."""
@@ -301,6 +327,8 @@ class _Reader:
         operands = tuple(
             x if op == "where" and i == 0 else self._cast(x, dtype, rounded=i != kept) for i, x in enumerate(operands)
         )
+        if op == "and" and (x := self._finite(*operands)) is not None:
+            return self._line("lt", x.dtype, self._line("abs", x.dtype, x), Const(math.inf, x.dtype), result=torch.bool)
         if op == "sub" and operands[0] == operands[1]:
             return Const(0, dtype)  # h - h.detach(): a surrogate's shadow, which never shows forward
         if op in ("add", "sub") and isinstance(operands[1], Const) and operands[1].value == 0:
@@ -313,6 +341,17 @@ class _Reader:
         if key not in self.lines:
             self.lines[key] = Line(Value(f"v{len(self.lines)}", result or dtype), op, operands, dtype)
         return self.lines[key].result
+
+    def _finite(self, a: Operand, b: Operand) -> Operand | None:
+        """The x of `(x == x) & (|x| != inf)`, which is one comparison."""
+        made = {line.result: line for line in self.lines.values()}
+        first, second = made.get(a), made.get(b)  # pyright: ignore[reportArgumentType, reportCallIssue]
+        if first and second and first.op == "eq" and second.op == "ne" and first.operands[0] == first.operands[1]:
+            size, bound = second.operands
+            if isinstance(bound, Const) and bound.value == math.inf:
+                if (inner := made.get(size)) and inner.op == "abs" and inner.operands[0] == first.operands[0]:  # pyright: ignore
+                    return inner.operands[0]
+        return None
 
     def _cast(self, x: Operand, dtype: torch.dtype, rounded: bool = True) -> Operand:
         # In half precision torch rounds a number (a Python one, a 0-d float32) to the tensor's dtype first, except where it is
@@ -353,6 +392,10 @@ class _Reader:
     def _nan_to_num(self, dtype: torch.dtype, args: list[Any]) -> Operand:
         x, given = args[0], [*args[1:], None, None, None]
         limits = torch.finfo(dtype)
+        fills = {fill.value for fill in given[:3] if isinstance(fill, Const)}
+        if len(fills) == 1 and None not in given[:3]:  # one number for all that is not finite
+            finite = self._line("lt", dtype, self._line("abs", dtype, x), Const(math.inf, dtype), result=torch.bool)
+            return self._line("where", dtype, finite, x, Const(fills.pop(), dtype))
         for op, other, default, fill in (
             ("ne", x, 0.0, given[0]),
             ("eq", Const(math.inf, dtype), limits.max, given[1]),
