@@ -5,6 +5,7 @@ gradient-tracking one, `jvp` in a dual one.
 """
 
 import contextlib
+import inspect
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -18,7 +19,7 @@ _functorch = torch._C._functorch  # pyright: ignore[reportAttributeAccessIssue]
 
 def readable(tensor: Tensor) -> bool:
     """Can its numbers be looked at for free: on the CPU, not traced, not batched, not a subclass that stands for data?"""
-    if tensor.device.type != "cpu" or is_compiling() or torch._C._len_torch_dispatch_stack():
+    if tensor.device.type != "cpu" or is_compiling() or intercepted():
         return False
     return type(tensor) in (Tensor, torch.nn.Parameter) and _functorch.maybe_get_level(tensor) < 0
 
@@ -42,14 +43,15 @@ def _wrappers(tensor: Tensor) -> Iterator[tuple[int, str]]:
     dual = forward_ad._current_level >= 0
     while True:
         level = _functorch.maybe_get_level(tensor)
-        if tensor.requires_grad:
-            yield level, "tracked"
-        if dual and forward_ad.unpack_dual(tensor).tangent is not None:
-            yield level, "dual"
+        if level >= 0 and _functorch.is_batchedtensor(tensor):
+            yield level, "batched"  # and nothing else: what is asked of it would be asked of the batch
+        else:
+            if tensor.requires_grad:
+                yield level, "tracked"
+            if dual and forward_ad.unpack_dual(tensor).tangent is not None:
+                yield level, "dual"
         if level < 0:
             return
-        if _functorch.is_batchedtensor(tensor):
-            yield level, "batched"
         tensor = _functorch.get_unwrapped(tensor)
 
 
@@ -62,7 +64,26 @@ def outside() -> Any:
     return contextlib.nullcontext()
 
 
-def derivatives(tensors: Iterable[Tensor]) -> set[str]:
-    """The derivatives that will be taken with respect to any of them, at any level: "tracked" backward, "dual" forward."""
-    found = {kind for tensor in tensors for _, kind in _wrappers(tensor)} - {"batched"}
-    return found if torch.is_grad_enabled() else found - {"tracked"}
+def wrapping(tensors: Iterable[Tensor]) -> set[str]:
+    """What is done to any of them, at any level: "tracked" backward, "dual" forward, "batched"; "wrapped" by a transform at all."""
+    found: set[str] = set()
+    dual, grads = forward_ad._current_level >= 0, torch.is_grad_enabled()
+    for tensor in tensors:
+        level = _functorch.maybe_get_level(tensor)  # -1 where nothing wraps it, -2 where the transform that did is over
+        if dual or level != -1:
+            found |= {kind for _, kind in _wrappers(tensor)}
+            found |= {"wrapped"} if level != -1 else set()
+        elif tensor.requires_grad:
+            found.add("tracked")
+    return found if grads else found - {"tracked"}
+
+
+def intercepted() -> bool:
+    """Does something else than torch's own kernels see the operations: `make_fx`, fake tensors, a counter?"""
+    return bool(torch._C._len_torch_dispatch_stack())
+
+
+def plain_signature(function: Any) -> Any:
+    """Spares `autograd.Function.apply` the look at a signature, which costs as much as a small kernel."""
+    function.__signature__ = inspect.Signature([inspect.Parameter("args", inspect.Parameter.VAR_POSITIONAL)])
+    return function

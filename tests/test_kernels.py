@@ -438,7 +438,7 @@ def test_the_printed_loop_is_vectorised(tmp_path):
         (snf.synaptic, snf.SynapticParams(0.8, 0.7)),
         (snf.alpha, snf.AlphaParams(0.9, 0.8)),
     ):
-        plan = snf._scan._fused.prepare(neuron.step, *of_neuron(params, x, neuron), 3)[0]
+        plan = snf._scan._fused.prepare(neuron.step, *of_neuron(params, x, neuron), 3)[0].plan
         uniform = (True,) * plan.counts[0]
         floats = tuple(i for i, real in enumerate(plan.real) if real)
         for kernel in (plan.forward(uniform), plan.backward(uniform, floats)):

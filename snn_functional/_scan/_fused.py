@@ -11,50 +11,91 @@ which costs nothing, because kernels read through strides.
 """
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from .. import kernels
-from .._functorch import derivatives, is_compiling, outside
+from .._functorch import intercepted, is_compiling, outside, plain_signature, wrapping
 from .._tree import tree_flatten, tree_leaves, tree_unflatten
 from ..kernels import Plan, Unsupported
 from ._loop import loop, Step
 from ._steps import known
 
 
+class Call(NamedTuple):
+    """What a scan runs beside its leaves. `every`: steps from one checkpoint of the state to the next; 0 for none."""
+
+    plan: Plan
+    T: int
+    reverse: bool
+    every: int
+
+
 def fused(step: Step, params: Any, state: Any, inputs: Any, length: int, reverse: bool) -> tuple[Any, Any]:
     """What `loop` returns, in one kernel. Raises Unsupported where the step, or the place, has none."""
-    plan, leaves, forms, trees = prepare(step, params, state, inputs, length)
+    prepared, leaves = prepare(step, params, state, inputs, length)
+    plan, outputs, state_tree = prepared.plan, prepared.plan.outputs, prepared.trees[1]
+    done = wrapping(leaves)
     # A step whose derivative has no kernel is refused before it runs.
-    taken = derivatives(leaves)
-    every = _every(length, plan) if "tracked" in taken and plan.pullback else 0
-    if "dual" in taken:
+    every = _every(length, plan) if "tracked" in done and plan.pullback else 0
+    if "dual" in done:
         plan.tangent  # noqa: B018
-    results = _Scan.apply(plan, length, reverse, every, *leaves)
-    ys, last = results[: plan.outputs], results[plan.outputs : plan.outputs + plan.counts[1]]
-    ys = [_shrink(y, form, 1) for y, form in zip(ys, forms)]
-    last = [_shrink(s, form, 0) for s, form in zip(last, forms[plan.outputs :])]
-    return tree_unflatten(trees[0], ys), tree_unflatten(trees[1], last)
+    call = Call(plan, length, reverse, every)
+    results = _Scan.apply(call, *leaves) if done else _Scan.forward(call, *leaves)
+    if prepared.smaller:
+        forms = zip(results[: outputs + plan.counts[1]], prepared.forms)
+        results = [_shrink(x, form, int(i < outputs)) for i, (x, form) in enumerate(forms)]
+    ys, last = results[:outputs], results[outputs : outputs + plan.counts[1]]
+    return tree_unflatten(prepared.trees[0], ys), tree_unflatten(state_tree, last)
 
 
-def prepare(
-    step: Step, params: Any, state: Any, inputs: Any, length: int
-) -> tuple[Plan, list[Tensor], list[torch.Size], tuple[Any, Any]]:
-    """The plan of a step, its leaves broadcast to lanes, the shapes of its results, and their trees."""
+class Prepared(NamedTuple):
+    """A step at given shapes. `forms`: the shapes of one step's results, `smaller`: are some less than all lanes?"""
+
+    plan: Plan
+    lanes: torch.Size
+    state: list[tuple[torch.Size, torch.dtype]]
+    forms: list[torch.Size]
+    trees: tuple[Any, Any]
+    smaller: bool
+
+
+def prepare(step: Step, params: Any, state: Any, inputs: Any, length: int) -> tuple[Prepared, list[Tensor]]:
+    """What is known of a step at these shapes, and its leaves, broadcast to lanes."""
     if is_compiling():
         raise Unsupported("torch.compile is tracing")
+    if intercepted():
+        raise Unsupported("a dispatch mode is active, which sees operations one by one")
     what = known(step)
-    (ps, p_tree), (ss, s_tree), (xs, x_tree) = (tree_flatten(tree) for tree in ((params, what.captured), state, inputs))
+    ps, p_tree = tree_flatten((params, what.captured) if what.captured else (params, ()))
+    ss, s_tree = tree_flatten(state)
+    xs, x_tree = tree_flatten(inputs)
     for leaf in (*ps, *ss):
         if not isinstance(leaf, Tensor):
             raise Unsupported(f"a leaf of params or state is a {type(leaf).__name__}, not a tensor")
+    name = what.key, p_tree, s_tree, x_tree
+    key = name, *((leaf.shape, leaf.dtype, leaf.device) for leaf in (*ps, *ss, *xs))
+    prepared = _prepared.get(key)
+    if prepared is None:
+        if len(_prepared) > 10_000:
+            _prepared.clear()
+        prepared = _prepared[key] = _prepare(name, what, ps, ss, xs, length)
+    lanes = prepared.lanes
+    leaves = [*ps]
+    for s, (shape, dtype) in zip(ss, prepared.state):
+        s = s if s.shape == shape else s.to(dtype).expand(shape)
+        leaves.append(s if shape == lanes else s.expand(lanes))
+    leaves += [_over(x, lanes) for x in xs]
+    return prepared, leaves
+
+
+def _prepare(name: Any, what: Any, ps: list[Tensor], ss: list[Tensor], xs: list[Tensor], length: int) -> Prepared:
     where = {leaf.device.type for leaf in (*ps, *ss, *xs)}
     if where != {"cpu"}:
         raise Unsupported(f"there is no kernel for {' and '.join(sorted(where)) or 'a step without tensors'}")
     kernels.ready()
-    name = what.key, p_tree, s_tree, x_tree
     plan, out_tree = _plan(name, what, ps, ss, xs)
     results = _rehearsed(name, what, ps, ss, xs, length)
     after = results[plan.outputs :]
@@ -63,13 +104,14 @@ def prepare(
         for s, new in zip(ss, after):
             if torch.promote_types(s.dtype, new.dtype) != new.dtype:
                 raise Unsupported(f"it narrows its state from {s.dtype} to {new.dtype}")
-        ss = [s.to(new.dtype).expand(new.shape) for s, new in zip(ss, after)]
-        plan, out_tree = _plan(name, what, ps, ss, xs)
-    lanes = torch.broadcast_shapes(*(leaf.shape for leaf in (*ps, *ss)), *(x.shape[1:] for x in xs))
-    leaves = [*ps, *(s.expand(lanes) for s in ss), *(_over(x, lanes) for x in xs)]
-    return plan, leaves, [result.shape for result in results], (out_tree, s_tree)
+        plan, out_tree = _plan(name, what, ps, after, xs)
+    lanes = torch.broadcast_shapes(*(leaf.shape for leaf in (*ps, *after)), *(x.shape[1:] for x in xs))
+    forms = [result.shape for result in results]
+    state = [(new.shape, new.dtype) for new in after]
+    return Prepared(plan, lanes, state, forms, (out_tree, name[2]), any(form != lanes for form in forms))
 
 
+_prepared: dict[Any, Prepared] = {}
 _plans: dict[Any, tuple[Plan, Any] | str] = {}
 _rehearsals: dict[Any, list[Tensor]] = {}
 
@@ -141,10 +183,12 @@ def _over(x: Tensor, lanes: torch.Size) -> Tensor:
 
 
 class _Scan(torch.autograd.Function):
-    """`(plan, T, reverse, every, *leaves) -> (*outputs, *last state, *checkpoints)`"""
+    """`(call, *leaves) -> (*outputs, *last state, *checkpoints)`"""
 
     @staticmethod
-    def forward(plan: Plan, T: int, reverse: bool, every: int, *leaves: Tensor) -> tuple[Tensor, ...]:
+    @plain_signature
+    def forward(call: Call, *leaves: Tensor) -> tuple[Tensor, ...]:
+        plan, T, reverse, every = call
         lanes, uniform = _lanes(plan, leaves, T)
         if not lanes.numel():
             return tuple(_nothing(plan, leaves, lanes, T, every))
@@ -153,8 +197,8 @@ class _Scan(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
-        ctx.plan, ctx.T, ctx.reverse, ctx.every, *leaves = inputs
-        plan = ctx.plan
+        ctx.call, *leaves = inputs
+        plan = ctx.call.plan
         ctx.results = plan.outputs + plan.counts[1]
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(*leaves, *output[ctx.results :])
@@ -164,46 +208,47 @@ class _Scan(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *cotangents: Any) -> Any:
-        plan, count = ctx.plan, len(ctx.plan.leaves)
+        plan, count = ctx.call.plan, len(ctx.call.plan.leaves)
         leaves, checkpoints = ctx.saved_tensors[:count], ctx.saved_tensors[count:]
-        wanted = tuple(i for i in range(count) if plan.real[i] and ctx.needs_input_grad[4 + i])
+        wanted = tuple(i for i in range(count) if plan.real[i] and ctx.needs_input_grad[1 + i])
         if not wanted or all(c is None for c in cotangents[: ctx.results]):
-            return (None,) * (4 + count)
-        given = _cotangents(plan, leaves, cotangents, ctx.T)
-        gradients = _Adjoint.apply(plan, ctx.T, ctx.reverse, ctx.every, wanted, *leaves, *given, *checkpoints)
-        found = dict(zip(wanted, gradients))
-        return (None,) * 4 + tuple(found.get(i) for i in range(count))
+            return (None,) * (1 + count)
+        tensors = *leaves, *_cotangents(plan, leaves, cotangents, ctx.call.T), *checkpoints
+        adjoint = _Adjoint.apply if wrapping(tensors) else _Adjoint.forward
+        found = dict(zip(wanted, adjoint(ctx.call, wanted, *tensors)))
+        return None, *(found.get(i) for i in range(count))
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Any) -> Any:
-        plan, T = ctx.plan, ctx.T
-        leaves, tangents = ctx.saved_tensors[: len(plan.leaves)], tangents[4:]
+        plan, T, reverse, every = ctx.call
+        leaves, tangents = ctx.saved_tensors[: len(plan.leaves)], tangents[1:]
         given: list[Tensor] = []
         for part, moves in zip(plan.split(leaves), plan.split(tangents)):
             given += part
             given += [torch.zeros_like(p) if d is None else d for p, d in zip(part, moves) if p.is_floating_point()]
         tangent = plan.tangent
-        results = _Scan.apply(tangent, T, ctx.reverse, 0, *given)
+        results = _Scan.apply(Call(tangent, T, reverse, 0), *given)
         moved = iter([*results[plan.outputs : tangent.outputs], *results[tangent.outputs + plan.counts[1] :]])
         out = [next(moved) if dtype.is_floating_point else None for dtype in plan.types]
-        return (*out, *[None] * (plan.counts[1] if ctx.every else 0))
+        return (*out, *[None] * (plan.counts[1] if every else 0))
 
     @staticmethod
     def vmap(info: Any, in_dims: Any, *args: Any) -> Any:
-        plan, T, reverse, every, *leaves = args
-        folded = _fold(plan, leaves, in_dims[4:], info.batch_size)
-        results = _Scan.apply(plan, T, reverse, every, *folded)
+        call, *leaves = args
+        plan = call.plan
+        folded = _fold(plan, leaves, in_dims[1:], info.batch_size)
+        results = _Scan.apply(call, *folded)
         count = plan.outputs, plan.counts[1], len(results) - plan.outputs - plan.counts[1]
         return results, (1,) * count[0] + (0,) * count[1] + (1,) * count[2]
 
 
 class _Adjoint(torch.autograd.Function):
-    """`(plan, T, reverse, every, wanted, *leaves, *cotangents, *checkpoints) -> gradients of the wanted leaves`"""
+    """`(call, wanted, *leaves, *cotangents, *checkpoints) -> gradients of the wanted leaves`"""
 
     @staticmethod
-    def forward(
-        plan: Plan, T: int, reverse: bool, every: int, wanted: tuple[int, ...], *tensors: Tensor
-    ) -> tuple[Tensor, ...]:
+    @plain_signature
+    def forward(call: Call, wanted: tuple[int, ...], *tensors: Tensor) -> tuple[Tensor, ...]:
+        plan, T, reverse, every = call
         leaves, cotangents, checkpoints = _three(plan, tensors)
         lanes, uniform = _lanes(plan, leaves, T)
         if not lanes.numel():
@@ -216,8 +261,8 @@ class _Adjoint(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
-        ctx.plan, ctx.T, ctx.reverse, _, ctx.wanted, *tensors = inputs
-        leaves, cotangents, checkpoints = _three(ctx.plan, tensors)
+        ctx.call, ctx.wanted, *tensors = inputs
+        leaves, cotangents, checkpoints = _three(ctx.call.plan, tensors)
         ctx.checkpoints = len(checkpoints)
         ctx.save_for_backward(*leaves, *cotangents)
         ctx.save_for_forward(*leaves, *cotangents)
@@ -227,20 +272,20 @@ class _Adjoint(torch.autograd.Function):
         again, floats = _by_scans(ctx)
         gradients = iter(torch.func.vjp(again, *floats)[1](cotangents))
         out = [next(gradients) if x.is_floating_point() else None for x in ctx.saved_tensors]
-        return (None,) * 5 + (*out, *[None] * ctx.checkpoints)
+        return None, None, *out, *[None] * ctx.checkpoints
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Any) -> Any:
         again, floats = _by_scans(ctx)
         floats = [x.contiguous() for x in floats]  # torch makes no dual of an expanded tensor
-        moves = [d for x, d in zip(ctx.saved_tensors, tangents[5:]) if x.is_floating_point()]
+        moves = [d for x, d in zip(ctx.saved_tensors, tangents[2:]) if x.is_floating_point()]
         moves = [torch.zeros_like(x) if d is None else d for x, d in zip(floats, moves)]
         return torch.func.jvp(again, tuple(floats), tuple(moves))[1]
 
     @staticmethod
     def vmap(info: Any, in_dims: Any, *args: Any) -> Any:
-        plan, T, reverse, every, wanted, *tensors = args
-        dims = in_dims[5:]
+        call, wanted, *tensors = args
+        plan, dims = call.plan, in_dims[2:]
         count = len(plan.leaves)
         leaves = _fold(plan, tensors[:count], dims[:count], info.batch_size, every_param=True)
         rest = [
@@ -252,7 +297,7 @@ class _Adjoint(torch.autograd.Function):
             )
             for i, (x, d) in enumerate(zip(tensors[count:], dims[count:]), count)
         ]
-        gradients = _Adjoint.apply(plan, T, reverse, every, wanted, *leaves, *rest)
+        gradients = _Adjoint.apply(call, wanted, *leaves, *rest)
         out, before = [], plan.counts[0] + plan.counts[1]
         for i, gradient in zip(wanted, gradients):
             if i < plan.counts[0]:
@@ -264,18 +309,19 @@ class _Adjoint(torch.autograd.Function):
 
 def _by_scans(ctx: Any) -> tuple[Any, list[Tensor]]:
     """The adjoint as a function of its floating tensors, made of scans: what is differentiated again."""
-    plan, T, reverse, wanted, tensors = ctx.plan, ctx.T, ctx.reverse, ctx.wanted, ctx.saved_tensors
+    (plan, T, reverse, _), wanted, tensors = ctx.call, ctx.wanted, ctx.saved_tensors
 
     def again(*floats: Tensor) -> tuple[Tensor, ...]:
         given = iter(floats)
         leaves, cotangents, _ = _three(plan, [next(given) if x.is_floating_point() else x for x in tensors])
         params, states, inputs = plan.split(leaves)
-        path = _Scan.apply(plan.trajectory, T, reverse, 0, *leaves)[: len(states)]
+        path = _Scan.apply(Call(plan.trajectory, T, reverse, 0), *leaves)[: len(states)]
         d_outputs, d_states = cotangents[: len(plan.sensitive)], cotangents[len(plan.sensitive) :]
         lanes, _ = _lanes(plan, leaves, T)
         sums = [p.new_zeros(()).expand(lanes) for p in params if p.is_floating_point()]
         adjoint = plan.adjoint
-        results = _Scan.apply(adjoint, T, not reverse, 0, *params, *d_states, *sums, *inputs, *path, *d_outputs)
+        back = Call(adjoint, T, not reverse, 0)
+        results = _Scan.apply(back, *params, *d_states, *sums, *inputs, *path, *d_outputs)
         d_inputs, rest = results[: adjoint.outputs], results[adjoint.outputs :]
         d_states, d_params = rest[: len(d_states)], rest[len(d_states) : len(d_states) + len(sums)]
         floats_ = [i for i, real in enumerate(plan.real) if real]

@@ -17,11 +17,11 @@ from torch import Tensor
 
 
 class Step:
-    """What is known of a step: `key`, a hashable that is equal for steps that do the same, and `captured` tensors."""
+    """What is known of a step: `key`, a number that is equal for steps that do the same, and `captured` tensors."""
 
     def __init__(self, step: Any) -> None:
         self.step, self.captured, self.names = step, [], []
-        self.key = self._key(step, frozenset())
+        self.key = _numbers.setdefault(self._key(step, frozenset()), len(_numbers))
 
     def rebuilt(self, tensors: Any) -> Any:
         """The step with these tensors in the place of the captured ones."""
@@ -55,6 +55,7 @@ def known(step: Any) -> Step:
 
 
 _known: dict[int, Step] = {}
+_numbers: dict[Any, int] = {}
 
 
 def _parts(x: Any) -> tuple[Any, ...] | None:

@@ -24,8 +24,6 @@ from typing import Any
 
 # No -ffast-math: spikes would flip and NaN break. The two -fno- flags only say that nobody reads errno or traps.
 FLAGS = "-O3 -march=native -std=c++17 -shared -fPIC -pthread -w -ffp-contract=off -fno-math-errno -fno-trapping-math".split()
-if platform.machine() in ("x86_64", "AMD64"):
-    FLAGS.append("-mprefer-vector-width=512")
 
 
 class NoCompiler(Exception):

@@ -22,12 +22,12 @@ BIG = 1 << 22  # bytes of an output above which it is written past the cache, in
 
 
 def _cache() -> int:
-    """Bytes of scratch a block may take: half of a core's second-level cache."""
+    """Bytes of scratch a block may take: an eighth of a core's second-level cache; the rows that stream through it want the rest."""
     try:
         size = os.sysconf("SC_LEVEL2_CACHE_SIZE")
     except (ValueError, OSError, AttributeError):
         size = 0
-    return max(size, 1 << 19) // 2
+    return max(size, 1 << 19) // 8
 
 
 CACHE = _cache()
@@ -36,10 +36,12 @@ CACHE = _cache()
 class Kernel:
     """A printed kernel and its calls. `source` is the text; `_call` hands tensors to what was built from it."""
 
-    source: str
-
     def __init__(self) -> None:
         self._layouts: dict[Any, tuple[Any, int]] = {}
+
+    @property
+    def source(self) -> str:
+        raise NotImplementedError
 
     @cached_property
     def function(self) -> Any:

@@ -94,17 +94,12 @@ class Program:
 
         theirs, mine = numbered(other), numbered(self)
         new = [Value(f"b{i}", x.dtype) for i, x in enumerate(other.outputs[first:])]
-        place = {theirs[x]: leaf for x, leaf in zip(other.outputs[first:], new) if isinstance(x, Value)}
-        place = {x: place[i] for x, i in mine.items() if i in place and x not in self.leaves}
-        swap = lambda x: place.get(x, x)
-        lines = tuple(
-            dataclasses.replace(line, operands=tuple(map(swap, line.operands)))
-            for line in self.lines
-            if line.result not in place
-        )
-        outputs = tuple(map(swap, self.outputs))
-        whole = Program((*self.leaves, *new), lines, outputs, self.function)
-        return whole.only(range(len(outputs)))
+        known = {theirs[x]: leaf for x, leaf in zip(other.outputs[first:], new) if isinstance(x, Value)}
+        place: dict[Operand, Operand] = {x: known[i] for x, i in mine.items() if i in known and x not in self.leaves}
+        swap = lambda operands: tuple(place[x] if x in place else x for x in operands)
+        lines = tuple(dataclasses.replace(x, operands=swap(x.operands)) for x in self.lines if x.result not in place)
+        whole = Program((*self.leaves, *new), lines, swap(self.outputs), self.function)
+        return whole.only(range(len(self.outputs)))
 
 
 def trace(function: Callable[..., Sequence[Tensor]], leaves: Sequence[Tensor]) -> Program:
@@ -344,13 +339,18 @@ class _Reader:
 
     def _finite(self, a: Operand, b: Operand) -> Operand | None:
         """The x of `(x == x) & (|x| != inf)`, which is one comparison."""
-        made = {line.result: line for line in self.lines.values()}
-        first, second = made.get(a), made.get(b)  # pyright: ignore[reportArgumentType, reportCallIssue]
+        made: dict[Any, Line] = {line.result: line for line in self.lines.values()}
+        first, second = made.get(a), made.get(b)
         if first and second and first.op == "eq" and second.op == "ne" and first.operands[0] == first.operands[1]:
             size, bound = second.operands
-            if isinstance(bound, Const) and bound.value == math.inf:
-                if (inner := made.get(size)) and inner.op == "abs" and inner.operands[0] == first.operands[0]:  # pyright: ignore
-                    return inner.operands[0]
+            inner = made.get(size)
+            if (
+                inner
+                and inner.op == "abs"
+                and inner.operands == first.operands[:1]
+                and bound == Const(math.inf, size.dtype)
+            ):
+                return first.operands[0]
         return None
 
     def _cast(self, x: Operand, dtype: torch.dtype, rounded: bool = True) -> Operand:
@@ -392,10 +392,9 @@ class _Reader:
     def _nan_to_num(self, dtype: torch.dtype, args: list[Any]) -> Operand:
         x, given = args[0], [*args[1:], None, None, None]
         limits = torch.finfo(dtype)
-        fills = {fill.value for fill in given[:3] if isinstance(fill, Const)}
-        if len(fills) == 1 and None not in given[:3]:  # one number for all that is not finite
+        if given[0] is not None and given[0] == given[1] == given[2]:  # one number for all that is not finite
             finite = self._line("lt", dtype, self._line("abs", dtype, x), Const(math.inf, dtype), result=torch.bool)
-            return self._line("where", dtype, finite, x, Const(fills.pop(), dtype))
+            return self._line("where", dtype, finite, x, given[0])
         for op, other, default, fill in (
             ("ne", x, 0.0, given[0]),
             ("eq", Const(math.inf, dtype), limits.max, given[1]),
