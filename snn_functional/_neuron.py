@@ -33,6 +33,16 @@ def at_rest(params: Any, input: Tensor) -> Tensor:
     return torch.zeros_like(input, dtype=dtype)
 
 
+CLAMP_PASSES = tuple(int(part) for part in torch.__version__.split(".")[:2]) < (2, 14)
+
+
+def unit(decay: Tensor) -> Tensor:
+    """`decay` clamped to [0, 1]; the gradient passes at both bounds, as that of `clamp` did before torch 2.14."""
+    if CLAMP_PASSES:
+        return decay.clamp(0, 1)
+    return torch.where(decay < 0, 0.0, torch.where(decay > 1, 1.0, decay))
+
+
 def admit(params: Any, state: Any, input: Tensor) -> Tensor:
     """`input`, once it is known to be one time step of these trees. Spikes (bool, uint8) become floats.
 

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from .._functorch import readable
-from .._neuron import admit, at_rest, Neuron
+from .._neuron import admit, at_rest, Neuron, unit
 from .._tree import Leaf, leaf, pytree, static
 from ..surrogate import ATan, fires, Spike
 
@@ -76,7 +76,7 @@ def alpha_init(params: AlphaParams, input: Tensor) -> AlphaState:
 def alpha_step(params: AlphaParams, state: AlphaState, input: Tensor) -> tuple[Tensor, AlphaState]:
     """One time step. `input` and the spikes have the shape of `state.mem`."""
     input = admit(params, state, input)
-    alpha, beta, threshold = params.alpha.clamp(0, 1), params.beta.clamp(0, 1), params.threshold
+    alpha, beta, threshold = unit(params.alpha), unit(params.beta), params.threshold
     reset = fires(state.mem - threshold)
     tau = torch.log(alpha) / (torch.log(beta) - torch.log(alpha)) + 1
     exc = alpha * state.syn_exc + input

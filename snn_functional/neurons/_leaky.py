@@ -14,7 +14,7 @@ Source: `snntorch.Leaky` 1.0.0, bit for bit. "clear" is what snnTorch 0.4 called
 
 from torch import Tensor
 
-from .._neuron import admit, at_rest, Neuron
+from .._neuron import admit, at_rest, Neuron, unit
 from .._tree import Leaf, leaf, pytree, static
 from ..surrogate import ATan, fires, Spike
 
@@ -51,7 +51,7 @@ def leaky_init(params: LeakyParams, input: Tensor) -> LeakyState:
 def leaky_step(params: LeakyParams, state: LeakyState, input: Tensor) -> tuple[Tensor, LeakyState]:
     """One time step. `input` and the spikes have the shape of `state.mem`."""
     input = admit(params, state, input)
-    mem, beta, threshold = state.mem, params.beta.clamp(0, 1), params.threshold
+    mem, beta, threshold = state.mem, unit(params.beta), params.threshold
     reset = fires(mem - threshold)
     if params.reset_mechanism == "subtract":
         mem = beta * mem + input - reset * threshold

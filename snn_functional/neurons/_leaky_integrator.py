@@ -9,7 +9,7 @@ Source: the non-spiking readout of Bellec et al. 2018, arXiv:1803.09574, without
 
 from torch import Tensor
 
-from .._neuron import admit, at_rest, Neuron
+from .._neuron import admit, at_rest, Neuron, unit
 from .._tree import Leaf, pytree
 
 
@@ -46,7 +46,7 @@ def leaky_integrator_step(
 ) -> tuple[Tensor, LeakyIntegratorState]:
     """One time step: (mem, state). `input` has the shape of `state.mem`."""
     input = admit(params, state, input)
-    mem = params.beta.clamp(0, 1) * state.mem + input
+    mem = unit(params.beta) * state.mem + input
     return mem, LeakyIntegratorState(mem)
 
 

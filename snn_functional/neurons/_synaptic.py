@@ -14,7 +14,7 @@ Source: `snntorch.Synaptic` 1.0.0, bit for bit.
 
 from torch import Tensor
 
-from .._neuron import admit, at_rest, Neuron
+from .._neuron import admit, at_rest, Neuron, unit
 from .._tree import Leaf, leaf, pytree, static
 from ..surrogate import ATan, fires, Spike
 
@@ -58,8 +58,8 @@ def synaptic_step(params: SynapticParams, state: SynapticState, input: Tensor) -
     input = admit(params, state, input)
     threshold = params.threshold
     reset = fires(state.mem - threshold)
-    syn = params.alpha.clamp(0, 1) * state.syn + input
-    mem = params.beta.clamp(0, 1) * state.mem + syn
+    syn = unit(params.alpha) * state.syn + input
+    mem = unit(params.beta) * state.mem + syn
     if params.reset_mechanism == "subtract":
         mem = mem - reset * threshold
     elif params.reset_mechanism == "zero":
