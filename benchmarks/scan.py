@@ -1,82 +1,251 @@
-"""python benchmarks/scan.py [--threads 1] [--repeat 15]: the fused kind of `scan` beside the loop, on a LIF layer.
+"""python benchmarks/scan.py [--threads 1] [--repeat 15] [--out build/benchmarks]: `scan` beside its rivals, and its own promises.
 
-Milliseconds are medians over repeats that take turns within one run, so that a machine that changes its speed slows all alike;
-read the ratios. `snntorch`, where it is installed, runs the same work with its own loop over `unbind`.
+    layer       one LIF layer forward and backward by everybody (rivals.py), interleaved: a turn is 50 ms of each
+    own         this library's kinds on a user's own neuron, per-sample gradients, memory, first results, cost a neuron-step
+
+Milliseconds are medians over turns within one run, so that a machine that changes its speed slows all alike: read the ratios.
+`benchmarks/peers.sh` installs the rivals; who is not installed is named and left out. Leaves a table, scan-THREADS.json and .png.
 """
 
 import argparse
-import importlib.util
+import json
+import os
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import torch
+from rivals import HOMES
 
 import snn_functional as snf
 
 
-WORKS = [(100, 64, 1000), (500, 16, 256), (1000, 1, 64), (25, 128, 1000)]
+HERE = Path(__file__).parent
+LAYERS = [(100, 64, 1000), (500, 16, 256), (1000, 1, 64)]
 
 
-def of_kind(kind: str) -> Callable[[torch.Tensor], torch.Tensor]:
-    params = snf.LeakyParams(beta=0.9)
-    return lambda x: snf.scan(snf.leaky_step, params, snf.leaky_init(params, x[0]), x, kind=kind)[0]
+def layers(threads: int, repeat: int) -> list[dict[str, Any]]:
+    workers = {name: worker for name in HOMES if (worker := start(name, threads))}
+    rows = []
+    for size in LAYERS:
+        taken: dict[str, list[float]] = {name: [] for name in workers}
+        for turn in range(repeat + 2):
+            for name, worker in workers.items():
+                print(*size, file=worker.stdin, flush=True)
+                ms = float(worker.stdout.readline())  # type: ignore[union-attr]
+                if turn > 1:  # the first turns build, compile and warm up
+                    taken[name].append(ms)
+        rows += [row("layer", size, name, times) for name, times in taken.items()]
+        show(rows[-len(taken) :])
+    for worker in workers.values():
+        worker.stdin.close()  # type: ignore[union-attr]
+    return rows
 
 
-def snntorch_loop() -> Callable[[torch.Tensor], torch.Tensor]:
-    import snntorch
-
-    layer = snntorch.Leaky(beta=0.9)
-
-    def run(x: torch.Tensor) -> torch.Tensor:
-        mem, spks = torch.zeros_like(x[0]), []
-        for current in x.unbind(0):
-            spk, mem = layer(current, mem)
-            spks.append(spk)
-        return torch.stack(spks)
-
-    return run
-
-
-def forward(run: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor) -> None:
-    with torch.no_grad():
-        run(x)
+def start(name: str, threads: int) -> subprocess.Popen[str] | None:
+    home = HOMES[name]
+    python = Path(sys.executable if home is None else HERE.parent / "build/peers" / home / "bin/python")
+    if not python.exists():
+        print(f"{name} is left out: it is not installed (benchmarks/peers.sh)")
+        return None
+    command = [str(python), "-W", "ignore", str(HERE / "rivals.py"), name, str(threads)]
+    worker = subprocess.Popen(
+        command, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    )
+    if worker.stdout.readline() != "ready\n":  # type: ignore[union-attr]
+        print(f"{name} is left out: it does not start")
+        return None
+    return worker
 
 
-def both_ways(run: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor) -> None:
-    x = x.detach().requires_grad_()
-    run(x).sum().backward()
+@snf.pytree
+class Alif:
+    """A user's own neuron: every number learned, for each neuron on its own."""
+
+    beta: torch.Tensor
+    rho: torch.Tensor
+    jump: torch.Tensor
+    threshold: torch.Tensor
+
+
+def alif_step(params: Alif, state: Any, x: torch.Tensor) -> Any:
+    mem, adapt = state
+    level = params.threshold + adapt
+    mem = params.beta * mem + x - snf.surrogate.fires(mem - level) * params.threshold
+    spk = snf.surrogate.ATan()(mem - level)
+    return spk, (mem, params.rho * adapt + params.jump * spk)
+
+
+def own_neuron(repeat: int) -> list[dict[str, Any]]:
+    T, batch, n = 100, 64, 1000
+    x, w = torch.randn(T, batch, n) / 2, torch.randn(T, batch, n)
+    params = Alif(torch.full((n,), 0.9), torch.full((n,), 0.95), torch.full((n,), 0.1), torch.ones(n))
+    rest = torch.zeros(batch, n), torch.zeros(batch, n)
+
+    def run(kind: str) -> Callable[[], object]:
+        loss = lambda params, x: (snf.scan(alif_step, params, rest, x, kind=kind)[0] * w).sum()
+        return lambda: torch.func.grad(loss, (0, 1))(params, x)
+
+    return compare(
+        "own neuron, 2 states, params and input", (T, batch, n), {"fused": run("fused"), "loop": run("loop")}, repeat
+    )
+
+
+def per_sample(repeat: int) -> list[dict[str, Any]]:
+    T, batch, n = 100, 64, 1000
+    x, params = torch.randn(T, batch, n) / 2, snf.LeakyParams(torch.full((n,), 0.9))
+
+    def loss(params: Any, x: torch.Tensor) -> torch.Tensor:
+        return snf.scan(snf.leaky_step, params, snf.leaky_init(params, x[0]), x, kind="fused")[0].sum()
+
+    one, each = torch.func.grad(loss), torch.func.vmap(torch.func.grad(loss), in_dims=(None, 1))
+    runs = {"grad of the batch": lambda: one(params, x), "vmap(grad)": lambda: each(params, x)}
+    return compare("per-sample gradients of a per-neuron beta", (T, batch, n), runs, repeat)
+
+
+def flat(repeat: int) -> list[dict[str, Any]]:
+    rows = []
+    for size in [(10, 100, 1000), (100, 100, 1000), (1000, 100, 100), (10_000, 10, 100), (100, 1, 1000), (100, 10, 10_000),
+                 (10, 100, 100_000)]:  # fmt: skip
+        x, w = torch.randn(size).div_(2).requires_grad_(), torch.randn(size)
+        params, rest = snf.LeakyParams(0.9), snf.LeakyState(torch.zeros(size[1:]))
+
+        def run(x: torch.Tensor = x, w: torch.Tensor = w, params: Any = params, rest: Any = rest) -> object:
+            return torch.autograd.grad(snf.scan(snf.leaky_step, params, rest, x, kind="fused")[0], x, w)
+
+        (found,) = compare("cost a neuron-step", size, {"fused": run}, max(3, repeat // 3), quiet=True)
+        found["ns a neuron-step"] = found["ms"] * 1e6 / x.numel()
+        rows.append(found)
+        print(f"    T={size[0]} x {size[1] * size[2]} neurons: {found['ns a neuron-step']:.2f} ns a neuron-step")
+    return rows
+
+
+MEMORY = """
+import resource, sys, torch, snn_functional as snf
+torch.set_num_threads(1)
+T, batch, n = map(int, sys.argv[1:])
+params, rest = snf.LeakyParams(0.9), snf.LeakyState(torch.zeros(batch, n))
+def run(x, w):
+    spks, _ = snf.scan(snf.leaky_step, params, rest, x, kind="fused")
+    return spks, torch.autograd.grad(spks, x, w)
+peak = lambda: int(open("/proc/self/status").read().split("VmHWM:")[1].split()[0]) * 1024
+x = torch.randn(100, batch, n, requires_grad=True)
+run(x[:3], torch.ones(3, batch, n)), run(x, torch.ones(100, batch, n))     # what is built and imported once is not counted
+x = torch.randn(T, batch, n).requires_grad_()
+w = torch.ones(()).expand(T, batch, n)
+now = int(open("/proc/self/statm").read().split()[1]) * resource.getpagesize()
+run(x, w)
+print((peak() - now - 2 * x.numel() * 4) / (x.numel() * 4))
+"""
+
+FIRST = """
+import sys, time, torch, snn_functional as snf
+torch.set_num_threads(1)
+def result(step):
+    start = time.perf_counter()
+    x = torch.randn(10, 8, requires_grad=True)
+    snf.scan(step, torch.tensor(0.9), torch.zeros(8), x, kind="fused")[0].sum().backward()
+    return time.perf_counter() - start
+spike = snf.surrogate.ATan()
+print(result(lambda p, s, x: (spike(p * s + x - 1), p * s + x)), result(lambda p, s, x: (spike(p * s - x - 1), p * s - x)))
+"""
+
+
+def memory() -> list[dict[str, Any]]:
+    rows = []
+    for size in [(100, 64, 4000), (10_000, 16, 160)]:
+        share = float(python(MEMORY, *map(str, size)))
+        rows.append(dict(work="memory beyond inputs, outputs and gradients", size=size, who="fused", share=share))
+        print(f"    T={size[0]}: {100 * share:.1f} % of the input's bytes")
+    return rows
+
+
+def first_results(out: Path) -> list[dict[str, Any]]:
+    rows = []
+    for name in ("nothing cached", "from the disk cache"):
+        once, more = map(float, python(FIRST, SNN_FUNCTIONAL_CACHE=str(out / f"cache-{os.getpid()}")).split())
+        rows.append(dict(work="first gradient of a new step", size=name, who="fused", first=once, second=more))
+        print(f"    {name}: {once:.2f} s for the first step in a process, {more:.2f} s for another one")
+    return rows
+
+
+def python(program: str, *args: str, **env: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-c", program, *args], capture_output=True, text=True, env=os.environ | env, check=True
+    )
+    return done.stdout
+
+
+def compare(
+    work: str, size: Any, runs: dict[str, Callable[[], object]], repeat: int, quiet: bool = False
+) -> list[dict[str, Any]]:
+    taken: dict[str, list[float]] = {name: [] for name in runs}
+    for turn in range(repeat + 2):
+        for name, run in runs.items():
+            start = time.perf_counter()
+            run()
+            if turn > 1:
+                taken[name].append((time.perf_counter() - start) * 1e3)
+    rows = [row(work, size, name, times) for name, times in taken.items()]
+    if not quiet:
+        show(rows)
+    return rows
+
+
+def row(work: str, size: Any, who: str, times: list[float]) -> dict[str, Any]:
+    quarters = statistics.quantiles(times, n=4)
+    return dict(work=work, size=size, who=who, ms=statistics.median(times), low=quarters[0], high=quarters[2])
+
+
+def show(rows: list[dict[str, Any]]) -> None:
+    best = rows[0]["ms"]
+    print(f"\n{rows[0]['work']}, [T, batch, neurons] = {list(rows[0]['size'])}")
+    for r in rows:
+        print(
+            f"    {r['who']:18} {r['ms']:9.2f} ms  ({r['low']:.2f} to {r['high']:.2f})  {r['ms'] / best:7.1f}x",
+            flush=True,
+        )
+
+
+def draw(rows: list[dict[str, Any]], path: Path) -> None:
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(1, len(LAYERS), figsize=(4 * len(LAYERS), 3.4), layout="constrained")
+    for ax, size in zip(axes, LAYERS):
+        mine = sorted((r for r in rows if r["work"] == "layer" and r["size"] == size), key=lambda r: -r["ms"])
+        colours = ["C1" if r["who"] == "fused" else "C0" if r["who"] != "copy" else "C7" for r in mine]
+        ax.barh([r["who"] for r in mine], [r["ms"] for r in mine], color=colours)
+        ax.set(
+            xscale="log", title=f"T={size[0]}, batch {size[1]}, {size[2]} neurons", xlabel="ms, forward and backward"
+        )
+    figure.savefig(path, dpi=120)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--repeat", type=int, default=15)
+    parser.add_argument("--out", type=Path, default=HERE.parent / "build/benchmarks")
     options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
+    print(f"torch {torch.__version__}, {options.threads} thread(s), medians of {options.repeat} turns (and quartiles)")
+    rows = layers(options.threads, options.repeat)
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: options.threads])
     torch.set_num_threads(options.threads)
-    runs = {"fused": of_kind("fused"), "loop": of_kind("loop")}
-    if importlib.util.find_spec("snntorch"):
-        runs["snntorch"] = snntorch_loop()
-    print(
-        f"torch {torch.__version__}, {options.threads} thread(s), median of {options.repeat}, ms (and times the fused)"
-    )
-    for what in (forward, both_ways):
-        for work in WORKS:
-            x = torch.randn(*work) * 0.5
-            taken: dict[str, list[float]] = {name: [] for name in (*runs, "copy")}
-            for turn in range(options.repeat + 2):
-                for name, run in runs.items():
-                    start = time.perf_counter()
-                    what(run, x)
-                    taken[name].append(time.perf_counter() - start)
-                start = time.perf_counter()
-                x.clone()
-                taken["copy"].append(time.perf_counter() - start)
-                if turn == 1:  # the first two turns build and warm up
-                    taken = {name: [] for name in taken}
-            medians = {name: statistics.median(times) * 1e3 for name, times in taken.items()}
-            cells = (f"{name} {ms:.2f} ({ms / medians['fused']:.1f}x)" for name, ms in medians.items())
-            print(f"{what.__name__:10} T={work[0]:<5} batch={work[1]:<4} neurons={work[2]:<5}", *cells, sep="  ")
+    rows += own_neuron(options.repeat) + per_sample(options.repeat)
+    print("\ncost a neuron-step, forward and backward")
+    rows += flat(options.repeat)
+    print("\nmemory of forward and backward beyond inputs, outputs and gradients")
+    rows += memory()
+    print("\ntime to the first gradient of a new step")
+    rows += first_results(options.out)
+    (options.out / f"scan-{options.threads}.json").write_text(json.dumps(rows, indent=1))
+    draw(rows, options.out / f"scan-{options.threads}.png")
+    print(f"\nscan-{options.threads}.json and .png are in {options.out}")
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@ gradient-tracking one, `jvp` in a dual one.
 """
 
 import contextlib
-import inspect
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -83,7 +82,10 @@ def intercepted() -> bool:
     return bool(torch._C._len_torch_dispatch_stack())
 
 
-def plain_signature(function: Any) -> Any:
-    """Spares `autograd.Function.apply` the look at a signature, which costs as much as a small kernel."""
-    function.__signature__ = inspect.Signature([inspect.Parameter("args", inspect.Parameter.VAR_POSITIONAL)])
-    return function
+def applied(function: type[torch.autograd.Function]) -> Any:
+    """`function.apply`, without the look at a signature that costs as much as a small kernel; for when no transform is active."""
+    return (
+        super(torch.autograd.Function, function).apply
+        if _functorch.peek_interpreter_stack() is None
+        else function.apply
+    )

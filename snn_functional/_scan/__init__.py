@@ -11,12 +11,9 @@ import functools
 import warnings
 from typing import Any
 
-import torch
-from torch import Tensor
-
-from .._tree import tree_leaves
 from ..kernels import NoCompiler, Unsupported
 from ._checkpointed import checkpointed
+from ._door import admit
 from ._fused import fused, prepare
 from ._loop import loop, Step, step_name
 
@@ -64,10 +61,9 @@ def scan(
         >>> spks[:, 0, 0]
         tensor([0., 0., 1., 0., 0.])
     """
-    length = _admit(step, params, state, inputs, kind, length)
-    if kind == "checkpointed":
-        return checkpointed(step, params, state, inputs, length, reverse)
-    if kind != "loop":
+    if kind not in KINDS:
+        raise ValueError(f"scan(kind={kind!r}): unknown kind. It is one of {', '.join(map(repr, KINDS))}.")
+    if kind in ("auto", "fused"):
         try:
             return fused(step, params, state, inputs, length, reverse)
         except Unsupported as reason:
@@ -79,7 +75,9 @@ def scan(
             if kind == "fused":
                 raise
             _warn(str(reason))
-    return loop(step, params, state, inputs, length, reverse)
+    length = admit(step, params, state, inputs, length)
+    run = checkpointed if kind == "checkpointed" else loop
+    return run(step, params, state, inputs, length, reverse)
 
 
 def explain(step: Step, params: Any, state: Any, inputs: Any, *, length: int | None = None) -> str:
@@ -90,7 +88,7 @@ def explain(step: Step, params: Any, state: Any, inputs: Any, *, length: int | N
     >>> explain(leaky_step, params, leaky_init(params, xs[0]), xs)
     'fused: leaky_step is pointwise, one kernel for all 5 steps.'
     """
-    length = _admit(step, params, state, inputs, "auto", length)
+    length = admit(step, params, state, inputs, length)
     try:
         prepare(step, params, state, inputs, length)
     except (Unsupported, NoCompiler) as reason:
@@ -101,56 +99,3 @@ def explain(step: Step, params: Any, state: Any, inputs: Any, *, length: int | N
 @functools.cache
 def _warn(reason: str) -> None:
     warnings.warn(f"scan: {reason}; every scan runs as the loop.", stacklevel=3)
-
-
-def _admit(step: Any, params: Any, state: Any, inputs: Any, kind: str, length: int | None) -> int:
-    """The door: refuses what cannot be scanned, and returns the number of steps."""
-    if kind not in KINDS:
-        raise ValueError(f"scan(kind={kind!r}): unknown kind. It is one of {', '.join(map(repr, KINDS))}.")
-    if not callable(step):
-        hint = " Give its step: scan(neuron.step, ...)." if hasattr(step, "step") else ""
-        raise TypeError(
-            f"scan(step, params, state, inputs): step is called at each time step, but came as {type(step).__name__}.{hint}"
-        )
-    xs = tree_leaves(inputs)
-    for x in xs:
-        if not isinstance(x, Tensor):
-            raise TypeError(
-                f"scan(..., inputs): every leaf is a tensor [T, ...], but a {type(x).__name__} came: {x!r}."
-            )
-        if x.dim() == 0:
-            raise ValueError(
-                "scan(..., inputs): a 0-d tensor has no time axis. Expected [T, ...]; for T equal steps give x.expand(T)."
-            )
-    lengths = {len(x) for x in xs} | ({length} if length is not None else set())
-    if not lengths:
-        raise ValueError(
-            "scan(..., inputs=None): without inputs the number of steps must be given: scan(..., None, length=T)."
-        )
-    if len(lengths) > 1:
-        raise ValueError(
-            f"scan(..., inputs): the time axes differ: {[tuple(x.shape) for x in xs]}"
-            + (f" with length={length}" if length is not None else "")
-            + ". Time comes first, [T, batch, ..., neurons], and T is the same everywhere."
-        )
-    (steps,) = lengths
-    if steps < 1:
-        raise ValueError(
-            f"scan(..., inputs): the time axis is empty: {[tuple(x.shape) for x in xs]}. Expected at least one time step."
-        )
-    _one_device(params, state, inputs)
-    return steps
-
-
-def _one_device(params: Any, state: Any, inputs: Any) -> None:
-    placed: dict[torch.device, str] = {}
-    for name, tree in (("params", params), ("state", state), ("inputs", inputs)):
-        for leaf in tree_leaves(tree):
-            if isinstance(leaf, Tensor) and not (leaf.dim() == 0 and leaf.device.type == "cpu"):
-                placed.setdefault(leaf.device, name)
-    if len(placed) > 1:
-        where = ", ".join(f"{name} on {device}" for device, name in placed.items())
-        raise ValueError(
-            f"scan(step, params, state, inputs): mixed devices: {where}. "
-            "Move them to one: optree.tree_map(lambda leaf: leaf.to(device), tree)."
-        )

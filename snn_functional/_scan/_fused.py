@@ -10,16 +10,17 @@ shapes, states `[*lanes]`, inputs `[T, *lanes]`, where `lanes` is the common sha
 which costs nothing, because kernels read through strides.
 """
 
-import math
+import functools
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from .. import kernels
-from .._functorch import intercepted, is_compiling, outside, plain_signature, wrapping
+from .._functorch import applied, intercepted, is_compiling, outside, wrapping
 from .._tree import tree_flatten, tree_leaves, tree_unflatten
 from ..kernels import Plan, Unsupported
+from ._door import admit
 from ._loop import loop, Step
 from ._steps import known
 
@@ -33,17 +34,18 @@ class Call(NamedTuple):
     every: int
 
 
-def fused(step: Step, params: Any, state: Any, inputs: Any, length: int, reverse: bool) -> tuple[Any, Any]:
+def fused(step: Step, params: Any, state: Any, inputs: Any, length: int | None, reverse: bool) -> tuple[Any, Any]:
     """What `loop` returns, in one kernel. Raises Unsupported where the step, or the place, has none."""
     prepared, leaves = prepare(step, params, state, inputs, length)
     plan, outputs, state_tree = prepared.plan, prepared.plan.outputs, prepared.trees[1]
     done = wrapping(leaves)
     # A step whose derivative has no kernel is refused before it runs.
-    every = _every(length, plan) if "tracked" in done and plan.pullback else 0
+    every = _every(prepared.T, plan) if "tracked" in done and plan.pullback else 0
     if "dual" in done:
         plan.tangent  # noqa: B018
-    call = Call(plan, length, reverse, every)
-    results = _Scan.apply(call, *leaves) if done else _Scan.forward(call, *leaves)
+    call = Call(plan, prepared.T, reverse, every)
+    run = _Scan.forward if not done else applied(_Scan) if done == {"tracked"} else _Scan.apply
+    results = run(call, *leaves)
     if prepared.smaller:
         forms = zip(results[: outputs + plan.counts[1]], prepared.forms)
         results = [_shrink(x, form, int(i < outputs)) for i, (x, form) in enumerate(forms)]
@@ -52,9 +54,10 @@ def fused(step: Step, params: Any, state: Any, inputs: Any, length: int, reverse
 
 
 class Prepared(NamedTuple):
-    """A step at given shapes. `forms`: the shapes of one step's results, `smaller`: are some less than all lanes?"""
+    """A step at given shapes, past the door. `forms`: the shapes of one step's results; `smaller`: are some less than all lanes?"""
 
     plan: Plan
+    T: int
     lanes: torch.Size
     state: list[tuple[torch.Size, torch.dtype]]
     forms: list[torch.Size]
@@ -62,23 +65,27 @@ class Prepared(NamedTuple):
     smaller: bool
 
 
-def prepare(step: Step, params: Any, state: Any, inputs: Any, length: int) -> tuple[Prepared, list[Tensor]]:
-    """What is known of a step at these shapes, and its leaves, broadcast to lanes."""
+def prepare(step: Step, params: Any, state: Any, inputs: Any, length: int | None) -> tuple[Prepared, list[Tensor]]:
+    """What is known of a step at these shapes, and its leaves, broadcast to lanes. The first time, they pass the door."""
     if is_compiling():
         raise Unsupported("torch.compile is tracing")
     if intercepted():
         raise Unsupported("a dispatch mode is active, which sees operations one by one")
+    if not callable(step):
+        admit(step, params, state, inputs, length)
     what = known(step)
     ps, p_tree = tree_flatten((params, what.captured) if what.captured else (params, ()))
     ss, s_tree = tree_flatten(state)
     xs, x_tree = tree_flatten(inputs)
-    for leaf in (*ps, *ss):
-        if not isinstance(leaf, Tensor):
-            raise Unsupported(f"a leaf of params or state is a {type(leaf).__name__}, not a tensor")
     name = what.key, p_tree, s_tree, x_tree
-    key = name, *((leaf.shape, leaf.dtype, leaf.device) for leaf in (*ps, *ss, *xs))
+    try:
+        key = name, length, *((leaf.shape, leaf.dtype, leaf.device) for leaf in (*ps, *ss, *xs))
+    except AttributeError:
+        admit(step, params, state, inputs, length)
+        raise Unsupported("a leaf of params or state is not a tensor") from None
     prepared = _prepared.get(key)
     if prepared is None:
+        length = admit(step, params, state, inputs, length)
         if len(_prepared) > 10_000:
             _prepared.clear()
         prepared = _prepared[key] = _prepare(name, what, ps, ss, xs, length)
@@ -108,7 +115,7 @@ def _prepare(name: Any, what: Any, ps: list[Tensor], ss: list[Tensor], xs: list[
     lanes = torch.broadcast_shapes(*(leaf.shape for leaf in (*ps, *after)), *(x.shape[1:] for x in xs))
     forms = [result.shape for result in results]
     state = [(new.shape, new.dtype) for new in after]
-    return Prepared(plan, lanes, state, forms, (out_tree, name[2]), any(form != lanes for form in forms))
+    return Prepared(plan, length, lanes, state, forms, (out_tree, name[2]), any(form != lanes for form in forms))
 
 
 _prepared: dict[Any, Prepared] = {}
@@ -186,10 +193,9 @@ class _Scan(torch.autograd.Function):
     """`(call, *leaves) -> (*outputs, *last state, *checkpoints)`"""
 
     @staticmethod
-    @plain_signature
     def forward(call: Call, *leaves: Tensor) -> tuple[Tensor, ...]:
         plan, T, reverse, every = call
-        lanes, uniform = _lanes(plan, leaves, T)
+        lanes, uniform = _lanes(plan, leaves)
         if not lanes.numel():
             return tuple(_nothing(plan, leaves, lanes, T, every))
         ys, last, checkpoints = plan.forward(uniform)(leaves, lanes, T, reverse, every)
@@ -209,8 +215,9 @@ class _Scan(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *cotangents: Any) -> Any:
         plan, count = ctx.call.plan, len(ctx.call.plan.leaves)
-        leaves, checkpoints = ctx.saved_tensors[:count], ctx.saved_tensors[count:]
-        wanted = tuple(i for i in range(count) if plan.real[i] and ctx.needs_input_grad[1 + i])
+        saved, needed = ctx.saved_tensors, ctx.needs_input_grad[1:]
+        leaves, checkpoints = saved[:count], saved[count:]
+        wanted = tuple(i for i in range(count) if plan.real[i] and needed[i])
         if not wanted or all(c is None for c in cotangents[: ctx.results]):
             return (None,) * (1 + count)
         tensors = *leaves, *_cotangents(plan, leaves, cotangents, ctx.call.T), *checkpoints
@@ -246,11 +253,10 @@ class _Adjoint(torch.autograd.Function):
     """`(call, wanted, *leaves, *cotangents, *checkpoints) -> gradients of the wanted leaves`"""
 
     @staticmethod
-    @plain_signature
     def forward(call: Call, wanted: tuple[int, ...], *tensors: Tensor) -> tuple[Tensor, ...]:
         plan, T, reverse, every = call
         leaves, cotangents, checkpoints = _three(plan, tensors)
-        lanes, uniform = _lanes(plan, leaves, T)
+        lanes, uniform = _lanes(plan, leaves)
         if not lanes.numel():
             return tuple(torch.zeros_like(leaves[i]) for i in wanted)
         kernel = plan.backward(uniform, wanted)
@@ -317,7 +323,7 @@ def _by_scans(ctx: Any) -> tuple[Any, list[Tensor]]:
         params, states, inputs = plan.split(leaves)
         path = _Scan.apply(Call(plan.trajectory, T, reverse, 0), *leaves)[: len(states)]
         d_outputs, d_states = cotangents[: len(plan.sensitive)], cotangents[len(plan.sensitive) :]
-        lanes, _ = _lanes(plan, leaves, T)
+        lanes, _ = _lanes(plan, leaves)
         sums = [p.new_zeros(()).expand(lanes) for p in params if p.is_floating_point()]
         adjoint = plan.adjoint
         back = Call(adjoint, T, not reverse, 0)
@@ -332,20 +338,20 @@ def _by_scans(ctx: Any) -> tuple[Any, list[Tensor]]:
 
 
 def _every(T: int, plan: Plan) -> int:
-    """Steps from one checkpoint to the next: 16, more where states are many or time is long, for bounded memory."""
-    return min(T, max(16 * max(1, (plan.counts[1] + 1) // 2), math.isqrt(T)))
+    """Steps from one checkpoint to the next: 16, more where states are many. They take at most 1/8 of an input's memory."""
+    return min(T, 16 * max(1, (plan.counts[1] + 1) // 2))
 
 
-def _lanes(plan: Plan, leaves: Any, T: int) -> tuple[torch.Size, tuple[bool, ...]]:
+def _lanes(plan: Plan, leaves: Any) -> tuple[torch.Size, tuple[bool, ...]]:
+    """The shape of one time step, and which params are one number for all of it."""
     params, states, inputs = plan.split(leaves)
-    shape = (
-        states[0].shape
-        if states
-        else inputs[0].shape[1:]
-        if inputs
-        else torch.broadcast_shapes(*(p.shape for p in params))
-    )
-    return torch.Size(shape), tuple(p.numel() == 1 for p in params)
+    if states:
+        shape = states[0].shape
+    elif inputs:
+        shape = inputs[0].shape[1:]
+    else:
+        shape = torch.broadcast_shapes(*(p.shape for p in params))
+    return shape, tuple([p.numel() == 1 for p in params])
 
 
 def _three(plan: Plan, tensors: Any) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
@@ -357,14 +363,19 @@ def _three(plan: Plan, tensors: Any) -> tuple[list[Tensor], list[Tensor], list[T
 
 def _cotangents(plan: Plan, leaves: Any, cotangents: Any, T: int) -> list[Tensor]:
     """Those of floating results, a scalar zero expanded where nothing came back."""
-    lanes, _ = _lanes(plan, leaves, T)
+    lanes, _ = _lanes(plan, leaves)
     out = []
     for which in (plan.sensitive, [plan.outputs + s for s in plan.moving]):
         for i in which:
             shape = (T, *lanes) if i < plan.outputs else lanes
             c = cotangents[i]
-            out.append(torch.zeros((), dtype=plan.types[i], device=leaves[0].device).expand(shape) if c is None else c)
+            out.append(_zero(plan.types[i], leaves[0].device).expand(shape) if c is None else c)
     return out
+
+
+@functools.cache
+def _zero(dtype: torch.dtype, device: torch.device) -> Tensor:
+    return torch.zeros((), dtype=dtype, device=device)
 
 
 def _summed(gradient: Tensor, leaf: Tensor) -> Tensor:

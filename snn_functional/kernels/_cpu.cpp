@@ -142,7 +142,6 @@ struct Call {
         const i64* p = a + 9 + shape.dims;
         for (int i = 0; i < ARGS; ++i, p += 2 + shape.dims) args[i] = Arg{(char*)at[i + 1], p[0], p[1], p + 2};
     }
-    i64 at(i64 k) const { return reverse ? T - 1 - k : k; }
     const Arg& operator[](int i) const { return args[i]; }
 };
 

@@ -139,9 +139,12 @@ class Forward(Kernel):
             text += f"    {stored(dtype)}* line{j} = w.take<{stored(dtype)}>(n);\n"
         text += TIME
         for s, dtype in enumerate(self.ss):
-            to = f"({stored(dtype)}*)c[{first_s + states + s}].data + (k / c.every) * c.lanes + lo"
-            text += f"        if (c.every && k % c.every == 0) put({to}, S{s}, n);\n"
-        text += _rows(range(params + states, first_y), types, "k + 1 < c.T ? c.at(k + 1) : -1")
+            kind, i = stored(dtype), first_s + states + s
+            text += (
+                f"        if (every && k == point * every) put(({kind}*)c[{i}].data + point * lanes + lo, S{s}, n);\n"
+            )
+        text += "        if (every && k == point * every) ++point;\n"
+        text += _rows(range(params + states, first_y), types, "k + 1 < T ? at(k + 1) : -1")
         for j, dtype in enumerate(self.ys):
             text += _goes_to(first_y + j, j, dtype)
         text += _loop(program, self.uniform, self.counts, [f"S{s}" for s in range(states)])
@@ -151,7 +154,7 @@ class Forward(Kernel):
             text += f"            S{s}[i] = {keep(operand(new), self.ss[s])};\n"
         text += END
         for j in range(len(self.ys)):
-            text += f"        if (c.stream) put(row{j}, line{j}, n);\n"
+            text += f"        if (stream) put(row{j}, line{j}, n);\n"
         text += "    }\n"
         for s in range(states):
             text += f"    put(({stored(self.ss[s])}*)c[{first_s + s}].data + lo, S{s}, n);\n"
@@ -227,14 +230,15 @@ class Backward(Kernel):
         )
         if states:
             # Without checkpoints from the forward pass, they are made here first.
-            text += "    const i64 points = (c.T + c.every - 1) / c.every;\n"
+            text += "    const i64 points = (T + every - 1) / every;\n"
             for s, kind in enumerate(kinds):
-                text += f"    {kind}* H{s} = w.take<{kind}>(n * c.every);\n"
+                text += f"    {kind}* H{s} = w.take<{kind}>(n * every);\n"
                 text += f"    {kind}* K{s} = c[{first_ck + s}].data ? ({kind}*)c[{first_ck + s}].data + lo : w.take<{kind}>(n * points);\n"
-            text += f"    const i64 apart = c[{first_ck}].data ? c.lanes : n;\n    if (!c[{first_ck}].data) {{\n"
+            text += f"    const i64 apart = c[{first_ck}].data ? lanes : n;\n    if (!c[{first_ck}].data) {{\n"
             text += _states(types, params, states) + TIME
             for s in range(states):
-                text += f"        if (k % c.every == 0) put(K{s} + k / c.every * n, S{s}, n);\n"
+                text += f"        if (k == point * every) put(K{s} + point * n, S{s}, n);\n"
+            text += "        if (k == point * every) ++point;\n"
             text += _rows(range(first_x, first_gy), types, "-1")
             text += (
                 _loop(again, self.uniform, self.counts, [f"S{s}" for s in range(states)])
@@ -243,22 +247,22 @@ class Backward(Kernel):
                 + "    }\n    }\n"
             )
 
-        text += "    for (i64 from = (c.T - 1) / c.every * c.every; from >= 0; from -= c.every) {\n"
-        text += "    const i64 to = from + c.every < c.T ? from + c.every : c.T;\n"
+        text += "    for (i64 point = (T - 1) / every; point >= 0; --point) {\n"
+        text += "    const i64 from = point * every, to = from + every < T ? from + every : T;\n"
         before = "".join(
-            f"        const {kind}* __restrict h{s} = k == from ? K{s} + from / c.every * apart : H{s} + (k - from - 1) * n;\n"
+            f"        const {kind}* __restrict h{s} = k == from ? K{s} + point * apart : H{s} + (k - from - 1) * n;\n"
             for s, kind in enumerate(kinds)
         )
         after = "".join(f"        {kind}* __restrict N{s} = H{s} + (k - from) * n;\n" for s, kind in enumerate(kinds))
         h = [f"h{s}" for s in range(states)]
         if states:
-            text += "    for (i64 k = from; k < to; ++k) {\n        const i64 t = c.at(k);\n" + before + after
-            text += _rows(range(first_x, first_gy), types, "k + 1 < to ? c.at(k + 1) : -1")
+            text += "    for (i64 k = from; k < to; ++k) {\n        const i64 t = at(k);\n" + before + after
+            text += _rows(range(first_x, first_gy), types, "k + 1 < to ? at(k + 1) : -1")
             text += _loop(again, self.uniform, self.counts, h) + new("N") + END + "    }\n"
 
-        text += "    for (i64 k = to - 1; k >= from; --k) {\n        const i64 t = c.at(k);\n" + before + after
+        text += "    for (i64 k = to - 1; k >= from; --k) {\n        const i64 t = at(k);\n" + before + after
         text += _rows(range(first_x, first_gy), types, "-1")
-        text += _rows(cotangents, cotangents, "k > 0 ? c.at(k - 1) : -1")
+        text += _rows(cotangents, cotangents, "k > 0 ? at(k - 1) : -1")
         for i in wanted:
             if i >= first_x:
                 text += _goes_to(first_g + wanted.index(i), i, types[i])
@@ -273,7 +277,7 @@ class Backward(Kernel):
         text += END
         for i in wanted:
             if i >= first_x:
-                text += f"        if (c.stream) put(row{i}, line{i}, n);\n"
+                text += f"        if (stream) put(row{i}, line{i}, n);\n"
         text += "    }\n    }\n"
         for g, i in enumerate(wanted):
             where = f"c[{first_g + g}].data"
@@ -289,13 +293,16 @@ class Backward(Kernel):
         )
 
 
-TIME = "    for (i64 k = 0; k < c.T; ++k) {\n        const i64 t = c.at(k);\n"
+TIME = "    for (i64 k = 0, point = 0; k < T; ++k) {\n        const i64 t = at(k);\n"
 END = "        }\n        }\n"
 
 
 def _open(program: Program, uniform: tuple[bool, ...], params: int) -> str:
     """The params of the block, read into registers and scratch."""
     text = "static void one_block(const Call& c, i64 lo, i64 n, i64 index, Scratch& w) {\n    (void)index;\n"
+    text += "    const i64 T = c.T, lanes = c.lanes, every = c.every, reverse = c.reverse, stream = c.stream;\n"
+    text += "    const auto at = [=](i64 k) { return reverse ? T - 1 - k : k; };\n"
+    text += "    (void)lanes, (void)every, (void)stream;\n"
     for i, leaf in enumerate(program.leaves[:params]):
         kind = stored(leaf.dtype)
         if uniform[i]:
@@ -316,13 +323,14 @@ def _states(types: Sequence[torch.dtype], params: int, states: int) -> str:
 
 def _temporary(which: Iterable[int], types: Any) -> str:
     return "".join(
-        f"    {stored(types[i])}* tmp{i} = w.take<{stored(types[i])}>(n); bool ready{i} = false;\n" for i in which
+        f"    const Arg x{i} = c[{i}]; {stored(types[i])}* tmp{i} = w.take<{stored(types[i])}>(n); bool ready{i} = false;\n"
+        for i in which
     )
 
 
 def _rows(which: Iterable[int], types: Sequence[torch.dtype] | Mapping[int, torch.dtype], next: str) -> str:
     return "".join(
-        f"        const {stored(types[i])}* __restrict X{i} = row(tmp{i}, c[{i}], c.shape, t, {next}, lo, n, ready{i});\n"
+        f"        const {stored(types[i])}* __restrict X{i} = row(tmp{i}, x{i}, c.shape, t, {next}, lo, n, ready{i});\n"
         for i in which
     )
 
@@ -331,8 +339,8 @@ def _goes_to(argument: int, name: int, dtype: torch.dtype) -> str:
     """Where a row of an output is written: in place, or beside it first, to be streamed past the cache."""
     kind = stored(dtype)
     return (
-        f"        {kind}* row{name} = ({kind}*)c[{argument}].data + t * c.lanes + lo;\n"
-        f"        {kind}* __restrict Y{name} = c.stream ? line{name} : row{name};\n"
+        f"        {kind}* row{name} = ({kind}*)c[{argument}].data + t * lanes + lo;\n"
+        f"        {kind}* __restrict Y{name} = stream ? line{name} : row{name};\n"
     )
 
 
