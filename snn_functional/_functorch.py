@@ -84,8 +84,5 @@ def intercepted() -> bool:
 
 def applied(function: type[torch.autograd.Function]) -> Any:
     """`function.apply`, without the look at a signature that costs as much as a small kernel; for when no transform is active."""
-    return (
-        super(torch.autograd.Function, function).apply
-        if _functorch.peek_interpreter_stack() is None
-        else function.apply
-    )
+    below: Any = super(torch.autograd.Function, function)
+    return below.apply if _functorch.peek_interpreter_stack() is None else function.apply
