@@ -14,15 +14,20 @@ def _seed():
     torch.manual_seed(0)
 
 
+def _largest(dtype):
+    return True if dtype == torch.bool else torch.iinfo(dtype).max
+
+
 @pytest.fixture(autouse=True)
 def _nan_filled_memory(monkeypatch):
-    """`torch.empty` and its kin give NaN (or the largest integer), so that an output nobody wrote cannot pass."""
+    """`torch.empty` and its kin give NaN (or the largest integer), so that an output nobody wrote cannot pass;
+    a kernel's scratch, which is bytes, is NaN too."""
 
     def filled(make):
         def wrapper(*args, **kwargs):
             out = make(*args, **kwargs)
             if type(out) is torch.Tensor and out.device.type == "cpu" and out.numel():
-                out.fill_(float("nan") if out.is_floating_point() else out.new_tensor(0).bool().logical_not().item())
+                out.fill_(float("nan") if out.dtype.is_floating_point or out.dtype.is_complex else _largest(out.dtype))
             return out
 
         return wrapper
