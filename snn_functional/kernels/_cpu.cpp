@@ -155,6 +155,9 @@ static void* work(void* call) {
         Scratch w = {memory, 0};
         one_block(c, b * c.block, c.lanes - b * c.block < c.block ? c.lanes - b * c.block : c.block, b, w);
     }
+#if defined(__AVX__)
+    __builtin_ia32_sfence();   // what went past the cache is there before anybody is told
+#endif
     return 0;
 }
 
