@@ -50,10 +50,10 @@ def prepare(
     for leaf in (*ps, *ss):
         if not isinstance(leaf, Tensor):
             raise Unsupported(f"a leaf of params or state is a {type(leaf).__name__}, not a tensor")
-    where = {leaf.device.type for leaf in (*ps, *ss, *xs)}
-    if where != {"cpu"}:
-        raise Unsupported(f"there is no kernel for {' and '.join(sorted(where)) or 'a step without tensors'}")
-    kernels.ready()
+    device = _place([*ps, *ss, *xs])
+    if device.type != "cpu":
+        ps, ss = ([leaf.to(device, non_blocking=True) for leaf in part] for part in (ps, ss))
+    kernels.ready(device.type)
     name = what.key, p_tree, s_tree, x_tree
     plan, out_tree = _plan(name, what, ps, ss, xs)
     results = _rehearsed(name, what, ps, ss, xs, length)
@@ -68,6 +68,16 @@ def prepare(
     lanes = torch.broadcast_shapes(*(leaf.shape for leaf in (*ps, *ss)), *(x.shape[1:] for x in xs))
     leaves = [*ps, *(s.expand(lanes) for s in ss), *(_over(x, lanes) for x in xs)]
     return plan, leaves, [result.shape for result in results], (out_tree, s_tree)
+
+
+def _place(leaves: list[Tensor]) -> torch.device:
+    """The one device of all leaves; numbers on the CPU go anywhere."""
+    devices = {leaf.device for leaf in leaves if leaf.dim() or leaf.device.type != "cpu"}
+    devices = devices or {leaf.device for leaf in leaves}
+    if len(devices) != 1 or next(iter(devices)).type not in kernels.BACKENDS:
+        where = " and ".join(sorted({device.type for device in devices}))
+        raise Unsupported(f"there is no kernel for {where or 'a step without tensors'}")
+    return devices.pop()
 
 
 _plans: dict[Any, tuple[Plan, Any] | str] = {}
@@ -148,7 +158,7 @@ class _Scan(torch.autograd.Function):
         lanes, uniform = _lanes(plan, leaves, T)
         if not lanes.numel():
             return tuple(_nothing(plan, leaves, lanes, T, every))
-        ys, last, checkpoints = plan.forward(uniform)(leaves, lanes, T, reverse, every)
+        ys, last, checkpoints = plan.forward(uniform, leaves[0].device.type)(leaves, lanes, T, reverse, every)
         return (*ys, *last, *checkpoints)
 
     @staticmethod
@@ -208,7 +218,7 @@ class _Adjoint(torch.autograd.Function):
         lanes, uniform = _lanes(plan, leaves, T)
         if not lanes.numel():
             return tuple(torch.zeros_like(leaves[i]) for i in wanted)
-        kernel = plan.backward(uniform, wanted)
+        kernel = plan.backward(uniform, wanted, leaves[0].device.type)
         checkpoints = [x.contiguous() for x in checkpoints]  # vmap may have expanded them
         gradients = kernel(leaves, cotangents, checkpoints, lanes, T, reverse, every or _every(T, plan))
         found = dict(zip(kernel.wanted, gradients))
