@@ -55,7 +55,7 @@ def of_torch(function):
 @pytest.fixture(autouse=True)
 def _through_triton(monkeypatch):
     if not CUDA:
-        monkeypatch.setitem(_plan.BACKENDS, "cpu", _gpu)
+        monkeypatch.setitem(_plan.BACKENDS, "cpu", _plan.BACKENDS["cuda"])
         for name in FUNCTIONS:
             monkeypatch.setattr(libdevice, name, of_torch(getattr(torch, name)))
         monkeypatch.setattr(libdevice, "rint", of_torch(torch.round))
@@ -180,7 +180,12 @@ def test_integer_and_boolean_states_and_inputs():
         spk = snf.surrogate.ATan()(mem - 1)
         fired = spk.detach() > 0
         rest = torch.where(fired, torch.full_like(rest, 3), (rest - 1).clamp(min=0))
-        return (spk, rest, ~ever), (mem - spk, rest, ever | fired, (small * 3 - rest.to(torch.uint8)).abs())
+        return (spk, rest, ~ever, ever + gate, ever < gate), (
+            mem - spk,
+            rest,
+            ever | fired,
+            (small * 3 - rest.to(torch.uint8)).abs(),
+        )
 
     state = torch.zeros(5), torch.zeros(5, dtype=torch.int64), torch.zeros(5, dtype=torch.bool)
     state = *state, torch.arange(5, dtype=torch.uint8)
@@ -204,6 +209,10 @@ def test_states_may_change_places_and_be_constants():
     agree(lambda p, s, x: (p * x + 1, s), torch.rand(6), None, torch.randn(5, 6))
 
 
+def test_zeros_without_memory_are_read_as_zeros():
+    assert torch.equal(_gpu._bits(torch._efficientzerotensor((2, 3))), torch.zeros(2, 3))
+
+
 @pytest.mark.parametrize("seed", range(6))
 def test_random_steps(seed):
     dtype, lanes = (torch.float32, torch.float64)[seed % 2], [(7,), (3, 5), (2, 3, 4)][seed % 3]
@@ -217,16 +226,22 @@ def test_random_smooth_steps(seed):
     agree(step, *leaves(step, 4, (2, 3), torch.float64, seed), rtol=1e-9, atol=1e-9, exact=False)
 
 
-def test_every_function_of_the_table():
-    names = "exp exp2 expm1 log1p sin cos tan tanh sinh cosh asin acos atan erf erfc floor ceil trunc round sqrt log log2".split()
+def every_function(p, s, x):
+    names = (
+        "exp exp2 expm1 log1p sin cos tan tanh sinh cosh asin acos atan erf erfc floor ceil trunc round sqrt log log2"
+    )
+    y = (x.abs() + 0.1) / 3
+    more = torch.pow(y, p), torch.atan2(x, s), torch.fmod(x, p), torch.rsqrt(y), torch.sigmoid(x), x.sign(), y.abs()
+    return (*(getattr(torch, name)(y) for name in names.split()), *more), 0.5 * s + x
 
-    def step(p, s, x):
-        y = (x.abs() + 0.1) / 3
-        more = torch.pow(y, p), torch.atan2(x, s), torch.fmod(x, p), torch.rsqrt(y), torch.sigmoid(x)
-        return (*(getattr(torch, name)(y) for name in names), *more), 0.5 * s + x
 
-    for dtype in (torch.float32, torch.float64):
-        agree(step, torch.tensor(0.7, dtype=dtype), torch.randn(8).to(dtype), torch.randn(3, 8).to(dtype), exact=False)
+def of_every_function(dtype):
+    return torch.tensor(0.7, dtype=dtype), torch.randn(8).to(dtype), torch.randn(3, 8).to(dtype)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_every_function_of_the_table(dtype):
+    agree(every_function, *of_every_function(dtype), exact=False)
 
 
 def test_a_gradient_without_checkpoints_makes_its_own():
@@ -267,7 +282,7 @@ def test_the_place_is_the_one_of_all_that_is_no_number(monkeypatch):
     on_meta = params, optree.tree_map(lambda s: s.to("meta"), state), x.to("meta")
     with pytest.raises(kernels.Unsupported, match="there is no kernel for meta"):
         snf._scan._fused.prepare(step, *on_meta, 4)
-    monkeypatch.setitem(_plan.BACKENDS, "meta", _gpu)
+    monkeypatch.setitem(_plan.BACKENDS, "meta", _plan.BACKENDS["cuda"])
     found = snf._scan._fused.prepare(step, *on_meta, 4)[1]
     assert {leaf.device.type for leaf in found} == {"meta"}
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
@@ -283,9 +298,10 @@ for path, pointers in zip(sys.argv[1::2], sys.argv[2::2]):
     spec = importlib.util.spec_from_file_location(path.replace("/", "_"), path)
     module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
+    assert all(x.do_not_specialize for x in module.kernel.params if not x.is_constexpr)
     types = dict(zip(module.kernel.arg_names, pointers.split(",")))
-    types = {name: types.get(name, "constexpr" if name in ("BLOCK", "STAGES") else "i32") for name in module.kernel.arg_names}
-    source = ASTSource(fn=module.kernel, signature=types, constexprs={"BLOCK": 128, "STAGES": 4})
+    types = {name: types.get(name, "constexpr" if name == "BLOCK" else "i32") for name in module.kernel.arg_names}
+    source = ASTSource(fn=module.kernel, signature=types, constexprs={"BLOCK": 128})
     built = triton.compile(source, target=GPUTarget("cuda", 90, 32), options={"num_warps": 4, "enable_fp_fusion": False})
     assert built.asm["cubin"]
     print(built.asm["ptx"], "=" * 9)
@@ -328,16 +344,15 @@ def test_the_compiler_keeps_every_rounding(tmp_path):
     assert any("cp.async" in text for text in texts)  # inputs are fetched ahead
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16], ids=str)
-def test_the_compiler_takes_every_type_and_operation(tmp_path, dtype):
+def test_the_compiler_takes_every_type_and_operation(tmp_path):
     def runs():
         test_integer_and_boolean_states_and_inputs()
-        if dtype in (torch.float32, torch.float64):
-            test_every_function_of_the_table()
-        step = lambda p, s, x: (x.sign() * p.round(), torch.minimum(s, x).abs() + (x > 0))
-        agree(step, torch.rand((), dtype=dtype), torch.rand(4).to(dtype), torch.rand(3, 4).to(dtype), atol=0.1)
+        for dtype in (torch.bfloat16, torch.float16, torch.float64):
+            test_half_precision_rounds_where_torch_rounds(dtype, True)
+        for dtype in (torch.float32, torch.float64):
+            snf.scan(every_function, *placed(of_every_function(dtype)), kind="fused")
 
-    assert compiled(tmp_path, runs)
+    assert len(compiled(tmp_path, runs)) >= 14
 
 
 @pytest.mark.skipif(not CUDA, reason="needs a CUDA device")

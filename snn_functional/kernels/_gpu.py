@@ -33,7 +33,8 @@ from ._program import Program, Unsupported
 
 
 WIDE = 1 << 15  # lanes that fill a GPU with blocks of four warps; fewer are spread over more, smaller blocks
-STAGES = 4  # steps that inputs are fetched ahead
+STAGES = 4  # steps that inputs are fetched ahead, through shared memory
+SHARED = 384  # bytes of it for a lane: what every GPU has for a block of four warps
 
 
 def ready() -> None:
@@ -82,7 +83,7 @@ class Forward:
         for j, (y, dtype) in enumerate(zip(self.program.outputs, self.ys)):
             body.append(f"tl.store(y{j} + t * N + lane, {kept(lines.cast(y, dtype), dtype)}, mask=mask)")
         body += _advance(lines, self.program.outputs[len(self.ys) :], self.ss)
-        loop = _loop("for k in tl.range(0, T, num_stages=STAGES):", body)
+        loop = _loop(f"for k in tl.range(0, T, num_stages={text.stages}):", body)
         start = [*text.start(self.program), *lines.before]
         start += [f"s{s} = {text.value(params + s)}" for s in range(states)]
         end = [f"tl.store(l{s} + lane, {kept(f's{s}', dtype)}, mask=mask)" for s, dtype in enumerate(self.ss)]
@@ -174,9 +175,9 @@ class Backward:
         if states:
             segment.append("point = tl.cast(points - 1 - j, tl.int64) * N + lane")
             segment += [f"s{s} = {_here(f'p{s} + point', dtype)}" for s, dtype in enumerate(held)]
-            segment += _loop("for k in tl.range(since, until, num_stages=STAGES):", onward)
+            segment += _loop(f"for k in tl.range(since, until, num_stages={text.stages}):", onward)
             segment.append("tl.debug_barrier()")  # a row may be read by another thread than the one that wrote it
-        segment += _loop("for i in tl.range(since, until, num_stages=STAGES):", back)
+        segment += _loop(f"for i in tl.range(since, until, num_stages={text.stages}):", back)
         segment.append("tl.debug_barrier()")
         walk = ["points = (T + every - 1) // every", *_loop("for j in range(points):", segment)]
         pointers = [f"{x}{s}" for x in "ph" for s in range(states)] + [f"d{i}" for i in self.wanted]
@@ -209,6 +210,8 @@ class _Text:
             computed(leaf.dtype)  # refuses what has no kernel
         fixed = [i for i in timed if not forms.each[i].moves]
         self.still = [self.leaves[i] for i in (*range(params), *fixed)]
+        width = sum(leaf.dtype.itemsize for leaf in self.leaves if leaf not in self.still)
+        self.stages = max(1, min(STAGES, SHARED // max(width, 1)))
 
     def start(self, *programs: Program) -> list[str]:
         """Where the lanes are, and the leaves that do not change in time."""
@@ -246,7 +249,7 @@ class _Text:
         names = [*(f"x{i}" for i in range(len(self.forms.each))), *pointers, *numbers]
         # No argument is compiled in, or each T, and each address that 16 does not divide, would have a kernel of its own.
         text = f"@triton.jit(do_not_specialize=[*range({len(names)})])\n"
-        text += f"def kernel({', '.join(names)}, BLOCK: tl.constexpr, STAGES: tl.constexpr):\n"
+        text += f"def kernel({', '.join(names)}, BLOCK: tl.constexpr):\n"
         return HEADER + text + "".join(f"    {x}\n" for x in body)
 
 
@@ -312,7 +315,7 @@ def _launch(
     walk = [T, count, T - 1 if reverse else 0, -1 if reverse else 1, every]
     with torch.cuda.device_of(tensors[0]):
         kernel[(-(-count // block),)](
-            *map(_bits, tensors), *walk, *numbers, BLOCK=block, STAGES=STAGES, num_warps=block // 32, enable_fp_fusion=False
+            *map(_bits, tensors), *walk, *numbers, BLOCK=block, num_warps=block // 32, enable_fp_fusion=False
         )  # fmt: skip
 
 

@@ -21,11 +21,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import _cpu, _gpu
+from ._cpu import Backward as CpuBackward, Forward as CpuForward
+from ._gpu import Backward as GpuBackward, Forward as GpuForward
 from ._program import Program, trace
 
 
-BACKENDS = {"cpu": _cpu, "cuda": _gpu}  # each has a `Forward` and a `Backward`
+BACKENDS: dict[str, tuple[Any, Any]] = {"cpu": (CpuForward, CpuBackward), "cuda": (GpuForward, GpuBackward)}
 
 
 @dataclasses.dataclass(eq=False)
@@ -55,7 +56,7 @@ class Plan:
     def forward(self, uniform: tuple[bool, ...], device: str = "cpu") -> Any:
         key = device, uniform
         if key not in self._forward:
-            self._forward[key] = BACKENDS[device].Forward(self.program, self.counts, uniform)
+            self._forward[key] = BACKENDS[device][0](self.program, self.counts, uniform)
         return self._forward[key]
 
     def backward(self, uniform: tuple[bool, ...], wanted: tuple[int, ...], device: str = "cpu") -> Any:
@@ -66,7 +67,7 @@ class Plan:
         if key not in self._backward:
             floats = [i for i, real in enumerate(self.real) if real]
             program = self.pullback.only([floats.index(i) for i in wanted])
-            kernel = BACKENDS[device].Backward
+            kernel = BACKENDS[device][1]
             self._backward[key] = kernel(self.program, program, self.counts, self.sensitive, uniform, wanted)
         return self._backward[key]
 
