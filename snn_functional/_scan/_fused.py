@@ -58,6 +58,7 @@ class Prepared(NamedTuple):
 
     plan: Plan
     T: int
+    device: torch.device
     lanes: torch.Size
     state: list[tuple[torch.Size, torch.dtype]]
     forms: list[torch.Size]
@@ -90,6 +91,8 @@ def prepare(step: Step, params: Any, state: Any, inputs: Any, length: int | None
             _prepared.clear()
         prepared = _prepared[key] = _prepare(name, what, ps, ss, xs, length)
     lanes = prepared.lanes
+    if prepared.device.type != "cpu":  # numbers come along
+        ps, ss = ([leaf.to(prepared.device, non_blocking=True) for leaf in part] for part in (ps, ss))
     leaves = [*ps]
     for s, (shape, dtype) in zip(ss, prepared.state):
         s = s if s.shape == shape else s.to(dtype).expand(shape)
@@ -99,10 +102,8 @@ def prepare(step: Step, params: Any, state: Any, inputs: Any, length: int | None
 
 
 def _prepare(name: Any, what: Any, ps: list[Tensor], ss: list[Tensor], xs: list[Tensor], length: int) -> Prepared:
-    where = {leaf.device.type for leaf in (*ps, *ss, *xs)}
-    if where != {"cpu"}:
-        raise Unsupported(f"there is no kernel for {' and '.join(sorted(where)) or 'a step without tensors'}")
-    kernels.ready()
+    device = _place([*ps, *ss, *xs])
+    kernels.ready(device.type)
     plan, out_tree = _plan(name, what, ps, ss, xs)
     results = _rehearsed(name, what, ps, ss, xs, length)
     after = results[plan.outputs :]
@@ -115,10 +116,24 @@ def _prepare(name: Any, what: Any, ps: list[Tensor], ss: list[Tensor], xs: list[
     lanes = torch.broadcast_shapes(*(leaf.shape for leaf in (*ps, *after)), *(x.shape[1:] for x in xs))
     forms = [result.shape for result in results]
     state = [(new.shape, new.dtype) for new in after]
-    return Prepared(plan, length, lanes, state, forms, (out_tree, name[2]), any(form != lanes for form in forms))
+    return Prepared(
+        plan, length, device, lanes, state, forms, (out_tree, name[2]), any(form != lanes for form in forms)
+    )
 
 
 _prepared: dict[Any, Prepared] = {}
+
+
+def _place(leaves: list[Tensor]) -> torch.device:
+    """The one device of all leaves; numbers on the CPU go anywhere."""
+    devices = {leaf.device for leaf in leaves if leaf.dim() or leaf.device.type != "cpu"}
+    devices = devices or {leaf.device for leaf in leaves}
+    if len(devices) != 1 or next(iter(devices)).type not in kernels.BACKENDS:
+        where = " and ".join(sorted({device.type for device in devices}))
+        raise Unsupported(f"there is no kernel for {where or 'a step without tensors'}")
+    return devices.pop()
+
+
 _plans: dict[Any, tuple[Plan, Any] | str] = {}
 _rehearsals: dict[Any, list[Tensor]] = {}
 
@@ -164,23 +179,19 @@ def _traced(name: Any, what: Any, ps: list[Tensor], ss: list[Tensor], xs: list[T
 def _rehearsed(name: Any, what: Any, ps: list[Tensor], ss: list[Tensor], xs: list[Tensor], length: int) -> list[Tensor]:
     """What two steps of the loop give at leaves of these shapes, full of zeros: the forms of its results, and its errors."""
     steps = min(length, 2)
-    name = (
-        name,
-        steps,
-        tuple((leaf.shape, leaf.dtype) for leaf in (*ps, *ss)),
-        tuple((x.shape[1:], x.dtype) for x in xs),
-    )
-    if name not in _rehearsals:
-        _, p_tree, s_tree, x_tree = name[0]
-        zeros = lambda leaf, shape: torch.zeros((), dtype=leaf.dtype).expand(shape)
+    forms = [(leaf.shape, leaf.dtype, leaf.device) for leaf in (*ps, *ss)]
+    key = name, steps, *forms, *((x.shape[1:], x.dtype, x.device) for x in xs)
+    if key not in _rehearsals:
+        _, p_tree, s_tree, x_tree = name
+        zeros = lambda leaf, shape: _zero(leaf.dtype, leaf.device).expand(shape)
         params, captured = tree_unflatten(p_tree, [zeros(p, p.shape) for p in ps])
         state = tree_unflatten(s_tree, [zeros(s, s.shape) for s in ss])
         inputs = tree_unflatten(x_tree, [zeros(x, (steps, *x.shape[1:])) for x in xs])
         with outside(), torch.no_grad():
             outputs, last = loop(what.rebuilt(captured), params, state, inputs, steps, False)
-        forms = [out[0] for out in tree_leaves(outputs)] + tree_leaves(last)
-        _rehearsals[name] = [zeros(x, x.shape) for x in forms]
-    return _rehearsals[name]
+        results = [out[0] for out in tree_leaves(outputs)] + tree_leaves(last)
+        _rehearsals[key] = [zeros(x, x.shape) for x in results]
+    return _rehearsals[key]
 
 
 def _over(x: Tensor, lanes: torch.Size) -> Tensor:
@@ -198,7 +209,7 @@ class _Scan(torch.autograd.Function):
         lanes, uniform = _lanes(plan, leaves)
         if not lanes.numel():
             return tuple(_nothing(plan, leaves, lanes, T, every))
-        ys, last, checkpoints = plan.forward(uniform)(leaves, lanes, T, reverse, every)
+        ys, last, checkpoints = plan.forward(uniform, leaves[0].device.type)(leaves, lanes, T, reverse, every)
         return (*ys, *last, *checkpoints)
 
     @staticmethod
@@ -259,7 +270,7 @@ class _Adjoint(torch.autograd.Function):
         lanes, uniform = _lanes(plan, leaves)
         if not lanes.numel():
             return tuple(torch.zeros_like(leaves[i]) for i in wanted)
-        kernel = plan.backward(uniform, wanted)
+        kernel = plan.backward(uniform, wanted, leaves[0].device.type)
         checkpoints = [x.contiguous() for x in checkpoints]  # vmap may have expanded them
         gradients = kernel(leaves, cotangents, checkpoints, lanes, T, reverse, every or _every(T, plan))
         found = dict(zip(kernel.wanted, gradients))
@@ -375,7 +386,8 @@ def _cotangents(plan: Plan, leaves: Any, cotangents: Any, T: int) -> list[Tensor
 
 @functools.cache
 def _zero(dtype: torch.dtype, device: torch.device) -> Tensor:
-    return torch.zeros((), dtype=dtype, device=device)
+    with outside():
+        return torch.zeros((), dtype=dtype, device=device)
 
 
 def _summed(gradient: Tensor, leaf: Tensor) -> Tensor:

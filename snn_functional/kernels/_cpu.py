@@ -165,16 +165,16 @@ class Backward(Kernel):
     """`(params, first state, inputs, cotangents of the outputs and of the last state) -> gradients`.
 
     The states are computed again, segment by segment from the checkpoints, and stay in the cache: no trajectory is kept.
-    `program` is the derivative of one step: its leaves are those of `forward`, the cotangents, and the state after the step;
-    its outputs are the gradients of the leaves `wanted` (all floating states among them), in order.
+    `program` is the derivative of one step: its leaves are those of `forward` and the cotangents, its outputs the gradients of
+    the leaves `wanted` (all floating states among them), in order. The state after the step is at hand, and not worked out again.
     """
 
     def __init__(self, forward: Program, program: Program, counts: tuple[int, int, int], outputs: list[int], uniform: tuple[bool, ...],
                  wanted: tuple[int, ...]) -> None:  # fmt: skip
         super().__init__()
-        self.forward, self.program, self.counts, self.outputs = forward, program, counts, outputs
-        self.uniform, self.wanted = uniform, wanted
+        self.forward, self.counts, self.outputs, self.uniform, self.wanted = forward, counts, outputs, uniform, wanted
         params, states, inputs = counts
+        self.program = program = program.given(forward, len(forward.outputs) - states)
         self.types = [leaf.dtype for leaf in forward.leaves]
         self.moving = [s for s in range(states) if self.types[params + s].is_floating_point]
         self.timed = [False] * (params + states) + [True] * (inputs + len(outputs)) + [False] * len(self.moving)

@@ -21,8 +21,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ._cpu import Backward, Forward
+from ._cpu import Backward as CpuBackward, Forward as CpuForward
+from ._gpu import Backward as GpuBackward, Forward as GpuForward
 from ._program import Program, trace
+
+
+BACKENDS: dict[str, tuple[Any, Any]] = {"cpu": (CpuForward, CpuBackward), "cuda": (GpuForward, GpuBackward)}
 
 
 @dataclasses.dataclass(eq=False)
@@ -35,8 +39,8 @@ class Plan:
 
     def __post_init__(self) -> None:
         self.program: Program = trace(self.function, self.leaves)
-        self._forward: dict[Any, Forward] = {}
-        self._backward: dict[Any, Backward] = {}
+        self._forward: dict[Any, Any] = {}
+        self._backward: dict[Any, Any] = {}
         params, states, _ = self.counts
         self.outputs = len(self.program.outputs) - states
         self.real = tuple(leaf.is_floating_point() for leaf in self.leaves)
@@ -49,22 +53,23 @@ class Plan:
         params, states, _ = self.counts
         return list(leaves[:params]), list(leaves[params : params + states]), list(leaves[params + states :])
 
-    def forward(self, uniform: tuple[bool, ...]) -> Forward:
-        if uniform not in self._forward:
-            self._forward[uniform] = Forward(self.program, self.counts, uniform)
-        return self._forward[uniform]
+    def forward(self, uniform: tuple[bool, ...], device: str = "cpu") -> Any:
+        key = device, uniform
+        if key not in self._forward:
+            self._forward[key] = BACKENDS[device][0](self.program, self.counts, uniform)
+        return self._forward[key]
 
-    def backward(self, uniform: tuple[bool, ...], wanted: tuple[int, ...]) -> Backward:
+    def backward(self, uniform: tuple[bool, ...], wanted: tuple[int, ...], device: str = "cpu") -> Any:
         """The kernel for the gradients of the wanted leaves; those of the states come with them."""
         params, states, _ = self.counts
         wanted = tuple(sorted({*wanted, *(params + s for s in self.moving)}))
-        if (uniform, wanted) not in self._backward:
+        key = device, uniform, wanted
+        if key not in self._backward:
             floats = [i for i, real in enumerate(self.real) if real]
-            program = self.pullback.only([floats.index(i) for i in wanted]).given(self.program, self.outputs)
-            self._backward[uniform, wanted] = Backward(
-                self.program, program, self.counts, self.sensitive, uniform, wanted
-            )
-        return self._backward[uniform, wanted]
+            program = self.pullback.only([floats.index(i) for i in wanted])
+            kernel = BACKENDS[device][1]
+            self._backward[key] = kernel(self.program, program, self.counts, self.sensitive, uniform, wanted)
+        return self._backward[key]
 
     @cached_property
     def pullback(self) -> Program:
