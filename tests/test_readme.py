@@ -43,6 +43,20 @@ def test_the_added_neuron_is_a_neuron(names):
     assert 0 < spks.sum() < plain.sum()
 
 
+def test_the_kernels_readme_shows_what_is_printed():
+    x, params = torch.zeros(3, 2, 8), snf.LeakyParams(0.9)
+    plan = snf._scan._fused.prepare(snf.leaky_step, params, snf.leaky_init(params, x[0]), x, 3)[0].plan
+    printed = plan.forward((True, True)).source + plan.backward((True, True), (2, 3)).source
+    lines = {line.strip() for line in printed.splitlines()}
+    text = (ROOT / "snn_functional/kernels/README.md").read_text()
+    shown = [
+        line.partition("//")[0].strip()
+        for line in re.findall(r"^    (.*)$", text.partition("## The same program in Triton")[0], re.M)
+    ]
+    shown = [line for line in shown[shown.index("for (i64 i = 0; i < n; ++i) {") :] if line]
+    assert len(shown) > 30 and set(shown) <= lines
+
+
 def test_what_the_readme_shows_is_there():
     for target in re.findall(r"!\[.*?\]\((.*?)\)", README):
         assert (ROOT / target).is_file()
