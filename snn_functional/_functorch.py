@@ -78,8 +78,8 @@ def wrapping(tensors: Iterable[Tensor]) -> set[str]:
 
 
 def intercepted() -> bool:
-    """Does something else than torch's own kernels see the operations: `make_fx`, fake tensors, a counter?"""
-    return bool(torch._C._len_torch_dispatch_stack())
+    """Does something else than torch's own kernels see the operations: `make_fx`, fake tensors, a counter, `torch.jit.trace`?"""
+    return bool(torch._C._len_torch_dispatch_stack()) or torch._C._get_tracing_state() is not None
 
 
 def applied(function: type[torch.autograd.Function]) -> Any:

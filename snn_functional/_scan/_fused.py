@@ -78,9 +78,9 @@ def prepare(step: Step, params: Any, state: Any, inputs: Any, length: int | None
     ps, p_tree = tree_flatten((params, what.captured) if what.captured else (params, ()))
     ss, s_tree = tree_flatten(state)
     xs, x_tree = tree_flatten(inputs)
-    name = what.key, p_tree, s_tree, x_tree
+    name = what.key, p_tree, s_tree, x_tree, torch.get_default_dtype()
     try:
-        key = name, length, *((leaf.shape, leaf.dtype, leaf.device) for leaf in (*ps, *ss, *xs))
+        key = name, length, *((leaf.shape, leaf.dtype, leaf.device, leaf.layout) for leaf in (*ps, *ss, *xs))
     except AttributeError:
         admit(step, params, state, inputs, length)
         raise Unsupported("a leaf of params or state is not a tensor") from None
@@ -90,35 +90,62 @@ def prepare(step: Step, params: Any, state: Any, inputs: Any, length: int | None
         if len(_prepared) > 10_000:
             _prepared.clear()
         prepared = _prepared[key] = _prepare(name, what, ps, ss, xs, length)
-    lanes = prepared.lanes
-    if prepared.device.type != "cpu":  # numbers come along
-        ps, ss = ([leaf.to(prepared.device, non_blocking=True) for leaf in part] for part in (ps, ss))
-    leaves = [*ps]
-    for s, (shape, dtype) in zip(ss, prepared.state):
-        s = s if s.shape == shape else s.to(dtype).expand(shape)
-        leaves.append(s if shape == lanes else s.expand(lanes))
-    leaves += [_over(x, lanes) for x in xs]
-    return prepared, leaves
+    return prepared, _filled(prepared, ps, ss, xs)
 
 
 def _prepare(name: Any, what: Any, ps: list[Tensor], ss: list[Tensor], xs: list[Tensor], length: int) -> Prepared:
     device = _place([*ps, *ss, *xs])
     kernels.ready(device.type)
-    plan, out_tree = _plan(name, what, ps, ss, xs)
-    results = _rehearsed(name, what, ps, ss, xs, length)
-    after = results[plan.outputs :]
-    if any(s.shape != new.shape or s.dtype != new.dtype for s, new in zip(ss, after)):
-        # The first step may broadcast the state, and gives a 0-d one its dtype.
-        for s, new in zip(ss, after):
-            if torch.promote_types(s.dtype, new.dtype) != new.dtype:
-                raise Unsupported(f"it narrows its state from {s.dtype} to {new.dtype}")
-        plan, out_tree = _plan(name, what, ps, after, xs)
-    lanes = torch.broadcast_shapes(*(leaf.shape for leaf in (*ps, *after)), *(x.shape[1:] for x in xs))
-    forms = [result.shape for result in results]
-    state = [(new.shape, new.dtype) for new in after]
-    return Prepared(
-        plan, length, device, lanes, state, forms, (out_tree, name[2]), any(form != lanes for form in forms)
-    )
+    with outside():
+        plan, out_tree = _plan(name, what, ps, ss, xs)
+        given, results = _rehearsed(name, what, ps, ss, xs, length)
+        after = [last[0] for last in results[plan.outputs :]]
+        if any(s.shape != new.shape or s.dtype != new.dtype for s, new in zip(ss, after)):
+            # The first step may broadcast the state, and gives a 0-d one its dtype.
+            for s, new in zip(ss, after):
+                if torch.promote_types(s.dtype, new.dtype) != new.dtype:
+                    raise Unsupported(f"it narrows its state from {s.dtype} to {new.dtype}")
+            plan, out_tree = _plan(name, what, ps, after, xs)
+        lanes = torch.broadcast_shapes(*(leaf.shape for leaf in (*ps, *after)), *(x.shape[1:] for x in xs))
+        forms = [result.shape[1:] for result in results]
+        for form in forms:
+            if len(form) > len(lanes) or any(a not in (1, n) for a, n in zip(form[::-1], lanes[::-1])):
+                raise Unsupported(f"it returns shape {list(form)}, of arguments that together have {list(lanes)}")
+        state = [(new.shape, new.dtype) for new in after]
+        smaller = any(form != lanes for form in forms)
+        prepared = Prepared(plan, length, device, lanes, state, forms, (out_tree, name[2]), smaller)
+        _same_numbers(prepared, given, results)
+    return prepared
+
+
+def _same_numbers(prepared: Prepared, given: list[list[Tensor]], results: list[Tensor]) -> None:
+    """What a step does may depend on more than can be read off two neurons: its shapes, or numbers taken out of torch."""
+    plan, steps = prepared.plan, min(prepared.T, 2)
+    floats = [x.dtype for part in (*given, results) for x in part if x.is_floating_point()]
+    eps = max((torch.finfo(dtype).eps for dtype in floats), default=0.0)
+    found = _Scan.forward(Call(plan, steps, False, 0), *_filled(prepared, *given))[: plan.outputs + plan.counts[1]]
+    for i, (mine, right) in enumerate(zip(found, results)):
+        mine = _shrink(mine, prepared.forms[i], int(i < plan.outputs))
+        right = right if i < plan.outputs else right[0]
+        bound = min(1e4 * eps, 0.05) if right.is_floating_point() else 0
+        apart = ~torch.isclose(mine.to(torch.float64), right.to(torch.float64), rtol=bound, atol=bound, equal_nan=True)
+        if int(apart.sum()) > apart.numel() // 1000:  # a rounding may tip a spike, but seldom does
+            raise Unsupported(
+                "its first steps, as read, are not the loop's: it depends on shapes, or on more than its arguments"
+            )
+
+
+def _filled(prepared: Prepared, ps: list[Tensor], ss: list[Tensor], xs: list[Tensor]) -> list[Tensor]:
+    """The leaves of a scan, the state as it is after the first step's broadcast, everything over all lanes."""
+    lanes = prepared.lanes
+    if prepared.device.type != "cpu":  # numbers come along
+        ps, ss = ([leaf.to(prepared.device, non_blocking=True) for leaf in part] for part in (ps, ss))
+    leaves = [*ps]
+    for s, (shape, dtype) in zip(ss, prepared.state):
+        s = s if s.shape == shape and s.dtype == dtype else s.to(dtype).expand(shape)
+        leaves.append(s if shape == lanes else s.expand(lanes))
+    leaves += [_over(x, lanes) for x in xs]
+    return leaves
 
 
 _prepared: dict[Any, Prepared] = {}
@@ -126,6 +153,8 @@ _prepared: dict[Any, Prepared] = {}
 
 def _place(leaves: list[Tensor]) -> torch.device:
     """The one device of all leaves; numbers on the CPU go anywhere."""
+    if any(leaf.layout != torch.strided for leaf in leaves):
+        raise Unsupported("a leaf is sparse")
     devices = {leaf.device for leaf in leaves if leaf.dim() or leaf.device.type != "cpu"}
     devices = devices or {leaf.device for leaf in leaves}
     if len(devices) != 1 or next(iter(devices)).type not in kernels.BACKENDS:
@@ -135,7 +164,6 @@ def _place(leaves: list[Tensor]) -> torch.device:
 
 
 _plans: dict[Any, tuple[Plan, Any] | str] = {}
-_rehearsals: dict[Any, list[Tensor]] = {}
 
 
 def _plan(name: Any, what: Any, ps: list[Tensor], ss: list[Tensor], xs: list[Tensor]) -> tuple[Plan, Any]:
@@ -153,7 +181,7 @@ def _plan(name: Any, what: Any, ps: list[Tensor], ss: list[Tensor], xs: list[Ten
 
 
 def _traced(name: Any, what: Any, ps: list[Tensor], ss: list[Tensor], xs: list[Tensor]) -> tuple[Plan, Any]:
-    _, p_tree, s_tree, x_tree = name
+    _, p_tree, s_tree, x_tree, _ = name
     out_tree: list[Any] = []
 
     def function(*leaves: Tensor) -> tuple[Tensor, ...]:
@@ -176,22 +204,28 @@ def _traced(name: Any, what: Any, ps: list[Tensor], ss: list[Tensor], xs: list[T
     return plan, out_tree[0]
 
 
-def _rehearsed(name: Any, what: Any, ps: list[Tensor], ss: list[Tensor], xs: list[Tensor], length: int) -> list[Tensor]:
-    """What two steps of the loop give at leaves of these shapes, full of zeros: the forms of its results, and its errors."""
+def _rehearsed(
+    name: Any, what: Any, ps: list[Tensor], ss: list[Tensor], xs: list[Tensor], length: int
+) -> tuple[list[list[Tensor]], list[Tensor]]:
+    """Two steps of the loop at numbers of these shapes: the numbers, what came of them (a last state as its one step), its errors."""
     steps = min(length, 2)
-    forms = [(leaf.shape, leaf.dtype, leaf.device) for leaf in (*ps, *ss)]
-    key = name, steps, *forms, *((x.shape[1:], x.dtype, x.device) for x in xs)
-    if key not in _rehearsals:
-        _, p_tree, s_tree, x_tree = name
-        zeros = lambda leaf, shape: _zero(leaf.dtype, leaf.device).expand(shape)
-        params, captured = tree_unflatten(p_tree, [zeros(p, p.shape) for p in ps])
-        state = tree_unflatten(s_tree, [zeros(s, s.shape) for s in ss])
-        inputs = tree_unflatten(x_tree, [zeros(x, (steps, *x.shape[1:])) for x in xs])
-        with outside(), torch.no_grad():
-            outputs, last = loop(what.rebuilt(captured), params, state, inputs, steps, False)
-        results = [out[0] for out in tree_leaves(outputs)] + tree_leaves(last)
-        _rehearsals[key] = [zeros(x, x.shape) for x in results]
-    return _rehearsals[key]
+    generator = torch.Generator().manual_seed(0)
+
+    def some(leaf: Tensor, shape: Any, low: float) -> Tensor:
+        numbers = torch.rand(shape, generator=generator, dtype=torch.float64) * (1 - low) + low
+        return (numbers if leaf.is_floating_point() else numbers > 0.5).to(leaf.device, leaf.dtype)
+
+    given = [
+        [some(p, p.shape, 0.05) for p in ps],
+        [some(s, s.shape, -1) for s in ss],
+        [some(x, (steps, *x.shape[1:]), -1) for x in xs],
+    ]
+    _, p_tree, s_tree, x_tree, _ = name
+    params, captured = tree_unflatten(p_tree, given[0])
+    state, inputs = tree_unflatten(s_tree, given[1]), tree_unflatten(x_tree, given[2])
+    with torch.no_grad():
+        outputs, last = loop(what.rebuilt(captured), params, state, inputs, steps, False)
+    return given, [*tree_leaves(outputs), *(x[None] for x in tree_leaves(last))]
 
 
 def _over(x: Tensor, lanes: torch.Size) -> Tensor:
@@ -238,17 +272,11 @@ class _Scan(torch.autograd.Function):
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Any) -> Any:
-        plan, T, reverse, every = ctx.call
-        leaves, tangents = ctx.saved_tensors[: len(plan.leaves)], tangents[1:]
-        given: list[Tensor] = []
-        for part, moves in zip(plan.split(leaves), plan.split(tangents)):
-            given += part
-            given += [torch.zeros_like(p) if d is None else d for p, d in zip(part, moves) if p.is_floating_point()]
-        tangent = plan.tangent
-        results = _Scan.apply(Call(tangent, T, reverse, 0), *given)
-        moved = iter([*results[plan.outputs : tangent.outputs], *results[tangent.outputs + plan.counts[1] :]])
+        plan = ctx.call.plan
+        leaves = ctx.saved_tensors[: len(plan.leaves)]
+        moved = iter(_tangent(ctx.call, leaves, tangents[1:])[1])
         out = [next(moved) if dtype.is_floating_point else None for dtype in plan.types]
-        return (*out, *[None] * (plan.counts[1] if every else 0))
+        return (*out, *[None] * (plan.counts[1] if ctx.call.every else 0))
 
     @staticmethod
     def vmap(info: Any, in_dims: Any, *args: Any) -> Any:
@@ -281,23 +309,31 @@ class _Adjoint(torch.autograd.Function):
         ctx.call, ctx.wanted, *tensors = inputs
         leaves, cotangents, checkpoints = _three(ctx.call.plan, tensors)
         ctx.checkpoints = len(checkpoints)
+        ctx.set_materialize_grads(False)
         ctx.save_for_backward(*leaves, *cotangents)
         ctx.save_for_forward(*leaves, *cotangents)
 
     @staticmethod
     def backward(ctx: Any, *cotangents: Any) -> Any:
-        again, floats = _by_scans(ctx)
-        gradients = iter(torch.func.vjp(again, *floats)[1](cotangents))
-        out = [next(gradients) if x.is_floating_point() else None for x in ctx.saved_tensors]
+        tensors = ctx.saved_tensors
+
+        def again(*floats: Tensor) -> tuple[Tensor, ...]:
+            given = iter(floats)
+            return _by_scans(ctx.call, ctx.wanted, [next(given) if x.is_floating_point() else x for x in tensors])[0]
+
+        pair: Any = torch.func.vjp(again, *(x for x in tensors if x.is_floating_point()))
+        values, pull = pair
+        gradients = iter(pull(tuple(torch.zeros_like(x) if c is None else c for x, c in zip(values, cotangents))))
+        out = [next(gradients) if x.is_floating_point() else None for x in tensors]
         return None, None, *out, *[None] * ctx.checkpoints
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Any) -> Any:
-        again, floats = _by_scans(ctx)
-        floats = [x.contiguous() for x in floats]  # torch makes no dual of an expanded tensor
-        moves = [d for x, d in zip(ctx.saved_tensors, tangents[2:]) if x.is_floating_point()]
-        moves = [torch.zeros_like(x) if d is None else d for x, d in zip(floats, moves)]
-        return torch.func.jvp(again, tuple(floats), tuple(moves))[1]
+        moves = [
+            torch.zeros_like(x) if d is None and x.is_floating_point() else d
+            for x, d in zip(ctx.saved_tensors, tangents[2:])
+        ]
+        return _by_scans(ctx.call, ctx.wanted, list(ctx.saved_tensors), moves)[1]
 
     @staticmethod
     def vmap(info: Any, in_dims: Any, *args: Any) -> Any:
@@ -324,28 +360,52 @@ class _Adjoint(torch.autograd.Function):
         return tuple(out), tuple(1 if i >= before else 0 for i in wanted)
 
 
-def _by_scans(ctx: Any) -> tuple[Any, list[Tensor]]:
-    """The adjoint as a function of its floating tensors, made of scans: what is differentiated again."""
-    (plan, T, reverse, _), wanted, tensors = ctx.call, ctx.wanted, ctx.saved_tensors
+def _by_scans(
+    call: Call, wanted: tuple[int, ...], tensors: list[Tensor], moves: list[Any] | None = None
+) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+    """The adjoint of its leaves and cotangents, made of scans, which can be differentiated again; and its move where these move."""
+    plan, T, reverse, _ = call
+    forth, back = Call(plan.trajectory, T, reverse, 0), Call(plan.adjoint, T, not reverse, 0)
+    lanes, _ = _lanes(plan, tensors)
+    zeros = [p.new_zeros(()).expand(lanes) for p in plan.split(tensors)[0] if p.is_floating_point()]
 
-    def again(*floats: Tensor) -> tuple[Tensor, ...]:
-        given = iter(floats)
-        leaves, cotangents, _ = _three(plan, [next(given) if x.is_floating_point() else x for x in tensors])
-        params, states, inputs = plan.split(leaves)
-        path = _Scan.apply(Call(plan.trajectory, T, reverse, 0), *leaves)[: len(states)]
+    def arranged(tensors: list[Any], path: Any, sums: Any) -> list[Any]:
+        leaves, cotangents, _ = _three(plan, tensors)
+        params, _, inputs = plan.split(leaves)
         d_outputs, d_states = cotangents[: len(plan.sensitive)], cotangents[len(plan.sensitive) :]
-        lanes, _ = _lanes(plan, leaves)
-        sums = [p.new_zeros(()).expand(lanes) for p in params if p.is_floating_point()]
-        adjoint = plan.adjoint
-        back = Call(adjoint, T, not reverse, 0)
-        results = _Scan.apply(back, *params, *d_states, *sums, *inputs, *path, *d_outputs)
-        d_inputs, rest = results[: adjoint.outputs], results[adjoint.outputs :]
-        d_states, d_params = rest[: len(d_states)], rest[len(d_states) : len(d_states) + len(sums)]
-        floats_ = [i for i, real in enumerate(plan.real) if real]
-        found = dict(zip(floats_, (*d_params, *d_states, *d_inputs)))
-        return tuple(found[i].sum_to_size(leaves[i].shape) if i < plan.counts[0] else found[i] for i in wanted)
+        return [*params, *d_states, *sums, *inputs, *path, *d_outputs]
 
-    return again, [x for x in tensors if x.is_floating_point()]
+    def gradients(results: Any) -> tuple[Tensor, ...]:
+        d_inputs, rest = results[: plan.adjoint.outputs], results[plan.adjoint.outputs :]
+        d_states, d_params = rest[: len(plan.moving)], rest[len(plan.moving) : len(plan.moving) + len(zeros)]
+        found = dict(zip([i for i, real in enumerate(plan.real) if real], (*d_params, *d_states, *d_inputs)))
+        return tuple(found[i].sum_to_size(tensors[i].shape) if i < plan.counts[0] else found[i] for i in wanted)
+
+    leaves = tensors[: len(plan.leaves)]
+    count = plan.counts[1]
+    if moves is None:
+        path = _Scan.apply(forth, *leaves)[:count]
+        return gradients(_Scan.apply(back, *arranged(tensors, path, zeros))), ()
+    path, d_path = _tangent(forth, leaves, moves[: len(leaves)])
+    # Of a state that is no number there is no move.
+    d_states = iter(d_path)
+    d_path = [next(d_states) if s in plan.moving else None for s in range(count)]
+    given = arranged(tensors, path[:count], zeros)
+    results, moved = _tangent(back, given, arranged(moves, d_path, [None] * len(zeros)))
+    return gradients(results), gradients(moved)
+
+
+def _tangent(call: Call, leaves: Any, moves: Any) -> tuple[list[Tensor], list[Tensor]]:
+    """The results of a scan, and the moves of its floating ones, where its floating leaves move so (None: not at all)."""
+    plan, T, reverse, _ = call
+    given: list[Tensor] = []
+    for part, d_part in zip(plan.split(leaves), plan.split(moves)):
+        given += part
+        given += [torch.zeros_like(p) if d is None else d for p, d in zip(part, d_part) if p.is_floating_point()]
+    tangent, states = plan.tangent, plan.counts[1]
+    results = _Scan.apply(Call(tangent, T, reverse, 0), *given)
+    values = [*results[: plan.outputs], *results[tangent.outputs : tangent.outputs + states]]
+    return values, [*results[plan.outputs : tangent.outputs], *results[tangent.outputs + states :]]
 
 
 def _every(T: int, plan: Plan) -> int:
@@ -400,13 +460,12 @@ def _fold(plan: Plan, leaves: Any, dims: Any, size: int, every_param: bool = Fal
     """The mapped axis in front of the neurons: axis 0 of params and states, axis 1 of inputs, ranks as they broadcast."""
     params, states, inputs = plan.split(leaves)
     p_dims, s_dims, x_dims = plan.split(dims)
-    rank = (
-        states[0].dim() - (s_dims[0] is not None)
-        if states
-        else inputs[0].dim() - 1 - (x_dims[0] is not None)
-        if inputs
-        else 0
-    )
+    if states:
+        rank = states[0].dim() - (s_dims[0] is not None)
+    elif inputs:
+        rank = inputs[0].dim() - 1 - (x_dims[0] is not None)
+    else:
+        rank = max((p.dim() - (d is not None) for p, d in zip(params, p_dims)), default=0)
     out = []
     for p, d in zip(params, p_dims):
         if d is None and not every_param:

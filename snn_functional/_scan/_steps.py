@@ -20,7 +20,7 @@ class Step:
     """What is known of a step: `key`, a number that is equal for steps that do the same, and `captured` tensors."""
 
     def __init__(self, step: Any) -> None:
-        self.step, self.captured, self.names = step, [], []
+        self.step, self.captured, self.names, self.fixed = step, [], [], True
         self.key = _numbers.setdefault(self._key(step, frozenset()), len(_numbers))
 
     def rebuilt(self, tensors: Any) -> Any:
@@ -33,14 +33,31 @@ class Step:
             return ("tensor", x.dtype, x.dim() == 0)
         if id(x) in within:
             return "again"
-        if isinstance(x, types.FunctionType):
-            self.names += [(x.__globals__, name, x.__globals__[name]) for name in _global(x)]
         parts = _parts(x)
         if parts is not None:
+            if isinstance(x, types.FunctionType):
+                self.names += [(x.__globals__, name, x.__globals__[name]) for name in _global(x)]
+                self.fixed &= not x.__closure__
             kind = x.__code__ if isinstance(x, types.FunctionType) else type(x)
             within = within | {id(x)}
             return (kind, *(self._key(part, within) for part in parts))
-        return (type(x), x) if isinstance(x, (int, float, str, type(None))) else _Same(x)
+        if isinstance(x, float):
+            return (float, x.hex())  # -0.0 is not 0.0
+        if isinstance(x, (bool, int, str, bytes, type(None))):
+            return (type(x), x)
+        held = _held(x)
+        if held is None:
+            return _Same(x)
+        self.fixed = False
+        return self._held_key(x, held, within | {id(x)})
+
+    def _held_key(self, x: Any, held: tuple[Any, ...], within: frozenset[int]) -> Any:
+        # The key of what can change under the same name is what it holds now; the tensors it holds are not lifted, but refused.
+        captured = len(self.captured)
+        key = (type(x), *(self._key(part, within) for part in held))
+        tensors = self.captured[captured:]
+        del self.captured[captured:]
+        return (*key, *map(_Same, tensors))
 
 
 def known(step: Any) -> Step:
@@ -49,7 +66,7 @@ def known(step: Any) -> Step:
     if found and found.step is step and all(space.get(name) is value for space, name, value in found.names):
         return found
     found = Step(step)
-    if isinstance(step, types.FunctionType) and not step.__closure__:
+    if isinstance(step, types.FunctionType) and found.fixed:
         _known[id(step)] = found
     return found
 
@@ -61,14 +78,37 @@ _numbers: dict[Any, int] = {}
 def _parts(x: Any) -> tuple[Any, ...] | None:
     """What x is made of, if that can be looked into and put together again."""
     if isinstance(x, types.FunctionType):
+        if (x.__module__ or "").partition(".")[0] == "torch":
+            return None
         cells = (_content(cell) for cell in x.__closure__ or ())
-        return (*cells, *(x.__globals__[name] for name in _global(x)), *(x.__defaults__ or ()))
+        globals_ = (x.__globals__[name] for name in _global(x))
+        return (*cells, *globals_, *(x.__defaults__ or ()), *(x.__kwdefaults__ or {}).values())
     if isinstance(x, functools.partial):
         return (x.func, *x.args, *x.keywords, *x.keywords.values())
     if type(x) is tuple:
         return x
     if dataclasses.is_dataclass(x) and not isinstance(x, type) and callable(x):
         return tuple(getattr(x, field.name) for field in dataclasses.fields(x))
+    return None
+
+
+def _held(x: Any) -> tuple[Any, ...] | None:
+    """What something holds that may hold something else tomorrow; None for what stays what it is, or is looked at once only:
+    types, modules, functions of other languages."""
+    if isinstance(x, (list, set, frozenset)) or type(x).__name__ == "deque":
+        return tuple(x)
+    if isinstance(x, dict):
+        return (*x.keys(), *x.values())
+    if isinstance(x, types.MethodType):
+        return (x.__func__, x.__self__)
+    if type(x).__module__ == "numpy" and hasattr(x, "tobytes"):
+        return (str(x.dtype), x.shape, x.tobytes())
+    if isinstance(x, (type, types.ModuleType, types.BuiltinFunctionType, types.FunctionType)) or type(
+        x
+    ).__module__.startswith("torch._"):
+        return None
+    if hasattr(x, "__dict__"):
+        return (type(x), *vars(x).keys(), *vars(x).values())
     return None
 
 
@@ -83,13 +123,13 @@ def _rebuilt(x: Any, tensors: Iterator[Tensor], within: frozenset[int]) -> Any:
     if all(a is b for a, b in zip(parts, new)):
         return x
     if isinstance(x, types.FunctionType):
-        count, names = len(x.__closure__ or ()), _global(x)
+        count, names, defaults = len(x.__closure__ or ()), _global(x), len(x.__defaults__ or ())
         space = {**x.__globals__, **dict(zip(names, new[count:]))}
+        keywords = new[count + len(names) + defaults :]
         cells = tuple(types.CellType(part) for part in new[:count])
-        function = types.FunctionType(
-            x.__code__, space, x.__name__, tuple(new[count + len(names) :]) or None, cells or None
-        )
-        function.__kwdefaults__ = x.__kwdefaults__
+        defaults = tuple(new[count + len(names) : len(new) - len(keywords)])
+        function = types.FunctionType(x.__code__, space, x.__name__, defaults or None, cells or None)
+        function.__kwdefaults__ = dict(zip(x.__kwdefaults__ or {}, keywords)) or None
         return function
     if isinstance(x, functools.partial):
         values = new[1 + len(x.args) + len(x.keywords) :]

@@ -23,7 +23,9 @@ from typing import Any
 
 
 # No -ffast-math: spikes would flip and NaN break. The two -fno- flags only say that nobody reads errno or traps.
-FLAGS = "-O3 -march=native -std=c++17 -shared -fPIC -pthread -w -ffp-contract=off -fno-math-errno -fno-trapping-math".split()
+# Integers wrap around, as torch's do.
+FLAGS = """-O3 -march=native -std=c++17 -shared -fPIC -pthread -w -ffp-contract=off -fno-math-errno -fno-trapping-math
+-fwrapv""".split()
 
 
 class NoCompiler(Exception):

@@ -91,8 +91,8 @@ def _place(x: Tensor, lanes: torch.Size, in_time: bool) -> list[int]:
 
 
 def _solid(tensors: Iterable[Tensor]) -> list[Tensor]:
-    """torch's forward mode has zeros without memory."""
-    return [x.new_zeros(()).expand(x.shape) if x._is_zerotensor() else x for x in tensors]
+    """As they stand in memory: torch's forward mode has zeros without any, and the imaginary part of a conjugate is lazily negated."""
+    return [x.new_zeros(()).expand(x.shape) if x._is_zerotensor() else x.resolve_neg() for x in tensors]
 
 
 def _block(lanes: int, width: int) -> int:

@@ -21,12 +21,23 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .._functorch import outside
 from ._cpu import Backward as CpuBackward, Forward as CpuForward
 from ._gpu import Backward as GpuBackward, Forward as GpuForward
 from ._program import Program, trace
 
 
 BACKENDS: dict[str, tuple[Any, Any]] = {"cpu": (CpuForward, CpuBackward), "cuda": (GpuForward, GpuBackward)}
+
+
+def lazily(make: Callable[[Any], Any]) -> Any:
+    """A cached property made outside of all transforms: kept, a tensor must not belong to the one that asked first."""
+
+    def made(self: Any) -> Any:
+        with outside():
+            return make(self)
+
+    return cached_property(made)
 
 
 @dataclasses.dataclass(eq=False)
@@ -71,12 +82,12 @@ class Plan:
             self._backward[key] = kernel(self.program, program, self.counts, self.sensitive, uniform, wanted)
         return self._backward[key]
 
-    @cached_property
+    @lazily
     def pullback(self) -> Program:
         """`(*leaves, *d outputs, *d states) -> gradients of the floating leaves`"""
         return trace(self._pullback, [*self._full, *self._cotangents])
 
-    @cached_property
+    @lazily
     def tangent(self) -> "Plan":
         given, states, inputs = self.split(self._full)
         moved = [_real(part) for part in (given, states, inputs)]
@@ -98,7 +109,7 @@ class Plan:
         leaves = (*given, *moved[0], *states, *moved[1], *inputs, *moved[2])
         return Plan(function, leaves, counts)  # pyright: ignore[reportArgumentType]
 
-    @cached_property
+    @lazily
     def trajectory(self) -> "Plan":
         _, states, _ = self.split(self.leaves)
         start = self.counts[0]
@@ -108,7 +119,7 @@ class Plan:
 
         return Plan(function, self.leaves, self.counts)
 
-    @cached_property
+    @lazily
     def adjoint(self) -> "Plan":
         given, states, inputs = self.split(self._full)
         d_outputs, d_states = self._cotangents[: len(self.sensitive)], self._cotangents[len(self.sensitive) :]
@@ -129,11 +140,11 @@ class Plan:
         counts = (len(given), len(d_states) + len(d_given), len(inputs) + len(states) + len(d_outputs))
         return Plan(function, leaves, counts)
 
-    @cached_property
+    @lazily
     def _full(self) -> list[Tensor]:
         return [leaf.reshape(1) if leaf.dim() == 0 else leaf for leaf in self.leaves]
 
-    @cached_property
+    @lazily
     def _cotangents(self) -> list[Tensor]:
         types = [self.types[j] for j in self.sensitive] + [self.types[self.outputs + s] for s in self.moving]
         return [torch.zeros(1, dtype=dtype) for dtype in types]

@@ -116,6 +116,8 @@ def trace(function: Callable[..., Sequence[Tensor]], leaves: Sequence[Tensor]) -
             raise Unsupported(f"it cannot be traced{_line_of(error)}: {type(error).__name__}: {reason}") from error
         try:
             return _Reader(module, examples).program()
+        except (TypeError, OverflowError, KeyError) as error:
+            raise Unsupported(f"it cannot be read: {type(error).__name__}: {error}") from error
         except _Refusal as refusal:
             finder = _Finder(refusal.operation)
             with contextlib.suppress(Exception), finder:
@@ -200,6 +202,7 @@ VIEWS = {"detach", "alias"}
 SHAPES = {"expand", "view", "_unsafe_view", "reshape", "squeeze", "unsqueeze", "expand_copy", "view_copy"}
 ZEROS = {"zeros", "zeros_like", "_efficientzerotensor", "new_zeros", "_new_zeros_with_same_feature_meta"}
 FULL = {"full", "full_like", "scalar_tensor", "ones", "ones_like", "new_ones", "new_full"}
+KEYWORDS = set("dtype layout device pin_memory memory_format non_blocking alpha rounding_mode min max".split())
 CHECKS = {"is_same_size", "_has_same_storage_numel", "_assert_tensor_metadata"}
 
 
@@ -210,6 +213,7 @@ class _Reader:
         self.module, self.examples = module, examples
         self.values: dict[torch.fx.Node, Operand] = {}
         self.lines: dict[tuple[Any, ...], Line] = {}
+        self.viewed: set[Any] = set()  # tensors that stand in memory together with others of another shape
         self.root: dict[torch.fx.Node, torch.fx.Node] = {}  # of what is another name of the same tensor: that tensor
 
     def program(self) -> Program:
@@ -240,7 +244,11 @@ class _Reader:
         if name in VIEWS:
             self.root[node] = self._root(node.args[0])
             return
+        if name in SHAPES:
+            self.viewed |= {node, self._root(node.args[0])}
         if _in_place(name):
+            if any(x in self.viewed for x in (node.args[0], self._root(node.args[0]))):
+                raise Unsupported(f"it writes into a tensor that has views: {node.target}")
             # What it changes has a new value from here on, under all its names.
             name, self.root[node] = name[:-1], self._root(node.args[0])
             if self.root[node].op == "placeholder":
@@ -254,7 +262,9 @@ class _Reader:
         if name in SHAPES and node.args[0].meta["val"].shape not in ((), value.shape):  # type: ignore[union-attr]
             raise self._refusal(node)
         args = [self._operand(arg) if isinstance(arg, (torch.fx.Node, int, float, bool)) else arg for arg in node.args]
-        self.values[self._root(node)] = self._lower(node, name, value.dtype, args)
+        if set(node.kwargs) - KEYWORDS:
+            raise self._refusal(node)
+        self.values[self._root(node)] = self._cast(self._lower(node, name, value.dtype, args), value.dtype)
 
     def _root(self, node: Any) -> Any:
         return self.root.get(node, node)
@@ -272,12 +282,14 @@ class _Reader:
                 if "ones" not in name
                 else Const(1, dtype)
             )
-            return Const(fill.value, dtype)
+            return self._cast(fill, dtype)
         if name in ("add", "sub"):
             scaled = args[1]
             if node.kwargs.get("alpha", 1) != 1:
                 scaled = self._line("mul", dtype, scaled, Const(node.kwargs["alpha"], dtype))  # type: ignore[arg-type]
             return self._line(name, dtype, args[0], scaled)
+        if name == "div" and node.kwargs.get("rounding_mode") == "floor":
+            raise self._refusal(node)  # not the floor of the quotient, which is rounded
         if name == "div" and node.kwargs.get("rounding_mode"):
             return self._line(str(node.kwargs["rounding_mode"]), dtype, self._line("div", dtype, *args[:2]))
         if name == "mul" and dtype == torch.bool:
@@ -286,7 +298,7 @@ class _Reader:
             return self._line(ARITHMETIC[name], dtype, *args)
         if name in COMPARISONS:
             return self._line(COMPARISONS[name], self._common(node), *args, result=torch.bool)
-        if name in LOGICAL:
+        if name in LOGICAL and (dtype == torch.bool or name.startswith("logical")):
             return self._line(LOGICAL[name], torch.bool, *args)
         if name in ("logical_not", "bitwise_not") and dtype == torch.bool:
             return self._line("not", torch.bool, *args)
@@ -358,6 +370,8 @@ class _Reader:
         # what a tensor is multiplied with or divided by.
         half = dtype in (torch.float16, torch.bfloat16)
         if isinstance(x, Const):
+            if not dtype.is_floating_point:
+                return Const(bool(x.value) if dtype == torch.bool else int(x.value), dtype)
             return Const(torch.tensor(x.value, dtype=dtype).item() if half and rounded else x.value, dtype)
         if x.dtype == dtype or (half and not rounded and x.dtype == torch.float32):
             return x
@@ -374,7 +388,12 @@ class _Reader:
         for bound, op in ((low, "lt"), (high, "gt")):
             if bound is not None:
                 bound = self._operand(bound)
-                x = self._line("where", dtype, self._line(op, dtype, x, bound, result=torch.bool), bound, x)
+                if isinstance(bound, Value):  # NaN in a bound is NaN in the result
+                    x = self._line({"lt": "max", "gt": "min"}[op], dtype, x, bound)
+                elif bound.value != bound.value:
+                    return Const(math.nan, dtype)
+                else:
+                    x = self._line("where", dtype, self._line(op, dtype, x, bound, result=torch.bool), bound, x)
         return x
 
     def _power(self, dtype: torch.dtype, args: list[Any]) -> Operand:
