@@ -63,6 +63,12 @@ def outside() -> Any:
     return contextlib.nullcontext()
 
 
+def transforms() -> list[str]:
+    """The active transforms, the outermost first: "Jvp", "Grad" (`vjp` too), "Vmap", ..."""
+    stack = getattr(_functorch, "get_interpreter_stack", lambda: None)()  # torch 2.0 does not tell
+    return [str(level.key()).rpartition(".")[2] for level in stack or ()]
+
+
 def wrapping(tensors: Iterable[Tensor]) -> set[str]:
     """What is done to any of them, at any level: "tracked" backward, "dual" forward, "batched"; "wrapped" by a transform at all."""
     found: set[str] = set()

@@ -339,3 +339,21 @@ def test_no_index_into_time():
             todo += [parent for parent, _ in node.next_functions]
     kinds = [re.sub(r"\d*$", "", type(node).__name__) for node in seen]
     assert kinds.count("UnbindBackward") == 1 and not {"SelectBackward", "IndexBackward"} & set(kinds)
+
+
+def test_third_derivatives_are_the_loops_or_refused():
+    step = lambda p, s, x: (torch.tanh(p * s + x), torch.sin(p * s) + x)
+    s, x = torch.rand(3, dtype=torch.float64), torch.rand(4, 3, dtype=torch.float64)
+    one = torch.ones((), dtype=torch.float64)
+    D = lambda f: lambda p: jvp(f, (p,), (one,))[1]
+    loss = lambda kind: lambda p: (snf.scan(step, p, s, x, kind=kind)[0] ** 2).sum()
+    for outer in (D, grad):
+        for middle in (D, grad):
+            for inner in (D, grad):
+                third = lambda kind, o=outer, m=middle, i=inner: o(m(i(loss(kind))))(0.7 * one)
+                torch.testing.assert_close(third("auto"), third("loop"))
+                if [outer, middle, inner].count(D) < 2:
+                    torch.testing.assert_close(third("checkpointed"), third("loop"))
+                else:
+                    with pytest.raises(ValueError, match="two forward-mode transforms are active"):
+                        third("checkpointed")

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._functorch import depends
+from .._functorch import depends, transforms
 from .._tree import tree_flatten, tree_leaves, tree_map, tree_unflatten
 from ._loop import loop, Step, step_name
 
@@ -19,6 +19,10 @@ from ._loop import loop, Step, step_name
 def checkpointed(step: Step, params: Any, state: Any, inputs: Any, length: int, reverse: bool) -> tuple[Any, Any]:
     """What `loop` returns, with its gradients. The step must take all its differentiable tensors as arguments."""
     _refuse_captures(step, params, state, inputs)
+    if transforms().count("Jvp") > 1:
+        raise ValueError(
+            'scan(kind="checkpointed"): two forward-mode transforms are active, and torch would lose one of them. Take kind="loop".'
+        )
     size = math.isqrt(length - 1) + 1
     xs, tree = tree_flatten(inputs)
     starts = range(0, length, size)

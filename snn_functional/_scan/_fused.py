@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from .. import kernels
-from .._functorch import applied, intercepted, is_compiling, outside, wrapping
+from .._functorch import applied, intercepted, is_compiling, outside, transforms, wrapping
 from .._tree import tree_flatten, tree_leaves, tree_unflatten
 from ..kernels import Plan, Unsupported
 from ._door import admit
@@ -72,6 +72,10 @@ def prepare(step: Step, params: Any, state: Any, inputs: Any, length: int | None
         raise Unsupported("torch.compile is tracing")
     if intercepted():
         raise Unsupported("a dispatch mode is active, which sees operations one by one")
+    active = transforms()
+    if "Grad" in active and "".join(active).rpartition("Grad")[0].count("Jvp") > 1:
+        # torch turns forward mode off inside a Function's jvp, and with it the outer one of the two.
+        raise Unsupported("two forward-mode transforms are around a reverse one, which kernels cannot follow")
     if not callable(step):
         admit(step, params, state, inputs, length)
     what = known(step)
