@@ -377,6 +377,81 @@ def test_very_long_time():
     close(lambda k: grad(loss(k), 2)(*args), 1e-4, 1e-4)
 
 
+class Scale:
+    """A step whose numbers change under the same name."""
+
+    def __init__(self):
+        self.factor, self.more = 2.0, [1.0]
+
+    def __call__(self, params, state, x):
+        return x * self.factor * self.more[0], state
+
+    def step(self, params, state, x):
+        return self(params, state, x)
+
+
+def test_what_a_step_holds_is_looked_at_again():
+    held, table = Scale(), {"k": 2.0}
+    keyword = lambda k: lambda p, s, x, *, k=k: (x * k, s)
+    args = None, torch.zeros(3), torch.rand(4, 3)
+    for factor, more in ((2.0, 1.0), (3.0, 1.0), (3.0, 5.0)):
+        held.factor, held.more[0], table["k"] = factor, more, factor
+        for step in (held, held.step, lambda p, s, x: (x * table["k"], s), keyword(factor)):
+            equal(lambda k, step=step: snf.scan(step, *args, kind=k))
+
+
+def in_place_through_a_view(p, s, x):
+    m = x.clone()
+    m.view(m.shape).add_(1)
+    return m, s
+
+
+NOT_AS_READ = {
+    "its shape": lambda p, s, x: (x / x.shape[-1], s),
+    "its number of axes": lambda p, s, x: (x * 2 if x.dim() == 2 else x, s),
+    "a reshaped output": lambda p, s, x: (x.flatten(), s),
+    "an output of its own size": lambda p, s, x: (torch.zeros(7) + 1, s),
+    "a number taken out of torch": lambda p, s, x: (float(p.detach().numpy()) * x, s),
+    "a view that is written to": in_place_through_a_view,
+    "rounding to decimals": lambda p, s, x: (torch.round(x, decimals=1), s),
+    "the floor of a quotient": lambda p, s, x: (torch.div(x, 0.1, rounding_mode="floor"), s),
+    "bits of integers": lambda p, s, x: ((x * 9).to(torch.int64) & 3, s),
+}
+
+
+@pytest.mark.parametrize("what", NOT_AS_READ)
+def test_what_cannot_be_read_off_two_neurons_runs_as_the_loop(what):
+    args = torch.tensor(0.7), torch.randn(3, 4), torch.randn(5, 3, 4)
+    assert snf.explain(NOT_AS_READ[what], *args).startswith("loop: ")
+    equal(lambda k: snf.scan(NOT_AS_READ[what], *args, kind="auto" if k == "fused" else k))
+
+
+def test_an_impure_step_leaves_no_trace():
+    def gradient():
+        start = torch.ones(4, requires_grad=True)
+        snf.scan(lambda p, s, x: (s * x, s * 0.5), None, start, torch.ones(3, 4))[0].sum().backward()
+        return start.grad
+
+    before = gradient()
+    with pytest.raises(ValueError, match="changed its arguments in place"):
+        snf.scan(lambda p, s, x: (torch.add(s, 1.0, out=s), s * 1), None, torch.tensor(0.0), torch.rand(5, 4))
+    assert torch.equal(gradient(), before)
+
+
+def test_leaves_are_read_as_what_they_stand_for():
+    double = lambda p, s, x: (x * 2, s)
+    negated = torch.tensor([1.0 + 2j, 3 + 4j]).conj().imag
+    equal(lambda k: snf.scan(double, None, torch.zeros(()), negated[None], kind=k))
+    summed = lambda p, s, x: (s + x, s + x)
+    equal(lambda k: snf.scan(summed, None, torch.tensor(3), torch.tensor([0.5, 0.25], dtype=torch.float64), kind=k))
+
+
+def test_vmap_over_params_alone():
+    step = lambda p, s, x: (p[0] * p[1], s)
+    run = lambda k: lambda a, b: snf.scan(step, (a, b), None, None, length=3, kind=k)[0]
+    close(lambda k: vmap(run(k))(torch.ones(4, 4), torch.arange(4.0)), 0, 0)
+
+
 def test_modified_steps_are_fused_where_they_are_pointwise():
     params = snf.LeakyParams(0.9)
     args = of_neuron(params, torch.rand(30, 4, 6))
