@@ -59,8 +59,8 @@ def _through_triton(monkeypatch):
         for name in FUNCTIONS:
             monkeypatch.setattr(libdevice, name, of_torch(getattr(torch, name)))
         monkeypatch.setattr(libdevice, "rint", of_torch(torch.round))
-    monkeypatch.setattr(snf._scan._fused, "_plans", {})
-    monkeypatch.setattr(snf._scan._fused, "_prepared", {})
+    monkeypatch.setattr(snf._scan._prepared, "_plans", {})
+    monkeypatch.setattr(snf._scan._prepared, "_prepared", {})
     with np.errstate(all="ignore"):  # numpy warns of what is meant: 1 / 0, NaN
         yield
 
@@ -247,7 +247,7 @@ def test_every_function_of_the_table(dtype):
 
 def test_a_gradient_without_checkpoints_makes_its_own():
     args = placed(leaky(torch.randn(20, 7)))
-    prepared, flat = snf._scan._fused.prepare(*args, 20)
+    prepared, flat = snf._scan._prepared.prepare(*args, 20)
     plan = prepared.plan
     uniform = (True, True)
     checkpoints = plan.forward(uniform, DEVICE)(flat, torch.Size([7]), 20, False, 6)[2]
@@ -283,12 +283,12 @@ def test_the_place_is_the_one_of_all_that_is_no_number(monkeypatch):
     step, params, state, x = leaky(torch.randn(4, 3))
     on_meta = params, optree.tree_map(lambda s: s.to("meta"), state), x.to("meta")
     with pytest.raises(kernels.Unsupported, match="there is no kernel for meta"):
-        snf._scan._fused.prepare(step, *on_meta, 4)
+        snf._scan._prepared.prepare(step, *on_meta, 4)
     monkeypatch.setitem(_plan.BACKENDS, "meta", _plan.BACKENDS["cuda"])
-    monkeypatch.setattr(snf._scan._fused, "_same_numbers", lambda *_: None)  # there are none on meta
-    found = snf._scan._fused.prepare(step, *on_meta, 4)[1]
+    monkeypatch.setattr(snf._scan._prepared, "_same_numbers", lambda *_: None)  # there are none on meta
+    found = snf._scan._prepared.prepare(step, *on_meta, 4)[1]
     assert {leaf.device.type for leaf in found} == {"meta"}
-    snf._scan._fused._prepared.clear()
+    snf._scan._prepared._prepared.clear()
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     assert "pip install triton" in snf.explain(step, *on_meta)
 

@@ -426,6 +426,19 @@ def test_what_cannot_be_read_off_two_neurons_runs_as_the_loop(what):
     equal(lambda k: snf.scan(NOT_AS_READ[what], *args, kind="auto" if k == "fused" else k))
 
 
+def test_a_step_is_rehearsed_once_for_all_lengths(monkeypatch):
+    rehearsed, calls = snf._scan._prepared._rehearsed, []
+    monkeypatch.setattr(snf._scan._prepared, "_rehearsed", lambda *given: calls.append(1) or rehearsed(*given))
+
+    def step(p, s, x):
+        return p * x + s, s * 0.9
+
+    xs = torch.rand(100, 3)
+    for T in (5, 9, 2, 100, 1):  # one step rehearses less than two
+        equal(lambda k, T=T: snf.scan(step, torch.tensor(2.0), torch.ones(3), xs[:T], kind=k))
+    assert len(calls) == 2
+
+
 def test_an_impure_step_leaves_no_trace():
     def gradient():
         start = torch.ones(4, requires_grad=True)
@@ -577,7 +590,7 @@ def test_the_printed_loop_is_vectorised(tmp_path):
         (snf.synaptic, snf.SynapticParams(0.8, 0.7)),
         (snf.alpha, snf.AlphaParams(0.9, 0.8)),
     ):
-        plan = snf._scan._fused.prepare(neuron.step, *of_neuron(params, x, neuron), 3)[0].plan
+        plan = snf._scan._prepared.prepare(neuron.step, *of_neuron(params, x, neuron), 3)[0].plan
         uniform = (True,) * plan.counts[0]
         floats = tuple(i for i, real in enumerate(plan.real) if real)
         for kernel in (plan.forward(uniform), plan.backward(uniform, floats)):
@@ -602,6 +615,6 @@ def test_the_printed_loop_is_vectorised(tmp_path):
 
 def test_what_is_refused_is_refused_politely():
     with pytest.raises(kernels.Unsupported, match="aten.rand_like.default is not pointwise"):
-        snf._scan._fused.prepare(
+        snf._scan._prepared.prepare(
             lambda p, s, x: (x + torch.rand_like(x), s), None, torch.zeros(3), torch.zeros(2, 3), 2
         )

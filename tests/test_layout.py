@@ -65,7 +65,7 @@ def test_neurons_do_not_know_scan():
 
 @pytest.mark.parametrize(
     "private, owner",
-    [("torch.utils._pytree", "_tree"), ("optree", "_tree"), ("torch.fx.experimental.proxy_tensor", "_program")],
+    [("torch.utils._pytree", "_tree"), ("optree", "_tree"), ("torch.fx.experimental.proxy_tensor", "_trace")],
 )
 def test_what_torch_keeps_private_is_touched_once(private, owner):
     users = {

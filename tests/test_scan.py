@@ -212,6 +212,10 @@ def test_explain_says_what_auto_takes():
     said = snf.explain(running_mean, params, state, xs[0])
     assert said.startswith("loop: aten.mean.dim is not pointwise (test_scan.py:")
     assert said.endswith("centred = x - x.mean(-1, keepdim=True)).")
+    weight = torch.rand(3, 4)
+    dense = lambda p, s, x: snf.leaky_step(p, s, x @ weight)
+    said = snf.explain(dense, P, snf.leaky_init(P, X[0] @ weight), X)
+    assert said.startswith("loop: aten.dot.default is not pointwise (test_scan.py:") and "x @ weight" in said
     with pytest.raises(ValueError, match="the time axes differ"):
         snf.explain(affine, params, state, (xs[0], xs[1][:3]))
     with pytest.raises(

@@ -14,8 +14,9 @@ from typing import Any
 from ..kernels import NoCompiler, Unsupported
 from ._checkpointed import checkpointed
 from ._door import admit
-from ._fused import fused, prepare
+from ._fused import fused
 from ._loop import loop, Step, step_name
+from ._prepared import prepare
 
 
 KINDS = ("auto", "loop", "checkpointed", "fused")

@@ -3,7 +3,7 @@
     function(*params, *states, *inputs) -> (*outputs, *new states)          for one neuron and one time step
 
 A derivative of a scan over such a function is again a scan over such a function; these are the ones that the rules of
-`snn_functional._scan._fused` are written with:
+`snn_functional._scan._primitive` are written with:
 
     tangent       (params, d params), (states, d states), (inputs, d inputs) -> (outputs, d outputs), (states, d states)
     trajectory    the same step, giving the state it started from
@@ -24,7 +24,8 @@ from torch import Tensor
 from .._functorch import outside
 from ._cpu import Backward as CpuBackward, Forward as CpuForward
 from ._gpu import Backward as GpuBackward, Forward as GpuForward
-from ._program import Program, trace
+from ._program import Program
+from ._trace import trace
 
 
 BACKENDS: dict[str, tuple[Any, Any]] = {"cpu": (CpuForward, CpuBackward), "cuda": (GpuForward, GpuBackward)}
