@@ -65,8 +65,21 @@ def outside() -> Any:
 
 def transforms() -> list[str]:
     """The active transforms, the outermost first: "Jvp", "Grad" (`vjp` too), "Vmap", ..."""
-    stack = getattr(_functorch, "get_interpreter_stack", lambda: None)()  # torch 2.0 does not tell
-    return [str(level.key()).rpartition(".")[2] for level in stack or ()]
+    if hasattr(_functorch, "get_interpreter_stack"):
+        stack = _functorch.get_interpreter_stack() or ()
+        return [_kind(level) for level in stack]
+    # torch 2.0 shows the top one only: they are taken off one by one, and put back.
+    found, taken = [], []
+    while (level := _functorch.peek_interpreter_stack()) is not None:
+        found.insert(0, _kind(level))
+        taken.append(_functorch.pop_dynamic_layer_stack())
+    for layer in reversed(taken):
+        _functorch.push_dynamic_layer_stack(layer)
+    return found
+
+
+def _kind(level: Any) -> str:
+    return str(level.key()).rpartition(".")[2]
 
 
 def wrapping(tensors: Iterable[Tensor]) -> set[str]:
