@@ -38,7 +38,7 @@ class inhibit:
     def __call__(self, params: Any, state: Any, input: Tensor) -> tuple[Tensor, Any]:
         spk, state = self.step(params, state, input)
         winner = (state.mem - params.threshold).argmax(self.dim, keepdim=True)
-        return spk * torch.zeros_like(spk).scatter(self.dim, winner, 1.0), state
+        return _emitted(spk * torch.zeros_like(spk).scatter(self.dim, winner, 1.0), state)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,7 +55,8 @@ class quantize:
     def __call__(self, params: Any, state: Any, input: Tensor) -> tuple[Tensor, Any]:
         _, state = self.step(params, state, input)
         state = tree_map(self.quantizer, state)
-        return params.spike_grad(state.mem - params.threshold), state
+        fire = getattr(params, "fire", lambda mem: params.spike_grad(mem - params.threshold))
+        return _emitted(fire(state.mem), state)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,3 +81,8 @@ class immediate_reset:
             return spk, state
         lost = params.threshold if params.reset_mechanism == "subtract" else state.mem
         return spk, dataclasses.replace(state, mem=state.mem - spk * lost)
+
+
+def _emitted(spk: Tensor, state: Any) -> tuple[Tensor, Any]:
+    """What a step returns that fires `spk` after all: a recurrent neuron remembers its spikes."""
+    return spk, dataclasses.replace(state, spk=spk) if hasattr(state, "spk") else state

@@ -6,6 +6,7 @@
 `admit` is the first line of a step and `at_rest` of an init: what cannot be one time step is refused there.
 """
 
+import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -63,6 +64,34 @@ def admit(params: Any, state: Any, input: Tensor) -> Tensor:
     return input if input.dtype is dtype else input.to(dtype)
 
 
+def wired(params: Any, state: Any, input: Tensor, axes: int, weight: Tensor) -> Tensor:
+    """What `admit` is for neurons that weigh their input: its last `axes` axes are not the state's, but all before them are.
+
+    Spikes (bool, uint8) become floats, of the weight's dtype. Raises TypeError for dtypes, ValueError for an input of too few axes
+    and for states of another batch; what does not fit the weights is refused by the connections.
+    """
+    _check_input(params, input)
+    if input.dtype in SPIKES:
+        input = input.to(weight.dtype)
+    if input.dim() < axes:
+        raise ValueError(f"{_neuron_of(params)} takes an input of at least {axes} axes, but {tuple(input.shape)} came.")
+    batch = input.shape[: input.dim() - axes]
+    for name in () if state is None else state.__leaves__:
+        leaf = getattr(state, name)
+        given = leaf.shape[: max(leaf.dim() - axes, 0)]
+        if given != batch and any(n not in (1, m) for n, m in zip(given[::-1], batch[::-1])):
+            raise ValueError(
+                f"{type(state).__name__}.{name} has shape {tuple(leaf.shape)}, which does not fit an input "
+                f"{tuple(input.shape)}. A state that fits is made by {_neuron_of(params)}_init(params, input)."
+            )
+        if leaf.dtype != input.dtype and leaf.dim():
+            raise TypeError(
+                f"{type(state).__name__}.{name} is {leaf.dtype} and cannot hold an input of {input.dtype}. Expected the input's "
+                f"dtype: {_neuron_of(params)}_init(params, input) makes it."
+            )
+    return input
+
+
 def _check_input(params: Any, input: Any) -> None:
     if not isinstance(input, Tensor):
         raise TypeError(
@@ -118,4 +147,4 @@ def _state_dtype(state: Any, name: str, leaf: Tensor, dtype: torch.dtype) -> tor
 def _neuron_of(tree: Any) -> str:
     """LeakyIntegratorState -> leaky_integrator: the neuron's name, for messages that show a call."""
     name = type(tree).__name__.removesuffix("Params").removesuffix("State")
-    return "".join(f"_{c.lower()}" if c.isupper() else c for c in name).lstrip("_")
+    return re.sub(r"(?<=[a-z])(?=[A-Z][a-z])", "_", name).lower()

@@ -88,7 +88,7 @@ def pytree(cls: type[T]) -> type[T]:
             if type(value) is not Tensor:
                 object.__setattr__(self, name, _as_leaf(value, cls, name))
         for name in numbers:
-            _check_number(getattr(self, name), cls, name)
+            refuse_number(getattr(self, name), cls, name)
         for name, values in allowed:
             if getattr(self, name) not in values:
                 raise ValueError(
@@ -150,7 +150,7 @@ def _is_leaf_type(annotation: Any) -> bool:
 
 
 def _as_leaf(value: Any, cls: type, name: str) -> Any:
-    if isinstance(value, (bool, complex, str)) or callable(value):
+    if isinstance(value, (bool, complex, str)) or (callable(value) and not hasattr(value, "__leaves__")):
         raise TypeError(
             f"{cls.__name__}({name}={value!r}): {name} is a leaf of the tree, a number or a tensor. "
             f"A choice is declared with `{name}: ... = static(...)`."
@@ -160,7 +160,8 @@ def _as_leaf(value: Any, cls: type, name: str) -> Any:
     return value
 
 
-def _check_number(value: Any, cls: type, name: str) -> None:
+def refuse_number(value: Any, cls: type, name: str) -> None:
+    """Refuse what is no floating tensor, or holds NaN."""
     where = f"{cls.__name__}({name}=...)"
     if not isinstance(value, Tensor):
         raise TypeError(f"{where} takes a number or a tensor, not {type(value).__name__}.")

@@ -41,6 +41,11 @@ class Case:
     name: str
     neuron: snf.Neuron
     choices: dict[str, Any]
+    pointwise = True
+
+    def same(self, actual, expected):
+        """Is it the same, however many run together?"""
+        assert_equal(actual, expected) if self.pointwise else assert_allclose(actual, expected)
 
     def __str__(self):
         return "-".join([self.name, *self.choices.values()])
@@ -58,10 +63,13 @@ class Case:
                 numbers[f.name] = usual * (1 - torch.rand(shape, dtype=dtype) / 20)
         return self.neuron.Params(**numbers, **self.choices, **choices)
 
+    def inputs(self, T=6, batch=3, n=4, dtype=torch.float32):
+        """Currents that make some neurons fire."""
+        return torch.randn(T, batch, n, dtype=dtype) / 2 + 0.3
+
     def world(self, T=6, batch=3, n=4, dtype=torch.float32, **choices):
         """Parameters per neuron, a state on both sides of the threshold, and an input that makes some neurons fire."""
-        params = self.params(n, dtype=dtype, **choices)
-        inputs = torch.randn(T, batch, n, dtype=dtype) / 2 + 0.3
+        params, inputs = self.params(n, dtype=dtype, **choices), self.inputs(T, batch, n, dtype)
         state = optree.tree_map(torch.randn_like, self.neuron.init(params, inputs[0]))
         return World(self.neuron.step, params, state, inputs)
 
@@ -70,12 +78,59 @@ class Case:
         return self.world(**sizes, dtype=torch.float64, **({"spike_grad": steep} if self.spiking else {}))
 
 
+@dataclasses.dataclass(frozen=True)
+class Wired(Case):
+    """A neuron with weights between neurons: it keeps all laws but those of a pointwise one, to the rounding of its sums."""
+
+    pointwise = False
+
+    def params(self, *shape, dtype=torch.float32, **choices):
+        weights = lambda *size: torch.randn(size, dtype=dtype) / 2
+        numbers = WIRED[self.name][1](shape[-1] if shape else 4, weights)
+        numbers = {k: torch.full((), x, dtype=dtype) if isinstance(x, float) else x for k, x in numbers.items()}
+        return self.neuron.Params(**numbers, **self.choices, **choices)
+
+    def inputs(self, T=6, batch=3, n=4, dtype=torch.float32):
+        return torch.randn(T, batch, *WIRED[self.name][2](n), dtype=dtype)
+
+
+WIRED = {  # the neuron, its parameters, the shape of its input
+    "rleaky-linear": (
+        snf.rleaky,
+        lambda n, w: {"beta": 0.8, "threshold": 1.0, "V": snf.Linear(w(n, n), w(n))},
+        lambda n: (n,),
+    ),
+    "rsynaptic-conv2d": (
+        snf.rsynaptic,
+        lambda n, w: {"alpha": 0.9, "beta": 0.8, "threshold": 1.0, "V": snf.Conv2d(w(n, n, 3, 1), w())},
+        lambda n: (n, 3, 2),
+    ),
+    "slstm": (
+        snf.slstm,
+        lambda n, w: {
+            "input": snf.Linear(w(4 * n, 3), w(4 * n)),
+            "hidden": snf.Linear(w(4 * n, n), w()),
+            "threshold": 0.1,
+        },
+        lambda n: (3,),
+    ),
+    "sconv2dlstm": (
+        snf.sconv2dlstm,
+        lambda n, w: {"gates": snf.Conv2d(w(4 * n, 2 + n, 1, 3), w(4 * n)), "threshold": 0.1},
+        lambda n: (2, 1, 3),
+    ),
+}
+
+
 def steep(u):
     return torch.sigmoid(4 * u)
 
 
 def _cases():
+    wired = {neuron for neuron, *_ in WIRED.values()}
     for name, neuron in NEURONS.items():
+        if neuron in wired and not hasattr(neuron.Params, "V"):
+            continue
         options = {
             f.name: f.metadata["choices"] for f in dataclasses.fields(neuron.Params) if f.metadata.get("choices")
         }
@@ -84,6 +139,9 @@ def _cases():
 
 
 CASES = list(_cases())
+WIRED_CASES = [Wired(name, neuron, {"reset_mechanism": "subtract"}) for name, (neuron, *_) in WIRED.items()]
+each_pointwise = pytest.mark.parametrize("case", CASES, ids=str)
+CASES = [*CASES, *WIRED_CASES]
 each_case = pytest.mark.parametrize("case", CASES, ids=str)
 each_neuron = pytest.mark.parametrize("case", {case.name: case for case in reversed(CASES)}.values(), ids=str)
 

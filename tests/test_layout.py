@@ -80,8 +80,9 @@ def test_a_neuron_has_its_five_names_and_they_are_public():
     for name in dir(snf.neurons):
         neuron = getattr(snf.neurons, name)
         if isinstance(neuron, snf.Neuron):
-            camel = "".join(word.capitalize() for word in name.split("_"))
-            five = (getattr(snf, n) for n in (camel + "Params", camel + "State", name + "_init", name + "_step"))
+            lower = {n.lower(): n for n in vars(snf)}
+            trees = (lower[name.replace("_", "") + tree] for tree in ("params", "state"))
+            five = (getattr(snf, n) for n in (*trees, name + "_init", name + "_step"))
             assert neuron == snf.Neuron(*five) and getattr(snf, name) is neuron
 
 

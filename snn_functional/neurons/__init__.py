@@ -7,4 +7,8 @@ from ._alpha import *
 from ._lapicque import *
 from ._leaky import *
 from ._leaky_integrator import *
+from ._rleaky import *
+from ._rsynaptic import *
+from ._sconv2dlstm import *
+from ._slstm import *
 from ._synaptic import *

@@ -10,9 +10,11 @@ from .. import surrogate as surrogate
 from ..neurons import alpha, leaky, synaptic
 from . import utils as utils
 from ._lapicque import Lapicque as Lapicque
+from ._recurrent import RLeaky as RLeaky, RSynaptic as RSynaptic, SConv2dLSTM as SConv2dLSTM, SLSTM as SLSTM
 from ._stateful import Stateful as Stateful, stateful as stateful
 
 
 Leaky = stateful(leaky, "Leaky", "graded_spikes_factor", "learn_graded_spikes_factor", "reset_delay")
 Synaptic = stateful(synaptic, "Synaptic", "reset_delay")
 Alpha = stateful(alpha, "Alpha")
+SpikingNeuron = LIF = Stateful

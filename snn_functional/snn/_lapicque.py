@@ -18,7 +18,7 @@ class Lapicque(stateful(lapicque, "Lapicque", numbers=NUMBERS)):
     snnTorch 1.0.0 fails on the second backward.
     """
 
-    def _keep(self, numbers: dict[str, Any], learned: set[str]) -> None:
+    def _keep(self, numbers: dict[str, Any], learned: set[str], options: dict[str, Any]) -> None:
         choices = {"spike_grad": self.spike_grad, "reset_mechanism": self._reset_mechanism}
         params = lapicque_params(**numbers, **choices)
         given = numbers["beta"]

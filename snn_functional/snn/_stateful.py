@@ -13,7 +13,8 @@ the input; it is no buffer, never in `state_dict()`, and only a layer with `init
 
 import dataclasses
 import inspect
-from collections.abc import Callable
+import weakref
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -25,13 +26,34 @@ from .._tree import tree_map
 from ..surrogate import ATan, fires
 
 
-class Stateful(nn.Module):
-    """A layer of neurons with memory. `stateful` makes its subclasses."""
+class _Living:
+    """The neuron layers alive in this process, in the order they were made. Nothing here keeps one alive, or reads the list."""
 
+    def __init__(self) -> None:
+        self._made: list[weakref.ref[Any]] = []
+
+    def append(self, layer: Any) -> None:
+        self._made = [made for made in self._made if made() is not None] + [weakref.ref(layer)]
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter([layer for made in self._made if (layer := made()) is not None])
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+    def __getitem__(self, i: int) -> Any:
+        return list(self)[i]
+
+
+class Stateful(nn.Module):
+    """A layer of neurons with memory. `stateful` makes its subclasses. snnTorch's `SpikingNeuron` and `LIF`."""
+
+    instances: Any = _Living()
     neuron: Neuron
     numbers: dict[str, Any]
     switches: inspect.Signature
     graded: bool
+    threshold: Tensor
     graded_spikes_factor: Tensor
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -49,7 +71,8 @@ class Stateful(nn.Module):
         self.spike_grad = fires if options["surrogate_disable"] else options["spike_grad"] or ATan()
         self._reset_mechanism = options["reset_mechanism"]
         self._hidden: Any = None
-        self._keep(numbers, learned)
+        self._keep(numbers, learned, options)
+        self.instances.append(self)
         factor = {"graded_spikes_factor": options.get("graded_spikes_factor", 1.0)}
         self._register(factor, {name for name in factor if options.get(f"learn_{name}")})
 
@@ -72,13 +95,12 @@ class Stateful(nn.Module):
             self._hidden = state
             if not self.output:
                 return spk
-        return spk, *(getattr(state, name) for name in self.neuron.State.__leaves__)
+        return spk, *(getattr(state, name) for name in self.neuron.State.__leaves__ if name != "spk")
 
     def params(self, dtype: torch.dtype | None = None) -> Any:
         """This layer's Params, as they are now. With `dtype`, per-neuron numbers that would promote it are cast."""
-        choices = {"spike_grad": self.spike_grad, "reset_mechanism": self.reset_mechanism}
-        Params = self.neuron.Params
-        leaves = [_fitted(getattr(self, name), dtype) for name in Params.__leaves__]
+        choices, Params = self._choices(), self.neuron.Params
+        leaves = [self._leaf(name, dtype) for name in Params.__leaves__]
         return Params.__rebuild__(leaves, tuple(choices[name] for name in Params.__choices__))
 
     @property
@@ -95,6 +117,15 @@ class Stateful(nn.Module):
     def reset_mechanism_val(self) -> Tensor:
         """The number that snnTorch's `state_dict` has for `reset_mechanism`; "clear", which it lacks, is 3."""
         return torch.tensor(RESETS.index(self.reset_mechanism))
+
+    def fire(self, mem: Tensor) -> Tensor:
+        """The spikes of this membrane."""
+        spk = self.spike_grad(mem - self.threshold)
+        return spk * self.graded_spikes_factor if self.graded else spk
+
+    def mem_reset(self, mem: Tensor) -> Tensor:
+        """1 where this membrane is reset in the next step."""
+        return fires(mem - self.threshold)
 
     def reset_mem(self) -> Any:
         """Forget the hidden state. Returns states at rest: zeros that broadcast to any input, a tuple if there are several."""
@@ -114,7 +145,7 @@ class Stateful(nn.Module):
         numbers = [f"{n}={_brief(getattr(self, n))}" for n in self.numbers]
         return ", ".join([*numbers, f"reset_mechanism={self.reset_mechanism!r}", f"init_hidden={self.init_hidden}"])
 
-    def _keep(self, numbers: dict[str, Any], learned: set[str]) -> None:
+    def _keep(self, numbers: dict[str, Any], learned: set[str], options: dict[str, Any]) -> None:
         """Check the numbers by building Params from them once, then keep them as buffers or parameters."""
         params = self.neuron.Params(**numbers, reset_mechanism=self._reset_mechanism, spike_grad=self.spike_grad)
         self._register({name: getattr(params, name) for name in numbers}, learned)
@@ -128,6 +159,17 @@ class Stateful(nn.Module):
                 self.register_parameter(name, nn.Parameter(value))
             else:
                 self.register_buffer(name, value)
+
+    def _choices(self) -> dict[str, Any]:
+        return {"spike_grad": self.spike_grad, "reset_mechanism": self.reset_mechanism}
+
+    def _leaf(self, name: str, dtype: torch.dtype | None) -> Any:
+        """What Params hold under this name: here a number, elsewhere a connection."""
+        return _fitted(getattr(self, name), dtype)
+
+    def _shape(self, input_: Tensor) -> tuple[int, ...]:
+        """The shape of a membrane for this input."""
+        return tuple(input_.shape)
 
     def _step(self) -> Callable[[Any, Any, Any], tuple[Tensor, Any]]:
         step = self.neuron.step
@@ -146,9 +188,9 @@ class Stateful(nn.Module):
             if self._hidden is None:
                 return self.neuron.init(self.params(input_.dtype), input_)
             held = self._hidden.mem
-            if held.shape != input_.shape:
+            if held.shape != self._shape(input_):
                 raise ValueError(
-                    f"{name}(init_hidden=True) holds the state of an input {tuple(held.shape)}, but {tuple(input_.shape)} came. "
+                    f"{name}(init_hidden=True) holds the state of an input {tuple(held.shape)}, but {self._shape(input_)} came. "
                     "Between batches call snn.utils.reset(net), or this layer's reset_mem()."
                 )
             return self._hidden
@@ -194,29 +236,30 @@ class Stateful(nn.Module):
 RESETS = ("subtract", "zero", "none", "clear")
 
 
-def stateful(neuron: Neuron, name: str, *tail: str, numbers: dict[str, Any] | None = None) -> type[Stateful]:
+def stateful(
+    neuron: Neuron,
+    name: str,
+    *tail: str,
+    numbers: dict[str, Any] | None = None,
+    signature: Callable[..., None] | None = None,
+) -> type[Stateful]:
     """The face of `neuron`, a subclass of `Stateful` called `name`.
 
     - `tail`: those of snnTorch's last arguments that this face has: "graded_spikes_factor", "learn_graded_spikes_factor",
       "reset_delay".
     - `numbers`: the constructor's numbers and their defaults, where they are not simply the leaves of Params.
+    - `signature`: a function with the constructor's arguments, where they are not simply the numbers and snnTorch's switches.
     """
     fields = {f.name: f.default for f in dataclasses.fields(neuron.Params)}
     if numbers is None:
         numbers = {leaf: fields[leaf] for leaf in neuron.Params.__leaves__}
-    defaults = {
-        key: inspect.Parameter.empty if value is dataclasses.MISSING else value for key, value in numbers.items()
-    }
-    learnable = [key for key in defaults if f"learn_{key}" in LEARNABLE]
-    defaults |= {"spike_grad": None, "surrogate_disable": False, "init_hidden": False, "inhibition": False}
-    defaults |= {f"learn_{key}": False for key in learnable}
-    defaults |= {"reset_mechanism": fields["reset_mechanism"], "state_quant": False, "output": False}
-    defaults |= {key: TAIL[key] for key in tail}
-    Parameter = inspect.Parameter
-    signature = inspect.Signature(
-        [Parameter(key, Parameter.POSITIONAL_OR_KEYWORD, default=value) for key, value in defaults.items()]
-        # Asked for by snnTorch 0.4's documentation beside inhibition; the batch size is read from the input.
-        + [Parameter("batch_size", Parameter.KEYWORD_ONLY, default=None)]
+    if signature is None:
+        arguments = list(_usual(numbers, fields["reset_mechanism"], tail))
+    else:
+        arguments = list(inspect.signature(signature).parameters.values())
+    # Asked for by snnTorch 0.4's documentation beside inhibition; the batch size is read from the input.
+    switches = inspect.Signature(
+        [*arguments, inspect.Parameter("batch_size", inspect.Parameter.KEYWORD_ONLY, default=None)]
     )
     states = neuron.State.__leaves__
     doc = (
@@ -224,11 +267,23 @@ def stateful(neuron: Neuron, name: str, *tail: str, numbers: dict[str, Any] | No
         f"With `init_hidden=True`: spk = layer(input_), and layer.{states[-1]} holds the membrane.\n\n"
         + (inspect.getdoc(neuron.Params) or "")
     )
-    body: dict[str, Any] = {"neuron": neuron, "numbers": numbers, "switches": signature, "__signature__": signature}
+    body: dict[str, Any] = {"neuron": neuron, "numbers": numbers, "switches": switches, "__signature__": switches}
     body |= {"graded": "graded_spikes_factor" in tail, "__doc__": doc, "__module__": "snn_functional.snn"}
     body |= {state: _hidden_field(state) for state in states}
     body["init_" + neuron.step.__name__.removesuffix("_step")] = _init_states
     return type(name, (Stateful,), body)
+
+
+def _usual(numbers: dict[str, Any], reset_mechanism: Any, tail: tuple[str, ...]) -> Iterator[inspect.Parameter]:
+    """The numbers, then snnTorch's switches in snnTorch's order."""
+    defaults = {key: inspect.Parameter.empty if x is dataclasses.MISSING else x for key, x in numbers.items()}
+    learnable = [key for key in defaults if f"learn_{key}" in LEARNABLE]
+    defaults |= {"spike_grad": None, "surrogate_disable": False, "init_hidden": False, "inhibition": False}
+    defaults |= {f"learn_{key}": False for key in learnable}
+    defaults |= {"reset_mechanism": reset_mechanism, "state_quant": False, "output": False}
+    defaults |= {key: TAIL[key] for key in tail}
+    for key, value in defaults.items():
+        yield inspect.Parameter(key, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=value)
 
 
 LEARNABLE = ("learn_alpha", "learn_beta", "learn_threshold")
@@ -246,7 +301,7 @@ def _init_states(self: Stateful, *shape: int) -> Any:
     """As `reset_mem()`. With a shape `(batch_size, *features)`, as in snnTorch before 0.4.4, zeros of it: `(spk, *states)`."""
     if not shape:
         return self.reset_mem()
-    return tuple(torch.zeros(shape) for _ in range(1 + len(self.neuron.State.__leaves__)))
+    return tuple(torch.zeros(shape) for _ in {"spk", *self.neuron.State.__leaves__})
 
 
 def _fitted(number: Tensor, dtype: torch.dtype | None) -> Tensor:
@@ -256,8 +311,8 @@ def _fitted(number: Tensor, dtype: torch.dtype | None) -> Tensor:
 
 
 def _call(State: Any) -> str:
-    states = ", ".join(State.__leaves__)
-    return f"spk, {states} = layer(input_, {states})"
+    states = State.__leaves__
+    return f"{', '.join(dict.fromkeys(('spk', *states)))} = layer(input_, {', '.join(states)})"
 
 
 def _brief(number: Tensor) -> str:
