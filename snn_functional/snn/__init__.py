@@ -11,6 +11,7 @@ from ..neurons import alpha, leaky, synaptic
 from . import utils as utils
 from ._lapicque import Lapicque as Lapicque
 from ._recurrent import RLeaky as RLeaky, RSynaptic as RSynaptic, SConv2dLSTM as SConv2dLSTM, SLSTM as SLSTM
+from ._run import explain as explain, run as run
 from ._stateful import Stateful as Stateful, stateful as stateful
 
 

@@ -22,6 +22,7 @@ from torch import nn, Tensor
 
 from .._modifiers import immediate_reset, inhibit, quantize
 from .._neuron import Neuron
+from .._scan import scan
 from .._tree import tree_map
 from ..surrogate import ATan, fires
 
@@ -71,6 +72,7 @@ class Stateful(nn.Module):
         self.spike_grad = fires if options["surrogate_disable"] else options["spike_grad"] or ATan()
         self._reset_mechanism = options["reset_mechanism"]
         self._hidden: Any = None
+        self._time: Any = None  # set while `run` has folded time into the batch
         self._keep(numbers, learned, options)
         self.instances.append(self)
         factor = {"graded_spikes_factor": options.get("graded_spikes_factor", 1.0)}
@@ -78,16 +80,10 @@ class Stateful(nn.Module):
 
     def forward(self, input_: Tensor, *args: Any, **kwargs: Any) -> Any:
         """One step of `input_` [batch, ..., neurons]: `(spk, *states)`, or `spk` alone with `init_hidden` and no `output`."""
-        if not isinstance(input_, Tensor):
-            raise TypeError(
-                f"{type(self).__name__}(input_) takes a tensor [batch, ..., neurons], not {type(input_).__name__}."
-            )
+        if self._time is not None and not args and not kwargs:
+            return self._time.through(self, input_)
+        self._admit(input_)
         state = self._state(input_, args, kwargs)
-        if self.inhibition and input_.dim() > 2:
-            raise ValueError(
-                f"{type(self).__name__}(inhibition=True) takes (batch, neurons), but {tuple(input_.shape)} came. For other axes "
-                "use the pure step: snf.inhibit(step, dim=...)."
-            )
         spk, state = self._step()(self.params(input_.dtype), state, input_)
         if self.graded:
             spk = spk * self.graded_spikes_factor
@@ -95,7 +91,7 @@ class Stateful(nn.Module):
             self._hidden = state
             if not self.output:
                 return spk
-        return spk, *(getattr(state, name) for name in self.neuron.State.__leaves__ if name != "spk")
+        return spk, *(getattr(state, name) for name in self._beside())
 
     def params(self, dtype: torch.dtype | None = None) -> Any:
         """This layer's Params, as they are now. With `dtype`, per-neuron numbers that would promote it are cast."""
@@ -142,8 +138,30 @@ class Stateful(nn.Module):
         self._hidden = tree_map(torch.Tensor.detach, self._hidden)
 
     def extra_repr(self) -> str:
-        numbers = [f"{n}={_brief(getattr(self, n))}" for n in self.numbers]
+        numbers = [f"{n}={_brief(getattr(self, n))}" for n in self.numbers if hasattr(self, n)]
         return ", ".join([*numbers, f"reset_mechanism={self.reset_mechanism!r}", f"init_hidden={self.init_hidden}"])
+
+    def _scanned(self, xs: Tensor) -> tuple[tuple[Tensor, ...], Any]:
+        """What `forward` returns for each step of `xs` from the hidden state on, as a tuple; and the last state."""
+        self._admit(xs[0])
+        step = _recorded(self._step(), self._beside() if self.output else ())
+        (spk, *states), last = scan(step, self.params(xs.dtype), self._state(xs[0], (), {}), xs)
+        return (spk * self.graded_spikes_factor if self.graded else spk, *states), last
+
+    def _beside(self) -> tuple[str, ...]:
+        """The states that are returned beside the spikes."""
+        return tuple(name for name in self.neuron.State.__leaves__ if name != "spk")
+
+    def _admit(self, input_: Any) -> None:
+        if not isinstance(input_, Tensor):
+            raise TypeError(
+                f"{type(self).__name__}(input_) takes a tensor [batch, ..., neurons], not {type(input_).__name__}."
+            )
+        if self.inhibition and input_.dim() > 2:
+            raise ValueError(
+                f"{type(self).__name__}(inhibition=True) takes (batch, neurons), but {tuple(input_.shape)} came. For other axes "
+                "use the pure step: snf.inhibit(step, dim=...)."
+            )
 
     def _keep(self, numbers: dict[str, Any], learned: set[str], options: dict[str, Any]) -> None:
         """Check the numbers by building Params from them once, then keep them as buffers or parameters."""
@@ -231,6 +249,18 @@ class Stateful(nn.Module):
         if set(fields) <= set(own):
             self._hidden = self.neuron.State(*(rest.pop(own[field]).detach().clone() for field in fields))
         super()._load_from_state_dict(rest, prefix, *args, **kwargs)
+
+
+@dataclasses.dataclass(frozen=True)
+class _recorded:
+    """A step that gives, beside its spikes, these fields of its new state."""
+
+    step: Any
+    fields: tuple[str, ...]
+
+    def __call__(self, params: Any, state: Any, input: Any) -> Any:
+        spk, state = self.step(params, state, input)
+        return (spk, *(getattr(state, name) for name in self.fields)), state
 
 
 RESETS = ("subtract", "zero", "none", "clear")

@@ -1,0 +1,282 @@
+"""`snn.run` against its definition, the loop: the same outputs, gradients and hidden states, for all faces and any shape of network."""
+
+import copy
+import warnings
+
+import pytest
+import torch
+from test_faces import every_layer, made
+from torch import nn
+
+import snn_functional as snf
+from snn_functional import snn
+
+
+X = torch.rand(6, 3, 7)
+LEAKY = {"beta": 0.9, "threshold": 0.4, "init_hidden": True}
+
+
+def loop(net, xs):
+    returned = [net(x) for x in xs.unbind(0)]
+    return torch.stack(returned) if isinstance(returned[0], torch.Tensor) else tuple(map(torch.stack, zip(*returned)))
+
+
+def leaves(tree):
+    return [tree] if isinstance(tree, torch.Tensor) else list(tree)
+
+
+def states(net):
+    return [vars(m._hidden) for m in net.modules() if isinstance(m, snn.LIF) and m._hidden is not None]
+
+
+def assert_is_the_loop(net, xs, how="layer by layer", rounds=2):
+    """Twice, so that the second time begins where the first ended; with the gradients of the input and of all parameters."""
+    slow = copy.deepcopy(net)
+    assert snn.explain(net, xs).startswith(how), snn.explain(net, xs)
+    totals = []
+    for n, go in ((slow, loop), (net, snn.run)):
+        x, total = xs.clone().requires_grad_(), 0
+        expanded = x if xs.stride(0) else x[0].expand(xs.shape)
+        for _ in range(rounds):
+            out = leaves(go(n, expanded))
+            torch.manual_seed(3)
+            total = total + sum((y * torch.randn(y.shape)).sum() for y in out)
+        total.backward()
+        totals.append([*out, x.grad, *(p.grad for p in n.parameters() if p.grad is not None), *n.buffers()])
+        totals[-1] += [v.detach() for state in states(n) for v in state.values()]
+    assert len(totals[0]) == len(totals[1])
+    assert any(x.any() for x in totals[0][0]), "nothing fires"
+    for a, b in zip(*totals):
+        torch.testing.assert_close(b, a, rtol=1e-4, atol=1e-4)
+
+
+@every_layer
+def test_every_face_alone(which):
+    layer, xs = made(which, init_hidden=True, output=True, learn_threshold=True)
+    assert_is_the_loop(layer, xs)
+    layer, xs = made(which, init_hidden=True, learn_threshold=True)
+    assert_is_the_loop(nn.Sequential(nn.Identity(), layer), xs)
+
+
+def dense(**options):
+    hidden = snn.Leaky(**LEAKY, learn_beta=True)
+    return nn.Sequential(
+        nn.Linear(7, 20), hidden, nn.Linear(20, 5), snn.Synaptic(0.8, 0.7, threshold=0.3, init_hidden=True, **options)
+    )
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"output": True}, {"inhibition": True}, {"reset_delay": False, "output": True}], ids=str
+)
+def test_a_dense_network(options):
+    assert_is_the_loop(dense(**options), X)
+
+
+def test_a_convolutional_network_with_an_input_constant_in_time():
+    net = nn.Sequential(
+        nn.Conv2d(1, 4, 3), snn.Leaky(**LEAKY), nn.MaxPool2d(2), nn.Conv2d(4, 6, 3), nn.AvgPool2d(2), snn.Leaky(**LEAKY),
+        nn.Flatten(), nn.Linear(6, 5), snn.Leaky(0.9, threshold=0.1, init_hidden=True, output=True),
+    )  # fmt: skip
+    image = torch.rand(2, 1, 12, 12)
+    assert_is_the_loop(net, image.expand(4, *image.shape))
+    assert_is_the_loop(net, torch.rand(4, 2, 1, 12, 12))
+
+
+def test_what_is_constant_in_time_is_worked_out_once():
+    calls = []
+    net = nn.Sequential(nn.Linear(7, 20), snn.Leaky(**LEAKY))
+    net[0].forward = lambda x, f=net[0].forward: calls.append(x.shape) or f(x)
+    snn.run(net, X[0].expand(50, 3, 7))
+    assert calls == [(3, 7)]
+    snn.run(net, X)
+    assert calls[1:] == [(18, 7)]
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("xs", [X, X[0].expand(6, 3, 7)], ids=["moving", "constant"])
+def test_batch_normalisation_looks_at_one_step_at_a_time(training, xs):
+    net = nn.Sequential(
+        nn.Linear(7, 9), nn.BatchNorm1d(9), snn.Leaky(**LEAKY), nn.Linear(9, 4), nn.BatchNorm1d(4), snn.Leaky(**LEAKY)
+    )
+    assert_is_the_loop(net.train(training), xs)
+    assert "forward" not in vars(net[1])
+
+
+@pytest.mark.parametrize("xs", [X, X[0].expand(6, 3, 7)], ids=["moving", "constant"])
+def test_dropout_draws_a_mask_for_each_step(xs):
+    net = nn.Sequential(nn.Dropout(0.5), snn.Leaky(0.0, threshold=0.0, reset_mechanism="none", init_hidden=True))
+    torch.manual_seed(5)
+    found = snn.run(net, xs)
+    snn.utils.reset(net)
+    torch.manual_seed(5)
+    assert torch.equal(found, loop(net, xs))  # one layer alone draws the same numbers
+    assert len({tuple(step.flatten().tolist()) for step in found}) == 6
+    assert_is_the_loop(net.eval(), xs)
+
+
+class OfItsOwn(nn.Module):
+    """A forward of its own, with a branch, that feeds forward."""
+
+    def __init__(self):
+        super().__init__()
+        self.fc1, self.lif1 = nn.Linear(7, 9), snn.Leaky(**LEAKY, output=True)
+        self.fc2, self.lif2 = nn.Linear(9, 9), snn.RLeaky(0.8, linear_features=9, threshold=0.3, init_hidden=True)
+
+    def forward(self, x):
+        spk, mem = self.lif1(self.fc1(x))
+        return self.lif2(self.fc2(spk) + spk), torch.relu(mem).view(x.size(0), -1)
+
+
+class Feedback(OfItsOwn):
+    """The last layer's spikes come back to the first one in the next step."""
+
+    def forward(self, x):
+        back = 0 if self.lif2.spk is None else self.lif2.spk
+        spk, mem = self.lif1(self.fc1(x) + back)
+        return self.lif2(self.fc2(spk)), mem
+
+
+class Remembers(OfItsOwn):
+    before = None
+
+    def forward(self, x):
+        spk, mem = self.lif1(self.fc1(x) + (0 if self.before is None else self.before))
+        self.before = mem.detach() / 10
+        return self.lif2(self.fc2(spk)), mem
+
+
+class Meets(OfItsOwn):
+    def forward(self, x):
+        spk, mem = self.lif1(self.fc1(x - x.mean(0)))
+        return self.lif2(self.fc2(spk)), mem
+
+
+class Twice(OfItsOwn):
+    def forward(self, x):
+        _, mem = self.lif1(self.fc1(x))
+        spk, _ = self.lif1(self.fc1(x) + mem)
+        return self.lif2(self.fc2(spk)), mem
+
+
+class Fixed(OfItsOwn):
+    def forward(self, x):
+        spk, mem = self.lif1(self.fc1(x))
+        return self.lif2(self.fc2(spk.view(3, 9))), mem
+
+
+@pytest.mark.parametrize(
+    "Net, how",
+    [
+        (OfItsOwn, "layer by layer"),
+        (Feedback, "step by step: it is recurrent across layers, or samples meet in it: layer by layer it fails"),
+        (Remembers, "step by step: it is recurrent across layers, or samples meet in it: layer by layer it fails"),
+        (Meets, "step by step: it is recurrent across layers, or samples meet in it: layer by layer it gives"),
+        (Twice, "step by step: a Leaky is called twice in a step"),
+        (Fixed, "step by step: it is recurrent across layers, or samples meet in it: layer by layer it fails"),
+    ],
+)
+def test_any_module_is_run_as_it_can_be(Net, how):
+    torch.manual_seed(0)
+    before = torch.random.get_rng_state()
+    net = Net()
+    torch.random.set_rng_state(before)
+    assert_is_the_loop(net, X, how)
+    assert all(layer._time is None for layer in net.modules() if isinstance(layer, snn.LIF))
+
+
+@pytest.mark.parametrize("Net", [Feedback, Remembers])
+def test_a_recurrence_that_broadcasts_is_seen_too(Net):
+    assert_is_the_loop(Net(), X[:, :1], "step by step: it is recurrent across layers, or samples meet in it")
+
+
+def test_a_rehearsal_leaves_no_trace_and_happens_once(monkeypatch):
+    net, count = OfItsOwn(), []
+    rehearse = snn._run._rehearse
+    monkeypatch.setattr(snn._run, "_rehearse", lambda *args: count.append(1) or rehearse(*args))
+    before = torch.random.get_rng_state()
+    snn.explain(net, X), snn.run(net, X), snn.run(net, X)
+    assert len(count) == 1 and torch.equal(torch.random.get_rng_state(), before)
+    snn.run(net.eval(), X)
+    assert len(count) == 2
+
+
+def test_hooks_see_every_step():
+    net, seen = dense(), []
+    net[1].register_forward_hook(lambda module, given, spk: seen.append(spk.shape))
+    assert snn.explain(net, X) == "step by step: the network has hooks, which look at each step."
+    snn.run(net, X)
+    assert seen == [(3, 20)] * 6
+
+
+def test_states_outside_run_step_by_step():
+    net = nn.Sequential(nn.Linear(7, 5), snn.Leaky(0.9, threshold=0.1))
+    assert_is_the_loop(net, X, "step by step: a layer has its state outside")
+
+
+def test_without_a_batch_it_is_the_loop():
+    assert_is_the_loop(dense(), X[:, 0], "step by step: xs (6, 7) has no axis for the batch")
+
+
+def test_one_step_and_a_network_without_neurons():
+    assert_is_the_loop(dense(), X[:1])
+    assert_is_the_loop(nn.Sequential(nn.Linear(7, 3)), X)
+    assert_is_the_loop(nn.Sequential(nn.Linear(7, 3)), X[0].expand(6, 3, 7))
+
+
+def test_another_batch_size_is_refused_as_in_the_loop_and_changes_nothing():
+    net = dense()
+    snn.run(net, X)
+    before = states(net)
+    for go in (loop, snn.run):
+        with pytest.raises(ValueError, match=r"holds the state of an input .*snn.utils.reset\(net\)"):
+            go(net, X[:, :2])
+    assert all(torch.equal(a[k], b[k]) for a, b in zip(states(net), before) for k in a)
+
+
+def test_under_torch_func():
+    net = dense()
+    params = {name: p.detach() for name, p in net.named_parameters()}
+
+    class Whole(nn.Module):
+        def __init__(self, go):
+            super().__init__()
+            self.net, self.go = net, go
+
+        def forward(self, xs):
+            snn.utils.reset(self.net)
+            return self.go(self.net, xs).sum()
+
+    def gradients(go):
+        whole = Whole(go)
+        loss = lambda p, xs: torch.func.functional_call(whole, {f"net.{k}": v for k, v in p.items()}, (xs,))
+        return torch.func.vmap(torch.func.grad(loss), in_dims=(None, 1))(params, X[:, :, None])
+
+    fast, slow = gradients(snn.run), gradients(loop)
+    for name in params:
+        torch.testing.assert_close(fast[name], slow[name], rtol=1e-4, atol=1e-5)
+    snn.utils.reset(net)
+
+
+def test_the_kernel_is_found_again():
+    """Each call of `run` makes its step anew; it is the same step."""
+    net = dense(output=True)
+    snn.run(net, X)
+    plans = len(snf._scan._prepared._plans)
+    for _ in range(3):
+        snn.utils.reset(net)
+        snn.run(net, X)
+    assert len(snf._scan._prepared._plans) == plans
+
+
+@pytest.mark.parametrize(
+    "call, error, says",
+    [
+        (lambda: snn.run(snf.leaky_step, X), TypeError, r"net is a module, not function. .* snf.scan\(step, ...\)"),
+        (lambda: snn.run(dense(), [X]), TypeError, "xs is one tensor"),
+        (lambda: snn.run(dense(), X[:0]), ValueError, "at least one step"),
+        (lambda: snn.run(dense(), torch.tensor(1.0)), ValueError, r"xs has shape \(\)"),
+    ],
+)
+def test_bad_input(call, error, says):
+    with warnings.catch_warnings(), pytest.raises(error, match=says):
+        call()
