@@ -35,7 +35,8 @@ def linear_scan(a: Tensor | float, b: Tensor, h0: Tensor | float | None = None, 
         100, 64, 1000        3.6, 11        7.0, 33        18, 79
 
     So "parallel" is for long sequences of few neurons where there is no kernel: no compiler, or `torch.compile` at work. Its
-    derivatives keep 3 times the memory of b, 4 where a moves too, whatever T.
+    derivatives keep 3 times the memory of b, 4 where a moves too, whatever T. Its rounding errors are the loop's, and up to five
+    times them where a is near 1 (in float32 6e-6 of the largest h, at a = 0.999 and T = 30 000).
 
     Closed under `torch.func`. Raises TypeError and ValueError for what does not broadcast, or would change b's dtype.
 
