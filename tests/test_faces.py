@@ -225,6 +225,30 @@ def test_compiled_without_a_graph_break(which):
             torch.testing.assert_close(a, b)
 
 
+@every_layer
+@pytest.mark.parametrize("mode", [{}, {"init_hidden": True}, {"init_hidden": True, "output": True}], ids=str)
+def test_a_large_step_in_one_kernel_is_the_same(which, mode, monkeypatch):
+    found = []
+    for large in (0, 10**9):
+        monkeypatch.setattr(snn._stateful, "LARGE", large)
+        layer, xs = made(which, learn_threshold=True, **mode)
+        xs.requires_grad_()
+        states, returned = (), []
+        for x in xs.unbind(0):
+            out = layer(x, *states)
+            out = out if isinstance(out, tuple) else (out,)
+            states = () if mode else out if fields(layer)[0] == "spk" else out[1:]
+            returned.append(out)
+        outs = [torch.stack(column) for column in zip(*returned)]
+        torch.manual_seed(0)
+        sum((x * torch.randn_like(x)).sum() for x in outs).backward()
+        found.append((outs, [xs.grad, *(p.grad for p in layer.parameters())]))
+    (kernel, slopes), (plain, expected) = found
+    assert_same(kernel, plain)
+    for a, b in zip(slopes, expected):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+
+
 def test_instances_are_the_living_layers_and_keep_none_alive():
     before = len(snn.SpikingNeuron.instances)
     layer = snn.Leaky(0.9)

@@ -17,8 +17,10 @@ import numpy as np
 import pytest
 import torch
 from helpers import scan
+from torch import nn
 
 import snn_functional as snf
+from snn_functional import snn
 
 
 DATA = Path(__file__).parent / "data"
@@ -37,8 +39,6 @@ QUIRKS = {
     "1.0.0/Alpha/a0.9-b0.8-subtract/f64": "matched",
     "0.4.11/Alpha/hidden/f32": "refused: bug S1, the inhibitory current is never stored, so mem = tau syn_exc",
 }
-LATER = {"RLeaky": "a neuron with weights of its own", "RSynaptic": "a neuron with weights of its own"}
-
 # snnTorch's spikes are float32 in a float64 layer; in these cases the gradient is multiplied there, and rounded.
 ROUNDED = {
     "1.0.0/Leaky/graded/f64": "times the graded spikes' factor",
@@ -49,7 +49,7 @@ ROUNDED = {
 
 
 def verdict(case):
-    return "later" if case["neuron"] in LATER else QUIRKS.get(case["id"], "matched")
+    return QUIRKS.get(case["id"], "matched")
 
 
 def array(key):
@@ -158,6 +158,44 @@ def test_refused_on_purpose(run, id):
 def test_ledger():
     assert set(QUIRKS) == {id for id, case in CASES.items() if case["quirk"]}
     counts = collections.Counter(verdict(case).split(":")[0] for case in CASES.values())
-    assert counts == {"matched": 167, "refused": 3, "later": 2}
+    assert counts == {"matched": 169, "refused": 3}
     assert sum(counts.values()) == len(GOLDEN["cases"]) == 172
-    assert len(GOLDEN["networks"]) == 16  # all later: they are layers with weights
+    assert collections.Counter(net["kind"] for net in GOLDEN["networks"]) == {
+        "forward": 6,
+        "BPTT": 4,
+        "TBPTT": 4,
+        "RTRL": 2,
+    }
+
+
+def network(net):
+    """The layers of a golden network, in its version's dialect."""
+    old = net["lib"] == "0.4.11"
+    spike = net["surrogate"] or {"name": "heaviside" if old else "atan"}
+    layers = []
+    for i, layer in enumerate(net["layers"]):
+        linear = nn.Linear(*net["sizes"][i : i + 2])
+        linear.load_state_dict({"weight": array(net["arrays"][f"W{i}"]), "bias": array(net["arrays"][f"b{i}"])})
+        given = {name: number(x) if isinstance(x, dict) else x for name, x in layer["kwargs"].items()}
+        if old and given.get("reset_mechanism") == "zero" and layer["neuron"] == "Leaky":
+            given["reset_mechanism"] = "clear"
+        spike_grad = getattr(snf.surrogate, spike["name"])(**spike.get("args", {}))
+        last = {"output": i == len(net["layers"]) - 1}
+        layers += [linear, getattr(snn, layer["neuron"])(**given, spike_grad=spike_grad, init_hidden=True, **last)]
+    return nn.Sequential(*layers)
+
+
+@pytest.mark.parametrize("go", ["run", "loop"])
+@pytest.mark.parametrize(
+    "net", [net for net in GOLDEN["networks"] if net["kind"] == "forward"], ids=lambda net: net["id"]
+)
+def test_networks(net, go):
+    layers, x = network(net), array(net["arrays"]["x"]).requires_grad_()
+    steps = [layers(step) for step in x.unbind(0)] if go == "loop" else None
+    spk, *_, mem = snn.run(layers, x) if steps is None else map(torch.stack, zip(*steps))
+    assert torch.equal(spk, array(net["arrays"]["out_spk"])) and spk.sum() == (spk > 0).sum()
+    close("state", mem, net["arrays"]["out_mem"])
+    (sum((array(net["arrays"][f"w_{name}"]) * y).sum() for name, y in (("spk", spk), ("mem", mem)))).backward()
+    found = {"x": x.grad, **{name: p.grad for name, p in layers.named_parameters()}}
+    for name, slope in found.items():
+        close("grad", slope, net["arrays"][f"grad_{name}"])

@@ -79,6 +79,7 @@ def test_a_convolutional_network_with_an_input_constant_in_time():
     )  # fmt: skip
     image = torch.rand(2, 1, 12, 12)
     assert_is_the_loop(net, image.expand(4, *image.shape))
+    snn.utils.reset(net), net.zero_grad()
     assert_is_the_loop(net, torch.rand(4, 2, 1, 12, 12))
 
 

@@ -25,6 +25,9 @@ class _Recurrent(Stateful):
             self.recurrent = recurrent.requires_grad_(bool(self.learn_recurrent))
         super()._keep(numbers, learned, options)
 
+    def _in_one_kernel(self) -> bool:
+        return not self.all_to_all and super()._in_one_kernel()
+
     def _leaf(self, name: str, dtype: torch.dtype | None) -> Any:
         return _connection(self.recurrent) if name == "V" and self.all_to_all else super()._leaf(name, dtype)
 
@@ -119,6 +122,8 @@ class SLSTM(stateful(slstm, "SLSTM", numbers={"threshold": 1.0}, signature=_slst
     spk, syn, mem = layer(input_, syn, mem)
     """
 
+    pointwise = False
+
     def _keep(self, numbers: dict[str, Any], learned: set[str], options: dict[str, Any]) -> None:
         self.input_size, self.hidden_size, self.bias = (options[k] for k in ("input_size", "hidden_size", "bias"))
         self.lstm_cell = nn.LSTMCell(self.input_size, self.hidden_size, bias=self.bias)
@@ -142,6 +147,8 @@ class SConv2dLSTM(stateful(sconv2dlstm, "SConv2dLSTM", numbers={"threshold": 1.0
 
     spk, syn, mem = layer(input_, syn, mem)
     """
+
+    pointwise = False
 
     def _keep(self, numbers: dict[str, Any], learned: set[str], options: dict[str, Any]) -> None:
         self.in_channels, self.out_channels = options["in_channels"], options["out_channels"]

@@ -51,6 +51,7 @@ class Stateful(nn.Module):
 
     instances: Any = _Living()
     neuron: Neuron
+    pointwise = True
     numbers: dict[str, Any]
     switches: inspect.Signature
     graded: bool
@@ -84,14 +85,15 @@ class Stateful(nn.Module):
             return self._time.through(self, input_)
         self._admit(input_)
         state = self._state(input_, args, kwargs)
-        spk, state = self._step()(self.params(input_.dtype), state, input_)
-        if self.graded:
-            spk = spk * self.graded_spikes_factor
+        step, params = self._recording(state, input_, every=self.output or not self.init_hidden)
+        if input_.numel() >= LARGE and self._in_one_kernel():
+            outputs, state = scan(step, params, state, input_[None])
+            outputs = tuple(x.squeeze(0) for x in outputs)
+        else:
+            outputs, state = step(params, state, input_)
         if self.init_hidden:
             self._hidden = state
-            if not self.output:
-                return spk
-        return spk, *(getattr(state, name) for name in self._beside())
+        return outputs if self.output or not self.init_hidden else outputs[0]
 
     def params(self, dtype: torch.dtype | None = None) -> Any:
         """This layer's Params, as they are now. With `dtype`, per-neuron numbers that would promote it are cast."""
@@ -144,9 +146,18 @@ class Stateful(nn.Module):
     def _scanned(self, xs: Tensor) -> tuple[tuple[Tensor, ...], Any]:
         """What `forward` returns for each step of `xs` from the hidden state on, as a tuple; and the last state."""
         self._admit(xs[0])
-        step = _recorded(self._step(), self._beside() if self.output else ())
-        (spk, *states), last = scan(step, self.params(xs.dtype), self._state(xs[0], (), {}), xs)
-        return (spk * self.graded_spikes_factor if self.graded else spk, *states), last
+        state = self._state(xs[0], (), {})
+        step, params = self._recording(state, xs, every=self.output)
+        return scan(step, params, state, xs)
+
+    def _recording(self, state: Any, x: Tensor, every: bool) -> tuple[Any, Any]:
+        """The step that gives what this layer returns, as a tuple, and its params."""
+        factor = self.graded_spikes_factor if self.graded else None
+        return _recorded(self._step(), self._beside() if every else (), self.graded), (self.params(x.dtype), factor)
+
+    def _in_one_kernel(self) -> bool:
+        """Is it worth asking? Weights, a winner or a user's quantiser are not pointwise."""
+        return self.pointwise and not self.inhibition and not self.state_quant
 
     def _beside(self) -> tuple[str, ...]:
         """The states that are returned beside the spikes."""
@@ -253,16 +264,19 @@ class Stateful(nn.Module):
 
 @dataclasses.dataclass(frozen=True)
 class _recorded:
-    """A step that gives, beside its spikes, these fields of its new state."""
+    """A step that gives what a face returns: its spikes, times a factor, and beside them these fields of its new state."""
 
     step: Any
     fields: tuple[str, ...]
+    graded: bool
 
     def __call__(self, params: Any, state: Any, input: Any) -> Any:
+        params, factor = params
         spk, state = self.step(params, state, input)
-        return (spk, *(getattr(state, name) for name in self.fields)), state
+        return (spk * factor if self.graded else spk, *(getattr(state, name) for name in self.fields)), state
 
 
+LARGE = 4096  # neurons in a step, from which on one kernel is faster than some twenty operations
 RESETS = ("subtract", "zero", "none", "clear")
 
 
