@@ -11,6 +11,7 @@ This file is the one list of public names; each neuron adds its five through `ne
 
 from . import surrogate as surrogate
 from ._connections import Conv2d as Conv2d, Linear as Linear
+from ._linear_scan import linear_scan as linear_scan
 from ._modifiers import immediate_reset as immediate_reset, inhibit as inhibit, quantize as quantize
 from ._neuron import admit as admit, at_rest as at_rest, Neuron as Neuron
 from ._scan import explain as explain, scan as scan

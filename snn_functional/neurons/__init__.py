@@ -4,11 +4,16 @@ A new neuron is a new file and a line here; the tests find it by themselves.
 """
 
 from ._alpha import *
+from ._associative_leaky import *
+from ._delta_leaky import *
 from ._lapicque import *
 from ._leaky import *
 from ._leaky_integrator import *
+from ._leaky_parallel import *
+from ._linear_leaky import *
 from ._rleaky import *
 from ._rsynaptic import *
 from ._sconv2dlstm import *
 from ._slstm import *
+from ._state_leaky import *
 from ._synaptic import *

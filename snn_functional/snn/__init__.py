@@ -9,7 +9,11 @@ The only room that imports `torch.nn`'s modules.
 from .. import surrogate as surrogate
 from ..neurons import alpha, leaky, synaptic
 from . import utils as utils
+from ._associative_leaky import AssociativeLeaky as AssociativeLeaky
+from ._delta_leaky import DeltaLeaky as DeltaLeaky
 from ._lapicque import Lapicque as Lapicque
+from ._leaky_parallel import LeakyParallel as LeakyParallel
+from ._parallel import LinearLeaky as LinearLeaky, StateLeaky as StateLeaky
 from ._recurrent import RLeaky as RLeaky, RSynaptic as RSynaptic, SConv2dLSTM as SConv2dLSTM, SLSTM as SLSTM
 from ._run import explain as explain, run as run
 from ._stateful import Stateful as Stateful, stateful as stateful

@@ -1,0 +1,505 @@
+"""Linear recurrences in parallel over time, and the faces without a reset: each is the loop of its pure step, however it is run."""
+
+import copy
+import math
+import pickle
+import warnings
+
+import pytest
+import torch
+from helpers import assert_allclose, law, needs_kernels, needs_torch
+from hypothesis import given, strategies as st
+from torch import nn
+from torch.func import functional_call, grad, jvp, vmap
+from torch.utils._python_dispatch import TorchDispatchMode
+
+import snn_functional as snf
+from snn_functional import snn
+from snn_functional._linear_scan import window
+from snn_functional.neurons._leaky_parallel import rectify
+
+
+# ------------------------------------------------------------------------------------------------ linear_scan
+
+
+def slow(a, b, h0=0.0):
+    """The definition."""
+    a, h, hs = a.expand(b.shape), torch.as_tensor(h0, dtype=b.dtype).expand(b.shape[1:]), []
+    for a_t, b_t in zip(a.unbind(0), b.unbind(0)):
+        h = a_t * h + b_t
+        hs.append(h)
+    return torch.stack(hs)
+
+
+T, B, N = 11, 3, 4
+SHAPES = [(), (N,), (B, 1), (1, B, N), (T, 1, 1), (T, B, N)]
+any_shape = pytest.mark.parametrize("shape", SHAPES, ids=str)
+draw = lambda *shape: torch.randn(shape, dtype=torch.float64)
+
+
+@law
+@given(
+    seed=st.integers(0, 2**31),
+    T=st.integers(1, 40),
+    lanes=st.lists(st.integers(1, 3), max_size=2),
+    of_a=st.integers(0, 7),
+    start=st.sampled_from([None, "number", "row", "all"]),
+    kind=st.sampled_from(["parallel", "auto", "loop"]),
+)
+def test_linear_scan_is_the_loop(seed, T, lanes, of_a, start, kind):
+    torch.manual_seed(seed)
+    b = draw(T, *lanes)
+    a = draw(*(n if of_a >> i & 1 else 1 for i, n in enumerate(b.shape)))
+    h0 = {"number": 0.3, "row": draw(*lanes[-1:]), "all": draw(*lanes)}.get(start)
+    found = snf.linear_scan(a, b, h0, kind=kind)
+    torch.testing.assert_close(found, slow(a, b, 0.0 if h0 is None else h0), rtol=1e-9, atol=1e-9)
+
+
+@any_shape
+def test_derivatives_are_the_loops_and_those_of_finite_differences(shape):
+    arguments = a, b, h0 = draw(*shape), draw(T, B, N), draw(N)
+    weights = draw(T, B, N)
+    fast = lambda *args: (snf.linear_scan(*args, kind="parallel") * weights).sum()
+    right = lambda *args: (slow(*args) * weights).sum()
+    assert_allclose(grad(fast, (0, 1, 2))(*arguments), grad(right, (0, 1, 2))(*arguments))
+    direction = tuple(torch.randn_like(x) for x in arguments)
+    assert_allclose(jvp(fast, arguments, direction), jvp(right, arguments, direction))
+    leaves = [x[:3].requires_grad_() if x.dim() == 3 else x.requires_grad_() for x in (a, b, h0)]
+    run = lambda *args: snf.linear_scan(*args, kind="parallel")
+    assert torch.autograd.gradcheck(run, leaves) and torch.autograd.gradgradcheck(run, leaves)
+
+
+def test_per_sample_gradients_go_through():
+    a, b = draw(N), draw(T, B, N)
+    loss = lambda a, b: (snf.linear_scan(a, b, kind="parallel") ** 2).sum()
+    each = vmap(grad(loss), in_dims=(None, 1))(a, b)
+    torch.testing.assert_close(each, torch.stack([grad(loss)(a, b[:, i]) for i in range(B)]))
+
+
+@pytest.mark.parametrize("a", [0.0, 1e-3, 0.5, 0.999, 1.0, -0.9])
+def test_it_is_exact_over_long_times(a):
+    """A cumulative product of decays is 0 by then, or saturates what is divided by it."""
+    b = torch.randn(3000, 5)
+    found = snf.linear_scan(a, b, 1.0, kind="parallel")
+    right = slow(torch.tensor(a).double(), b.double(), 1.0)
+    assert (found.double() - right).abs().max() < 1e-5 * right.abs().max()
+
+
+def test_it_takes_a_logarithm_of_rounds():
+    class Count(TorchDispatchMode):
+        rounds = 0
+
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            self.rounds += func in (torch.ops.aten.mul.Tensor, torch.ops.aten.add.Tensor)
+            return func(*args, **(kwargs or {}))
+
+    def rounds(T):
+        with Count() as count:
+            snf.linear_scan(torch.rand(T, 2), torch.rand(T, 2), kind="parallel")
+        return count.rounds
+
+    assert rounds(2048) - rounds(1024) == rounds(64) - rounds(32) <= 5
+
+
+@law
+@given(seed=st.integers(0, 2**31), T=st.integers(1, 30), steps=st.integers(1, 40))
+def test_window_is_the_sum_of_the_last_inputs(seed, T, steps):
+    torch.manual_seed(seed)
+    a, b = torch.rand(2, dtype=torch.float64), draw(T, 3, 2)
+    right = [sum(a**j * b[t - j] for j in range(min(steps, t + 1))) for t in range(T)]
+    torch.testing.assert_close(window(a, b, steps), torch.stack(right))
+
+
+BAD_SCANS = {
+    "a list": (lambda: snf.linear_scan(0.5, [1.0]), TypeError, "b is a floating tensor .* not list"),
+    "integers": (lambda: snf.linear_scan(0.5, torch.arange(3)), TypeError, "not torch.int64"),
+    "no time": (lambda: snf.linear_scan(0.5, torch.tensor(1.0)), ValueError, "time first"),
+    "no step": (lambda: snf.linear_scan(0.5, torch.rand(0, 2)), ValueError, "at least one time step"),
+    "a too large": (
+        lambda: snf.linear_scan(torch.rand(2, 2), torch.rand(5, 3)),
+        ValueError,
+        r"a has shape \(2, 2\), which does not broadcast to \(5, 3\)",
+    ),
+    "h0 with time": (
+        lambda: snf.linear_scan(0.5, torch.rand(5, 3), torch.rand(5, 3)),
+        ValueError,
+        r"h0 has shape \(5, 3\), which does not broadcast to \(3,\), the shape of b at one time step",
+    ),
+    "a that widens": (
+        lambda: snf.linear_scan(torch.rand(3).double(), torch.rand(5, 3)),
+        TypeError,
+        r"a is torch.float64 and b torch.float32: give a.to\(torch.float32\)",
+    ),
+    "a kind": (lambda: snf.linear_scan(0.5, torch.rand(5, 3), kind="paralel"), ValueError, "unknown kind"),
+}
+
+
+@pytest.mark.parametrize("bad", BAD_SCANS)
+def test_linear_scan_refuses(bad):
+    call, error, says = BAD_SCANS[bad]
+    with pytest.raises(error, match=says):
+        call()
+
+
+# ------------------------------------------------------------------------------------------------ faces
+
+
+def per_channel(n, low=0.3):
+    return torch.linspace(low, 0.95, n)
+
+
+LAYERS = {
+    "StateLeaky": lambda **o: snn.StateLeaky(
+        per_channel(5), 5, threshold=0.8, learn_beta=True, learn_threshold=True, **o
+    ),
+    "StateLeaky, one beta": lambda **o: snn.StateLeaky(0.9, 5, learn_beta=True, **o),
+    "LinearLeaky": lambda **o: snn.LinearLeaky(per_channel(7), 5, 7, threshold=0.2, learn_beta=True, **o),
+    "LinearLeaky without bias": lambda **o: snn.LinearLeaky(0.8, 5, 7, bias=False, threshold=0.2, **o),
+    "AssociativeLeaky": lambda **o: snn.AssociativeLeaky(5, 2, 3, 6, **o),
+    "AssociativeLeaky without queries": lambda **o: snn.AssociativeLeaky(5, 2, 3, use_q_projection=False, **o),
+    "LeakyParallel": lambda: snn.LeakyParallel(5, 7, learn_beta=True, threshold=0.3),
+    "LeakyParallel, beta": lambda: snn.LeakyParallel(5, 7, per_channel(7), bias=False, threshold=0.3, learn_beta=True),
+    "LeakyParallel, dense": lambda: snn.LeakyParallel(5, 7, threshold=0.3, weight_hh_enable=True, learn_beta=True),
+}
+every_layer = pytest.mark.parametrize("which", LAYERS)
+every_kind = pytest.mark.parametrize("which", [name for name in LAYERS if "Parallel" not in name])
+
+
+def made(which, **options):
+    torch.manual_seed(1)
+    layer = LAYERS[which](**options)
+    with torch.no_grad():  # so that some fire
+        for name, p in layer.named_parameters():
+            p.mul_(3) if "weight" in name and "hh" not in name else None
+        if isinstance(layer, snn.AssociativeLeaky):
+            layer.threshold.fill_(0.3)
+    return layer, torch.randn(9, 3, 5) + 0.3
+
+
+def returned(layer, xs):
+    out = layer(xs)
+    return list(out) if isinstance(out, tuple) else [out]
+
+
+def by_its_step(layer, xs):
+    """What the pure neuron gives, step by step, weights and all."""
+    if isinstance(layer, snn.LinearLeaky):
+        bias = layer.linear.bias
+        linear = snf.Linear(layer.linear.weight, 0.0 if bias is None else bias)
+        neuron, params = snf.linear_leaky, snf.LinearLeakyParams(linear, layer.beta, layer.threshold)
+    elif isinstance(layer, snn.StateLeaky):
+        neuron, params = snf.state_leaky, layer.params()
+    elif isinstance(layer, snn.AssociativeLeaky):
+        neuron, params = snf.associative_leaky, layer.params()
+    else:
+        neuron, params = snf.leaky_parallel, layer.params()
+    record = lambda p, s, x: (lambda spk, s: ((spk, s.mem), s))(*neuron.step(p, s, x))
+    (spk, mem), _ = snf.scan(record, params, neuron.init(params, xs[0]), xs, kind="loop")
+    if not isinstance(layer, snn.AssociativeLeaky):
+        return [spk, mem] if isinstance(layer, snn.StateLeaky) else [spk]
+    if not layer.use_q_projection:
+        return [spk.flatten(-2)]
+    queries = layer.to_q(xs).view(*xs.shape[:2], layer.d_key, layer.d_value)
+    return [torch.einsum("tbdn,tbne->tbde", spk, queries).flatten(-2)]
+
+
+@every_layer
+def test_a_face_is_the_loop_of_its_step_and_every_parameter_learns(which):
+    layer, xs = made(which)
+    layer, xs = layer.double(), xs.double()
+    found, expected = returned(layer, xs), by_its_step(layer, xs)
+    assert 0 < found[0].count_nonzero() < found[0].numel()
+    for a, b in zip(found, expected, strict=True):
+        torch.testing.assert_close(a, b)
+    learned = dict(layer.named_parameters())
+    slopes = [torch.autograd.grad(sum((x * x).sum() for x in out), learned.values()) for out in (found, expected)]
+    for name, a, b in zip(learned, *slopes, strict=True):
+        torch.testing.assert_close(a, b, msg=lambda m, name=name: f"{name}: {m}")
+        assert a.count_nonzero(), f"{name} is dead"
+
+
+@every_kind
+def test_in_parallel_over_time_a_face_gives_the_same(which):
+    xs = made(which)[1].double()
+    layers = [made(which, kind=kind)[0].double() for kind in ("auto", "parallel")]
+    losses = []
+    for layer in layers:
+        losses.append(sum((x * x).sum() for x in returned(layer, xs)))
+        losses[-1].backward()
+    torch.testing.assert_close(*losses)
+    for a, b in zip(*(layer.parameters() for layer in layers), strict=True):
+        torch.testing.assert_close(a.grad, b.grad)
+
+
+@every_kind
+@needs_kernels
+def test_the_recurrence_is_one_kernel(which):
+    layer, xs = made(which, kind="fused")  # raises where there is none
+    returned(layer, xs)
+
+
+@needs_kernels
+def test_the_recurrence_of_leaky_parallel_is_one_kernel():
+    params = snf.leaky_parallel.Params.__rebuild__([(), torch.rand(7), torch.tensor(1.0)], (snf.surrogate.ATan(),))
+    currents = torch.rand(9, 3, 7)
+    assert snf.explain(rectify, params, snf.LeakyParallelState(torch.zeros(())), currents).startswith("fused")
+
+
+@every_layer
+def test_nothing_is_kept_between_calls(which):
+    layer, xs = made(which)
+    before = copy.deepcopy(layer.state_dict())
+    once, twice = returned(layer, xs), returned(layer, xs)
+    assert all(torch.equal(a, b) for a, b in zip(once, twice, strict=True))
+    assert all(torch.equal(x, before[name]) for name, x in layer.state_dict().items())
+    snn.utils.reset(nn.Sequential(layer))
+
+
+@every_layer
+def test_deepcopy_pickle_and_state_dict(which):
+    layer, xs = made(which)
+    sum(x.sum() for x in returned(layer, xs)).backward()
+    torch.manual_seed(2)
+    loaded = LAYERS[which]()
+    loaded.load_state_dict(layer.state_dict())
+    for twin in (copy.deepcopy(layer), pickle.loads(pickle.dumps(layer)), loaded):
+        assert all(torch.equal(a, b) for a, b in zip(returned(twin, xs), returned(layer, xs), strict=True))
+
+
+@every_layer
+def test_functional_call_and_per_sample_gradients(which):
+    layer, xs = made(which)
+    params = {name: p.detach() for name, p in layer.named_parameters()}
+
+    def loss(params, xs):
+        out = functional_call(layer, params, (xs,))
+        return sum(x.sum() for x in out) if isinstance(out, tuple) else out.sum()
+
+    each = vmap(grad(loss), in_dims=(None, 1))(params, xs[:, :, None])
+    for b in range(3):
+        for name, slope in grad(loss)(params, xs[:, b : b + 1]).items():
+            torch.testing.assert_close(each[name][b], slope, rtol=1e-4, atol=1e-5)
+
+
+@every_layer
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64], ids=str)
+def test_networks_in_other_dtypes(which, dtype):
+    layer, xs = made(which)
+    layer, xs = layer.to(dtype), xs.to(dtype)
+    out = returned(layer, xs)
+    assert {x.dtype for x in out} == {dtype}
+    sum(x.sum() for x in out).backward()
+    assert {p.grad.dtype for p in layer.parameters()} <= {dtype}
+
+
+@every_layer
+def test_spikes_come_in_as_bool(which):
+    layer, xs = made(which)
+    assert all(
+        torch.equal(a, b) for a, b in zip(returned(layer, xs > 0), returned(layer, (xs > 0).float()), strict=True)
+    )
+
+
+@every_layer
+@needs_torch("2.10", "torch.compile reads optree")
+def test_compiled_without_a_graph_break(which):
+    torch.compiler.reset()
+    layer, xs = made(which)
+    compiled = torch.compile(layer, backend="aot_eager", fullgraph=True)
+    for a, b in zip(returned(compiled, xs), returned(layer, xs), strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_state_leaky_keeps_beta_of_its_membrane():
+    impulse = torch.zeros(4, 1, 2)
+    impulse[0] = 2.0
+    _, mem = snn.StateLeaky(torch.tensor([0.9, 0.5]), 2)(impulse)
+    torch.testing.assert_close(mem[:, 0], 2 * torch.tensor([[1, 1], [0.9, 0.5], [0.81, 0.25], [0.729, 0.125]]))
+
+
+def test_state_leaky_quantised_truncated_and_graded():
+    xs, quantizer = torch.rand(12, 3, 5), lambda x: (x * 4).round() / 4
+    whole, plain = snn.StateLeaky(0.9, 5, output=False), snn.StateLeaky(0.9, 5)
+    spk, mem = snn.StateLeaky(0.9, 5, state_quant=quantizer)(xs)
+    assert torch.equal(mem, quantizer(whole(xs))) and torch.equal(spk, (mem > 1).float())
+    spk, mem = snn.StateLeaky(0.9, 5, kernel_truncation_steps=3)(xs)
+    late = torch.cat([torch.zeros(2, 3, 5), xs])
+    torch.testing.assert_close(mem, late[2:] + 0.9 * late[1:-1] + 0.81 * late[:-2])
+    assert torch.equal(spk, (mem > 1).float())
+    torch.testing.assert_close(whole(xs), plain(xs)[1])
+    graded = snn.StateLeaky(0.9, 5, graded_spikes_factor=3.0, learn_graded_spikes_factor=True)
+    assert torch.equal(graded(xs)[0], 3 * plain(xs)[0]) and torch.equal(graded.fire(plain(xs)[1]), 3 * plain(xs)[0])
+    graded(xs)[0].sum().backward()
+    assert graded.graded_spikes_factor.grad == plain(xs)[0].sum()
+
+
+def test_settings_of_spikes_without_spikes_are_warned_of():
+    with pytest.warns(UserWarning, match="StateLeaky.output=False. fires no spikes"):
+        snn.StateLeaky(0.9, 5, output=False, learn_threshold=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        snn.LinearLeaky(0.9, 5, 3, output=False, threshold=2.0)
+
+
+def test_associative_leaky_from_a_number_of_neurons():
+    layer = snn.AssociativeLeaky.from_num_spiking_neurons(5, 9)
+    assert (layer.d_value, layer.d_key, layer.num_spiking_neurons) == (3, 3, 9)
+    assert layer(torch.rand(4, 2, 5)).shape == (4, 2, 9)
+    assert snn.AssociativeLeaky(5, 2, 3, None)(torch.rand(4, 2, 5)).shape == (4, 2, 4)
+
+
+def test_leaky_parallel_takes_a_beta_for_each_neuron_and_keeps_it_in_bounds():
+    beta = torch.tensor([0.2, 0.9, 1.7, -0.4])
+    layer = snn.LeakyParallel(3, 4, beta, learn_beta=True)
+    assert torch.equal(layer.beta, beta.clamp(0, 1)) and torch.equal(layer.rnn.weight_hh_l0, layer.beta.diag())
+    with torch.no_grad():
+        layer.rnn.weight_hh_l0.mul_(3)
+    assert torch.equal(layer.beta, (3 * beta.clamp(0, 1)).clamp(max=1))
+    sum(layer(torch.rand(6, 2, 3)) for _ in range(2)).sum().backward()
+    assert layer.rnn.weight_hh_l0.grad.diag().diag().equal(layer.rnn.weight_hh_l0.grad)
+    assert not snn.LeakyParallel(3, 4, beta).rnn.weight_hh_l0.requires_grad
+    assert snn.LeakyParallel(3, 4, 0.5, weight_hh_enable=True).beta is None
+    assert layer(torch.rand(6, 3)).shape == (6, 4)  # unbatched, as an nn.RNN takes it
+
+
+# ------------------------------------------------------------------------------------------------ DeltaLeaky
+
+X = torch.randn(12, 3, 7)
+
+
+def test_delta_leaky_explicit_hidden_and_scan_agree():
+    hidden = snn.DeltaLeaky(0.7, per_channel(7), init_hidden=True)
+    alone = snn.DeltaLeaky(0.7, per_channel(7), init_hidden=True, output=False)
+    explicit = snn.DeltaLeaky(delta_threshold=0.7, beta=per_channel(7))
+    params = snf.DeltaLeakyParams(per_channel(7), 0.7)
+    spks, last = snf.scan(snf.delta_leaky_step, params, snf.delta_leaky_init(params, X[0]), X)
+    for start in (
+        None,
+        explicit.reset_mem(),
+        (None, None),
+        (torch.zeros(3, 7), None),
+        [torch.zeros(7), torch.zeros(7)],
+    ):
+        snn.utils.reset(nn.Sequential(hidden, nn.Sequential(alone)))
+        mem = start
+        for t, (x, right) in enumerate(zip(X, spks)):
+            before = mem[0] if t else torch.zeros(3, 7)
+            spk, mem = explicit(x, mem)
+            other, (now, prev) = hidden(x)
+            assert torch.equal(spk, right) and torch.equal(other, right) and torch.equal(alone(x), right)
+            assert torch.equal(mem[1], prev) and torch.equal(mem[0], now) and torch.equal(prev, before)
+        assert torch.equal(hidden.mem, last.mem) and torch.equal(hidden.mem_prev, before)
+    assert explicit.mem is None and 0 < spks.sum() < spks.numel()
+
+
+def test_delta_leaky_fires_at_changes_both_ways_and_never_resets():
+    layer = snn.DeltaLeaky(0.5, 1.0, init_hidden=True)
+    currents = torch.tensor([0.4, 0.6, -0.6, 0.0, 2.0, 0.5])
+    assert [layer(x)[0].item() for x in currents] == [0, 1, 1, 0, 1, 0]
+    torch.testing.assert_close(layer.mem, currents.sum())
+
+
+def test_delta_leaky_learns_grades_and_travels():
+    layer = snn.DeltaLeaky(
+        0.5, 0.9, init_hidden=True, learn_beta=True, learn_delta_threshold=True, graded_spikes_factor=2.0
+    )
+    out = torch.stack([layer(x)[0] for x in X])
+    assert set(out.unique().tolist()) == {0.0, 2.0}
+    out.sum().backward()
+    assert {name for name, p in layer.named_parameters() if p.grad} == {"beta", "delta_threshold"}
+    twins = copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))
+    resumed = snn.DeltaLeaky(0.1, 0.2, init_hidden=True, learn_beta=True, learn_delta_threshold=True)
+    resumed.load_state_dict(snn.utils.state_dict(layer))
+    expected = layer(X[0])[1][0]
+    assert all(torch.equal(twin(X[0])[1][0], expected) for twin in (*twins, resumed))
+
+
+def test_delta_leaky_beside_leaky_is_reset_with_the_network():
+    net = nn.Sequential(snn.DeltaLeaky(0.5, 0.9, init_hidden=True, output=False), snn.Leaky(0.9, init_hidden=True))
+    first = net(X[0])
+    snn.utils.reset(net)
+    assert net[0].mem is None and net[1].mem is None and torch.equal(net(X[0]), first)
+
+
+@pytest.mark.parametrize("output", [False, True])
+def test_delta_leaky_over_a_whole_sequence(output):
+    net = nn.Sequential(nn.Linear(7, 7), snn.DeltaLeaky(0.5, 0.9, init_hidden=True, output=output))
+    assert snn.explain(net, X).startswith("layer by layer")
+    found = snn.run(net, X)
+    snn.utils.reset(net)
+    steps = [net(x) for x in X]
+    if output:
+        found, steps = (found[0], *found[1]), [(spk, *mem) for spk, mem in steps]
+        for a, b in zip(found, zip(*steps), strict=True):
+            torch.testing.assert_close(a, torch.stack(b))
+    else:
+        torch.testing.assert_close(found, torch.stack(steps))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64], ids=str)
+def test_delta_leaky_in_other_dtypes(dtype):
+    spk, (mem, prev) = snn.DeltaLeaky(0.5, per_channel(7)).to(dtype)(X[0].to(dtype))
+    assert {spk.dtype, mem.dtype, prev.dtype} == {dtype}
+
+
+# ------------------------------------------------------------------------------------------------ refusals
+
+BAD = {
+    "a step": (
+        lambda: snn.StateLeaky(0.9, 5)(torch.rand(3, 5)),
+        ValueError,
+        r"a whole sequence \[T, batch, 5\], but \(3, 5\)",
+    ),
+    "other channels": (lambda: snn.StateLeaky(0.9, 5)(torch.rand(9, 3, 4)), ValueError, r"but \(9, 3, 4\) came"),
+    "no tensor": (lambda: snn.LinearLeaky(0.9, 5, 3)([1.0]), TypeError, r"takes a tensor \[T, batch, 5\], not list"),
+    "no time": (lambda: snn.LeakyParallel(5, 3)(torch.rand(0, 3, 5)), ValueError, "the time axis of .* is empty"),
+    "integers": (lambda: snn.StateLeaky(0.9, 5)(torch.ones(9, 3, 5).long()), TypeError, "expected a floating tensor"),
+    "beta of another shape": (lambda: snn.StateLeaky(torch.rand(3), 5), ValueError, r"one for each channel, \(5,\)"),
+    "an integer beta": (lambda: snn.StateLeaky(torch.tensor(1), 5), TypeError, "int64"),
+    "no window": (lambda: snn.StateLeaky(0.9, 5, kernel_truncation_steps=0), ValueError, "at least 1 step"),
+    "an integer threshold": (
+        lambda: snn.LeakyParallel(5, 3, threshold=torch.tensor(1)),
+        TypeError,
+        "threshold=.*int64",
+    ),
+    "beta of another length": (
+        lambda: snn.LeakyParallel(5, 3, torch.rand(5)),
+        ValueError,
+        r"one for each neuron, \(3,\)",
+    ),
+    "a dropout": (lambda: snn.LeakyParallel(5, 3, dropout=0.5), ValueError, r"Put nn.Dropout\(0.5\) after"),
+    "sizes": (lambda: snn.AssociativeLeaky(5, 0, 3), ValueError, "d_value must be a positive integer"),
+    "sizes that differ": (lambda: snn.AssociativeLeaky(5, 2, 3, 7), ValueError, "must equal d_value . d_key = 6"),
+    "no square": (lambda: snn.AssociativeLeaky.from_num_spiking_neurons(5, 8), ValueError, "a perfect square"),
+    "no beta": (lambda: snn.DeltaLeaky(0.5), TypeError, r"as in DeltaLeaky\(beta=0.9\)"),
+    "a reset": (lambda: snn.DeltaLeaky(beta=0.9, reset_mechanism="zero"), TypeError, "no use for `reset_mechanism`"),
+    "a threshold": (lambda: snn.DeltaLeaky(beta=0.9, threshold=2.0), TypeError, "fires at delta_threshold"),
+    "a dead parameter": (lambda: snn.DeltaLeaky(beta=0.9, learn_threshold=True), TypeError, "`learn_threshold`"),
+    "not a pair": (lambda: snn.DeltaLeaky(beta=0.9)(X[0], X[0]), TypeError, r"the pair \(mem, mem_prev\); got Tensor"),
+    "hidden and given": (
+        lambda: snn.DeltaLeaky(beta=0.9, init_hidden=True)(X[0], (X[0], X[0])),
+        TypeError,
+        "should not be passed as an argument",
+    ),
+    "weights of no connection": (lambda: snf.LinearLeakyParams(0.5, 0.9), TypeError, r"Linear\(weight, bias\)"),
+    "values and keys alone": (
+        lambda: snf.AssociativeLeakyParams(snf.Linear(torch.rand(2, 3)), snf.Linear(torch.rand(2, 3)), torch.rand(2)),
+        TypeError,
+        "decay=....? takes a connection",
+    ),
+}
+
+
+@pytest.mark.parametrize("bad", BAD)
+def test_bad_input(bad):
+    call, error, says = BAD[bad]
+    with pytest.raises(error, match=says):
+        call()
+
+
+def test_the_decay_that_snntorch_had():
+    beta = 0.9
+    impulse = torch.zeros(3, 1, 1)
+    impulse[0] = 1.0
+    _, mem = snn.StateLeaky(math.exp(-(1 - beta)), 1)(impulse)
+    torch.testing.assert_close(mem.flatten(), torch.exp(-torch.arange(3) * 0.1))
