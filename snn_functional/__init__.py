@@ -9,7 +9,7 @@
 This file is the one list of public names; each neuron adds its five through `neurons`.
 """
 
-from . import surrogate as surrogate
+from . import losses as losses, metrics as metrics, quant as quant, surrogate as surrogate
 from ._modifiers import immediate_reset as immediate_reset, inhibit as inhibit, quantize as quantize
 from ._neuron import admit as admit, at_rest as at_rest, Neuron as Neuron
 from ._scan import explain as explain, scan as scan

@@ -8,7 +8,7 @@ The only room that imports `torch.nn`'s modules.
 
 from .. import surrogate as surrogate
 from ..neurons import alpha, leaky, synaptic
-from . import utils as utils
+from . import functional as functional, utils as utils
 from ._lapicque import Lapicque as Lapicque
 from ._stateful import Stateful as Stateful, stateful as stateful
 
