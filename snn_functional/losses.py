@@ -53,7 +53,7 @@ def ce_rate_loss(
     spk = pooled("ce_rate_loss", admit("ce_rate_loss", spk_out), population_code, num_classes)
     y = classes("ce_rate_loss", spk[0], targets)
     loss = _cross_entropy(spk, y.expand(len(spk), *y.shape), _weights("ce_rate_loss", weight, spk))
-    return _reduced(loss.mean(0), reduction)
+    return _reduced(loss.sum(0), reduction) / len(spk)
 
 
 def ce_count_loss(
@@ -198,7 +198,7 @@ def ce_temporal_loss(
     y, weight = classes("ce_temporal_loss", time, targets), _weights("ce_temporal_loss", weight, time)
     loss = _cross_entropy(-time if inverse == "negate" else 1 / (time + 1), y, weight)
     if weight is not None and reduction == "mean":
-        return loss.sum() / weight[y].sum()
+        return loss.sum() / _at(y, weight).sum()
     return _reduced(loss, reduction)
 
 
@@ -300,14 +300,19 @@ def _weights(name: str, weight: Any, scores: Any) -> Tensor | None:
 
 
 def _cross_entropy(scores: Tensor, y: Tensor, weight: Tensor | None) -> Tensor:
-    loss = -scores.log_softmax(-1).gather(-1, y.unsqueeze(-1)).squeeze(-1)
-    return loss if weight is None else loss * weight[y]
+    loss = -_at(y, scores.log_softmax(-1))
+    return loss if weight is None else loss * _at(y, weight)
+
+
+def _at(y: Tensor, scores: Tensor) -> Tensor:
+    """`scores[..., y]`; gathered, because under vmap a number cannot be an index."""
+    return scores.expand(*y.shape, scores.size(-1)).gather(-1, y.unsqueeze(-1)).squeeze(-1)
 
 
 def _square_error(x: Tensor, goal: Tensor, y: Tensor, weight: Tensor | None, reduction: str) -> Tensor:
     if weight is None:
         return F.mse_loss(x, goal, reduction=reduction)
-    return _reduced(F.mse_loss(x, goal, reduction="none") * weight[y].unsqueeze(-1), reduction)
+    return _reduced(F.mse_loss(x, goal, reduction="none") * _at(y, weight).unsqueeze(-1), reduction)
 
 
 def _reduced(loss: Tensor, reduction: str) -> Tensor:

@@ -33,7 +33,7 @@ def spike_times(spk_out: Tensor, count: int = 1) -> Tensor:
     tensor([[1., 2.],
             [3., 3.]])
     """
-    admit("spike_times", spk_out)
+    admit("spike_times", spk_out, axes=1)
     if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= len(spk_out):
         raise ValueError(
             f"spike_times(spk_out, count={count!r}): a neuron fires at most once in each of the {len(spk_out)} steps; "
@@ -91,14 +91,14 @@ def _steps(spk_out: Tensor, count: int) -> Tensor:
     return at.amin(0, keepdim=True) if count == 1 else at.sort(0).values[:count]
 
 
-def admit(name: str, out: Any, floating: bool = True) -> Tensor:
+def admit(name: str, out: Any, floating: bool = True, axes: int = 2) -> Tensor:
     """The network's output, if it is one: `[T, batch, ..., classes]`, T > 0."""
     if not isinstance(out, Tensor) or (floating and not out.is_floating_point()):
         came = f"{out.dtype}" if isinstance(out, Tensor) else type(out).__name__
         raise TypeError(
             f"{name}: the network's output is a floating tensor [T, batch, classes], not {came}. Stack its steps: torch.stack(spks)."
         )
-    if out.dim() < 2 or len(out) == 0:
+    if out.dim() < axes or len(out) == 0:
         raise ValueError(
             f"{name}: the network's output has shape {tuple(out.shape)}; expected [T, batch, classes] with at least one time step."
         )

@@ -90,8 +90,8 @@ class StateQuant:
             came = f"{x.dtype}" if isinstance(x, Tensor) else type(x).__name__
             raise TypeError(f"StateQuant()(x): x is a floating tensor, not {came}.")
         # Half precision cannot tell 2^num_bits levels apart while it looks for the nearest.
-        exact = x.detach().to(torch.promote_types(x.dtype, torch.float32))
-        below, above = self._around(exact.clamp(self.low, self.high))
+        exact = x.detach().to(torch.promote_types(x.dtype, torch.float32)).clamp(self.low, self.high)
+        below, above = self._around(exact)
         nearest = torch.where((above - exact).abs() < (below - exact).abs(), above, below)
         h = x.nan_to_num(0.0, 0.0, 0.0)
         return nearest.to(x.dtype) + (h - h.detach())
@@ -105,7 +105,9 @@ class StateQuant:
             return self._level(k), self._level(k + 1)
         levels = torch.tensor(self.levels, dtype=x.dtype, device=x.device)
         k = torch.searchsorted(levels, x).clamp(1, last)
-        return levels[k - 1], levels[k]
+        # Gathered, because under vmap a number cannot be an index.
+        below, above = (levels.gather(0, at.reshape(-1)).reshape(at.shape) for at in (k - 1, k))
+        return torch.where(x.isnan(), x, below), above
 
     def _level(self, k: Tensor) -> Tensor:
         # Counted from the nearer end, so that both ends are exact.
@@ -123,9 +125,7 @@ MULTIPLIERS = (0.05, 0.1, 0.3, 0.5, 0.7, 0.9, 0.925)
 def _levels(q: StateQuant) -> tuple[float, ...]:
     count = 2**q.num_bits
     if q.uniform:
-        last = count - 1
-        width = (q.high - q.low) / last
-        return tuple(q.low + k * width if k <= last // 2 else q.high - (last - k) * width for k in range(count))
+        return tuple(q._level(torch.arange(count, dtype=torch.float64, device="cpu")).tolist())
     center = q.threshold if q.thr_centered else 0
     ratio = q.multiplier or (MULTIPLIERS[q.num_bits - 1] if q.num_bits <= len(MULTIPLIERS) else 0.95)
     below = math.floor(count * ((center - q.low) / (q.high - q.low)))
