@@ -258,6 +258,14 @@ def test_tolerance_takes_near_times_for_their_goal():
     silent = (times - goal).abs() < 2
     assert ((grad(f)(SPK) != 0).any(0) == ~silent).all()
 
+    total = lambda s: losses.spike_time(s, Y, on_target=1, off_target=3, tolerance=2)[0].sum()
+    assert torch.equal(grad(total)(SPK), grad(lambda s: spike_times(s).sum())(SPK))
+
+
+def test_ce_max_membrane_reaches_one_step_of_several_that_are_as_high():
+    g = grad(losses.ce_max_membrane_loss)(torch.ones(3, 1, 2), torch.tensor([0]))
+    assert ((g != 0).sum(0) == 1).all()
+
 
 def test_temporal_gradient_makes_the_class_fire_earlier():
     """A step down the gradient raises the spikes of a class that comes too late, and lowers those of one that comes too early."""

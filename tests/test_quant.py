@@ -69,6 +69,10 @@ def test_other_levels_crowd_about_their_center():
     threshold = torch.tensor(StateQuant(4, uniform=False, threshold=2).levels)
     zero = torch.tensor(StateQuant(4, uniform=False, thr_centered=False, threshold=2).levels)
     for levels, center in ((threshold, 2.0), (zero, 0.0)):
+        assert levels[0] == -2 and levels[-1] == pytest.approx(2.4)
+        assert levels[levels < center].max() + levels.diff()[levels[1:] < center][-1] / 2 == pytest.approx(
+            center, abs=1e-3
+        )
         steps = levels.diff()
         left, right = steps[levels[1:] < center], steps[levels[:-1] > center]
         torch.testing.assert_close(left[1:] / left[:-1], torch.full_like(left[1:], 0.5), rtol=1e-2, atol=0)
