@@ -300,7 +300,9 @@ def test_spikes_come_in_as_bool(which):
     )
 
 
-@every_layer
+@pytest.mark.parametrize(
+    "which", ["StateLeaky", "LinearLeaky", "AssociativeLeaky", "LeakyParallel", "LeakyParallel, dense"]
+)
 @needs_torch("2.10", "torch.compile reads optree")
 def test_compiled_without_a_graph_break(which):
     torch.compiler.reset()
@@ -434,6 +436,38 @@ def test_delta_leaky_over_a_whole_sequence(output):
             torch.testing.assert_close(a, torch.stack(b))
     else:
         torch.testing.assert_close(found, torch.stack(steps))
+
+
+def test_delta_leaky_of_many_neurons_is_the_same():
+    x = torch.randn(3, 4, 2000)
+    layer, params = snn.DeltaLeaky(0.5, 0.9, init_hidden=True, output=False), snf.DeltaLeakyParams(0.9, 0.5)
+    spks, _ = snf.scan(snf.delta_leaky_step, params, snf.delta_leaky_init(params, x[0]), x, kind="loop")
+    assert torch.equal(torch.stack([layer(step) for step in x]), spks)
+
+
+@needs_torch("2.10", "torch.compile reads optree")
+def test_delta_leaky_compiled_without_a_graph_break():
+    torch.compiler.reset()
+    layer = snn.DeltaLeaky(0.5, 0.9)
+    step = torch.compile(layer, backend="aot_eager", fullgraph=True)
+    spk, mem = step(X[0])
+    assert torch.equal(step(X[1], mem)[0], layer(X[1], layer(X[0])[1])[0]) and torch.equal(spk, layer(X[0])[0])
+
+
+def test_delta_leaky_gives_per_sample_gradients():
+    layer = snn.DeltaLeaky(0.5, per_channel(7), learn_beta=True)
+    params = {name: p.detach() for name, p in layer.named_parameters()}
+
+    def loss(params, xs):
+        total, mem = 0, None
+        for x in xs.unbind(0):
+            spk, mem = functional_call(layer, params, (x, mem))
+            total = total + spk.sum()
+        return total
+
+    each = vmap(grad(loss), in_dims=(None, 1))(params, X)
+    for b in range(3):
+        torch.testing.assert_close(each["beta"][b], grad(loss)(params, X[:, b])["beta"])
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64], ids=str)
