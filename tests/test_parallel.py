@@ -364,6 +364,33 @@ def test_leaky_parallel_takes_a_beta_for_each_neuron_and_keeps_it_in_bounds():
     assert layer(torch.rand(6, 3)).shape == (6, 4)  # unbatched, as an nn.RNN takes it
 
 
+@pytest.mark.parametrize("which", [name for name in LAYERS if "Parallel" in name])
+def test_leaky_parallel_is_torchs_rnn_with_a_threshold(which):
+    layer, xs = made(which)
+    rnn = nn.RNN(5, 7, nonlinearity="relu", bias="bias_ih_l0" in layer.rnn)
+    rnn.load_state_dict(dict(layer.rnn.items()))
+    layer.spike_grad = lambda u: u + layer.threshold  # the membranes
+    torch.testing.assert_close(layer(xs), rnn(xs)[0])
+
+
+def test_associative_leaky_is_gated_linear_attention():
+    layer, xs = made("AssociativeLeaky without queries")
+    layer.spike_grad = lambda u: u + layer.threshold  # the membranes
+    v, k, a = layer.to_v(xs), layer.to_k(xs), layer.to_alpha(xs).sigmoid()
+    for t, mem in enumerate(layer(xs)):
+        right = sum(torch.einsum("bd,bn->bdn", v[s], k[s] * a[s + 1 : t + 1].prod(0)) for s in range(t + 1))
+        torch.testing.assert_close(mem, right.flatten(-2))
+
+
+def test_a_checkpoint_of_snntorch_keeps_the_decay_it_had():
+    """Its `tau` is 1 / (1 - beta), its decay exp(-1 / tau), and its beta is dead."""
+    state = {"beta": 0.9, "tau": 10.0, "threshold": 0.7, "graded_spikes_factor": 1.0, "reset_mechanism_val": 0}
+    layer = snn.StateLeaky(0.5, 5)
+    layer.load_state_dict({name: torch.tensor(x) for name, x in state.items()})
+    torch.testing.assert_close(layer.beta, torch.tensor(math.exp(-0.1)))
+    assert layer.threshold == torch.tensor(0.7)
+
+
 # ------------------------------------------------------------------------------------------------ DeltaLeaky
 
 X = torch.randn(12, 3, 7)
@@ -529,11 +556,3 @@ def test_bad_input(bad):
     call, error, says = BAD[bad]
     with pytest.raises(error, match=says):
         call()
-
-
-def test_the_decay_that_snntorch_had():
-    beta = 0.9
-    impulse = torch.zeros(3, 1, 1)
-    impulse[0] = 1.0
-    _, mem = snn.StateLeaky(math.exp(-(1 - beta)), 1)(impulse)
-    torch.testing.assert_close(mem.flatten(), torch.exp(-torch.arange(3) * 0.1))
