@@ -4,7 +4,14 @@
     rate       P(xs[t] = 1) = x                       a Bernoulli spike train, x in [0, 1]
     latency    xs[t] = 1 at t = t(x) alone            one spike, the earlier the larger x in [0, 1]
 
-Each takes `x [batch, ...]` and gives `xs [T, batch, ...]`, what `scan` runs along.
+Each takes `x [batch, ...]` and gives `xs [T, batch, ...]`, what `scan` runs along. Numbers that vary in time already,
+`x [T, batch, ...]`, become spikes of the same shape:
+
+    bernoulli  P(xs[t] = 1) = x[t]                    the chance clamped to [0, 1]
+    delta      xs[t] = 1 where x[t] - x[t-1] >= threshold
+
+And the parts that latency codes are made of: `latency_times` x -> t(x), `spikes_at` t -> spikes, `ramp` spikes -> what rises
+towards each of them.
 """
 
 from typing import Any
@@ -74,18 +81,115 @@ def latency(
     if tau is not None and not tau > 0:
         raise ValueError(f"latency(tau={tau}): expected a time constant above 0, in steps, or None to fit it to T.")
 
-    def time(x: Tensor) -> Tensor:
-        if linear:
-            return 1 - x.clamp(min=threshold)
-        x = x.clamp(min=threshold + 1e-7)
-        return torch.log(x / (x - threshold))
+    unit = latency_times(x, threshold=threshold, linear=linear)
+    latest = 1.0 if linear else latency_times(unit.new_tensor(threshold), threshold=threshold)
+    at = unit * (T - 1) / latest if tau is None else tau * unit
+    spikes = spikes_at(at.clamp(max=T - 1), T).to(x.dtype)
+    return spikes * (x.to(at.dtype) >= threshold) if clip else spikes
 
-    dtype, x = x.dtype, x.to(torch.promote_types(x.dtype, torch.float32))  # in half precision x - threshold would be 0
-    latest = 1.0 if linear else time(x.new_tensor(threshold))
-    at = time(x) * (T - 1) / latest if tau is None else tau * time(x)
-    at = at.round().clamp(max=T - 1)
-    spikes = torch.arange(T, device=x.device).view(T, *[1] * x.dim()) == at
-    return (spikes & (x >= threshold) if clip else spikes).to(dtype)
+
+def bernoulli(x: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    """Spikes with probability `x`, read as clamped to [0, 1], each on its own: in x's shape and dtype.
+
+    For a rate that varies in time give x [T, batch, ...]. The numbers are those of `torch.bernoulli`, from `generator`, on x's
+    device, or from torch's global one. No gradient passes.
+
+    Raises TypeError for an x that is not a floating tensor, ValueError for NaN.
+    """
+    _check_floating(bernoulli, x)
+    if readable(x) and bool(x.isnan().any()):
+        raise ValueError(
+            "bernoulli(x): x holds NaN; expected probabilities. Mend it first: bernoulli(x.nan_to_num(0.0))."
+        )
+    return torch.bernoulli(x.detach().clamp(0, 1), generator=generator)
+
+
+def delta(x: Tensor, threshold: float = 0.1, *, padding: bool = False, off_spike: bool = False) -> Tensor:
+    """A spike where `x` [T, ...] has risen by `threshold` or more since the step before: in x's shape and dtype.
+
+    What came before x[0] is 0, or with `padding` x[0] itself, so that nothing fires at step 0. With `off_spike`, -1 where x has
+    fallen by as much. No gradient passes. Source: `snntorch.spikegen.delta` 1.0.0.
+
+    Raises TypeError for an x that is not a tensor of signed numbers, ValueError for one without a time axis and for a
+    threshold below 0.
+
+    >>> delta(torch.tensor([1.0, 2.0, 0.0, 2.0, 2.9]), 1.0, off_spike=True)
+    tensor([ 1.,  1., -1.,  1.,  0.])
+    """
+    if not isinstance(x, Tensor) or x.dtype is torch.bool or not x.dtype.is_signed:
+        came = f"{x.dtype}" if isinstance(x, Tensor) else type(x).__name__
+        raise TypeError(f"delta(x): x is a tensor [T, ...] of signed numbers, not {came}: give x.float().")
+    if x.dim() == 0 or not len(x):
+        raise ValueError(f"delta(x): expected x [T, ...] with a step of time at least, and {list(x.shape)} came.")
+    if not threshold >= 0:
+        raise ValueError(f"delta(x, threshold={threshold}): expected the least change that counts, 0 or more.")
+    change = x - torch.cat((x[:1] if padding else torch.zeros_like(x[:1]), x[:-1]))
+    rises = (change >= threshold).to(x.dtype)
+    return rises - (change <= -threshold).to(x.dtype) if off_spike else rises
+
+
+def latency_times(
+    x: Tensor, *, threshold: float = 0.01, tau: float = 1.0, linear: bool = False, epsilon: float = 1e-7
+) -> Tensor:
+    """When each element of `x` fires, in steps, not rounded: t(x) of `latency`. In x's shape; half precision gives float32.
+
+        t(x) = tau log(x / (x - threshold))           with x read as at least threshold + epsilon
+               tau (1 - x)                            `linear`, with x read as at least threshold
+
+    The gradient passes, and is 0 where x is below the threshold. Source: `snntorch.spikegen.latency_code` 1.0.0.
+
+    Raises TypeError for an x that is not a floating tensor, ValueError for NaN, for tau < 0, epsilon <= 0, a threshold
+    outside (0, 1), and, `linear`, for an x above 1, whose time has passed.
+    """
+    _check_floating(latency_times, x)
+    if not (0 < threshold < 1 and tau >= 0 and epsilon > 0):
+        raise ValueError(
+            f"latency_times(threshold={threshold}, tau={tau}, epsilon={epsilon}): expected a threshold between 0 and 1, "
+            "a tau of at least 0 and an epsilon above 0."
+        )
+    if readable(x) and not bool((x <= (1 if linear else float("inf"))).all()):
+        raise ValueError(
+            f"latency_times(x, linear={linear}): x reaches {x.max().item():.4g}; expected {'at most 1' if linear else 'no NaN'}."
+        )
+    x = x.to(torch.promote_types(x.dtype, torch.float32))  # in half precision x - threshold would be 0
+    if linear:
+        return (tau * (1 - x)).clamp(max=tau * (1 - threshold))
+    x = x.clamp(min=threshold + epsilon)
+    return tau * torch.log(x / (x - threshold))
+
+
+def spikes_at(times: Tensor, T: int) -> Tensor:
+    """One spike for each of `times`, rounded to a step: `[T, *times.shape]`, in their dtype; none for a time outside 0 .. T - 1.
+
+    Integer times give spikes of the default dtype. Raises TypeError for times that are not a tensor, ValueError for T < 1.
+    """
+    _check(spikes_at, times, T, bounded=False)
+    dtype = times.dtype if times.is_floating_point() else torch.get_default_dtype()
+    at = times.round() if times.is_floating_point() else times
+    return (torch.arange(T, device=times.device).view(T, *[1] * times.dim()) == at).to(dtype)
+
+
+def ramp(spikes: Tensor) -> Tensor:
+    """What rises from 0 to 1 before each of `spikes` [T, ...], a target for membranes: in their shape and dtype.
+
+        x[t] = (t - a) / (b - a)       b = next spike, at t or later; a = the step after the last spike before t, or 0
+               1                       at a spike
+               0                       after the last one
+
+    Whatever is not 0 is a spike. No gradient passes. Raises TypeError for spikes that are not a floating tensor.
+
+    >>> ramp(torch.tensor([1.0, 0.0, 0.0, 0.0, 1.0, 0.0]))
+    tensor([1.0000, 0.0000, 0.3333, 0.6667, 1.0000, 0.0000])
+    """
+    _check_floating(ramp, spikes)
+    T = len(spikes)
+    fired = spikes != 0
+    t = torch.arange(T, device=spikes.device).view(T, *[1] * (spikes.dim() - 1))
+    b = torch.where(fired, t, T).flip(0).cummin(0).values.flip(0)
+    after = torch.where(fired, t + 1, 0).cummax(0).values
+    a = torch.cat((torch.zeros_like(after[:1]), after[:-1]))
+    rising = (t - a) * (b - a).clamp(min=1).to(spikes.dtype).reciprocal()  # and not one division: snnTorch's rounding
+    return torch.where(fired, 1.0, torch.where(b < T, rising, 0.0)).to(spikes.dtype)
 
 
 def _check(encoder: Any, x: Any, T: Any, bounded: bool = True) -> None:
@@ -103,3 +207,9 @@ def _check(encoder: Any, x: Any, T: Any, bounded: bool = True) -> None:
             f"{name}(x, T): x lies in [{low:.4g}, {high:.4g}]; expected [0, 1]. Scale it first: "
             f"{name}((x - x.min()) / (x.max() - x.min()), T)."
         )
+
+
+def _check_floating(encoder: Any, x: Any) -> None:
+    if not isinstance(x, Tensor) or not x.is_floating_point():
+        came = f"{x.dtype}" if isinstance(x, Tensor) else type(x).__name__
+        raise TypeError(f"{encoder.__name__}(x): x is a floating tensor, not {came}: give x.float().")

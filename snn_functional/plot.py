@@ -4,6 +4,7 @@ Tensors may require grad and be anywhere. matplotlib is imported when a picture 
 get it.
 """
 
+import importlib
 from collections.abc import Mapping, Sequence
 from typing import Any, TYPE_CHECKING
 
@@ -82,13 +83,15 @@ def learning_curve(history: Sequence[Mapping[str, float]], ax: "Axes | None" = N
 
 
 def _axes(ax: "Axes | None") -> "Axes":
-    if ax is not None:
-        return ax
+    return matplotlib("pyplot").subplots()[1] if ax is None else ax
+
+
+def matplotlib(part: str) -> Any:
+    """`matplotlib.<part>`, or an ImportError that says how to get it."""
     try:
-        import matplotlib.pyplot as plt
+        return importlib.import_module(f"matplotlib.{part}")
     except ImportError as error:
         raise ImportError("pictures take matplotlib: pip install 'snn-functional[demo]'") from error
-    return plt.subplots()[1]
 
 
 def _columns(function: Any, values: Any) -> Tensor:

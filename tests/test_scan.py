@@ -345,6 +345,28 @@ def test_no_index_into_time():
     assert kinds.count("UnbindBackward") == 1 and not {"SelectBackward", "IndexBackward"} & set(kinds)
 
 
+@needs_kernels
+@pytest.mark.parametrize("order", [(0, 2, 3, 1), (3, 2, 1, 0), (1, 0, 2, 3)], ids=str)
+def test_lanes_lie_in_memory_as_the_inputs_do(order):
+    """A scan of channels-last inputs gives channels-last outputs, as a pointwise operation does, and the same numbers."""
+    shape, back = (2, 3, 4, 5), [order.index(i) for i in range(4)]
+    lies = lambda x: x.permute(0, *(1 + i for i in order)).contiguous().permute(0, *(1 + i for i in back))
+    x, w = torch.randn(6, *shape), torch.randn(6, *shape)
+    for beta in (torch.tensor(0.9), torch.rand(3, 1, 1), torch.rand(5), torch.rand(shape)):
+        rest = snf.LeakyState(torch.randn(shape))
+
+        def run(x, kind, beta=beta, rest=rest):
+            f = lambda beta, mem, x: snf.scan(snf.leaky_step, snf.LeakyParams(beta), snf.LeakyState(mem), x, kind=kind)
+            (spks, last), pull = torch.func.vjp(f, beta, rest.mem, x)
+            return spks, last.mem, *pull((w, snf.LeakyState(w[0])))
+
+        fast = run(lies(x), "fused")
+        assert fast[0].stride() == lies(x).stride() and fast[1].stride() == lies(x).stride()[1:]
+        for a, b in zip(fast, run(x, "loop")):
+            torch.testing.assert_close(a, b)
+        assert torch.equal(fast[0], run(x, "loop")[0])
+
+
 def test_third_derivatives_are_the_loops_or_refused():
     step = lambda p, s, x: (torch.tanh(p * s + x), torch.sin(p * s) + x)
     s, x = torch.rand(3, dtype=torch.float64), torch.rand(4, 3, dtype=torch.float64)

@@ -8,7 +8,7 @@ The only room that imports `torch.nn`'s modules.
 
 from .. import surrogate as surrogate
 from ..neurons import alpha, leaky, synaptic
-from . import utils as utils
+from . import spikegen as spikegen, spikeplot as spikeplot, utils as utils
 from ._associative_leaky import AssociativeLeaky as AssociativeLeaky
 from ._delta_leaky import DeltaLeaky as DeltaLeaky
 from ._lapicque import Lapicque as Lapicque

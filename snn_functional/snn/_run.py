@@ -103,12 +103,9 @@ class _Time:
             for module in net.modules():
                 if isinstance(module, Stateful):
                     module._time = self
-                elif _statistics(module):
+                elif otherwise := self._otherwise(module):
                     replaced.append((module, module.__dict__.get("forward")))
-                    module.forward = functools.partial(self._each_step, module.forward)
-                elif _random(module):
-                    replaced.append((module, module.__dict__.get("forward")))
-                    module.forward = functools.partial(self._spread, module.forward)
+                    module.forward = functools.partial(otherwise, module.forward)
             yield
         finally:
             for module in net.modules():
@@ -119,6 +116,14 @@ class _Time:
                 if own is not None:
                     module.forward = own
 
+    def _otherwise(self, module: nn.Module) -> Any:
+        """How this layer is called, if not as it stands."""
+        if _statistics(module):
+            return self._each_step
+        if _random(module):
+            return self._spread
+        return _channels_last if type(module) is nn.Conv2d else None
+
     def _each_step(self, forward: Any, x: Tensor) -> Tensor:
         steps = [forward(step) for step in self.unfolded(x).unbind(0)]
         # Of a constant input all steps are equal, but the running statistics have moved with each.
@@ -126,6 +131,13 @@ class _Time:
 
     def _spread(self, forward: Any, x: Tensor) -> Tensor:
         return forward(self.unfolded(x).flatten(0, 1))
+
+
+def _channels_last(forward: Any, x: Tensor) -> Tensor:
+    # On CPUs convolutions, and the pooling behind them, are up to ten times as fast with the channels last; faces take either.
+    if x.dim() != 4 or x.device.type != "cpu":
+        return forward(x)
+    return forward(x.to(memory_format=torch.channels_last)).to(memory_format=torch.channels_last)
 
 
 def _statistics(module: nn.Module) -> bool:
