@@ -300,7 +300,9 @@ def test_spikes_come_in_as_bool(which):
     )
 
 
-@every_layer
+@pytest.mark.parametrize(
+    "which", ["StateLeaky", "LinearLeaky", "AssociativeLeaky", "LeakyParallel", "LeakyParallel, dense"]
+)
 @needs_torch("2.10", "torch.compile reads optree")
 def test_compiled_without_a_graph_break(which):
     torch.compiler.reset()
@@ -360,6 +362,33 @@ def test_leaky_parallel_takes_a_beta_for_each_neuron_and_keeps_it_in_bounds():
     assert not snn.LeakyParallel(3, 4, beta).rnn.weight_hh_l0.requires_grad
     assert snn.LeakyParallel(3, 4, 0.5, weight_hh_enable=True).beta is None
     assert layer(torch.rand(6, 3)).shape == (6, 4)  # unbatched, as an nn.RNN takes it
+
+
+@pytest.mark.parametrize("which", [name for name in LAYERS if "Parallel" in name])
+def test_leaky_parallel_is_torchs_rnn_with_a_threshold(which):
+    layer, xs = made(which)
+    rnn = nn.RNN(5, 7, nonlinearity="relu", bias="bias_ih_l0" in layer.rnn)
+    rnn.load_state_dict(dict(layer.rnn.items()))
+    layer.spike_grad = lambda u: u + layer.threshold  # the membranes
+    torch.testing.assert_close(layer(xs), rnn(xs)[0])
+
+
+def test_associative_leaky_is_gated_linear_attention():
+    layer, xs = made("AssociativeLeaky without queries")
+    layer.spike_grad = lambda u: u + layer.threshold  # the membranes
+    v, k, a = layer.to_v(xs), layer.to_k(xs), layer.to_alpha(xs).sigmoid()
+    for t, mem in enumerate(layer(xs)):
+        right = sum(torch.einsum("bd,bn->bdn", v[s], k[s] * a[s + 1 : t + 1].prod(0)) for s in range(t + 1))
+        torch.testing.assert_close(mem, right.flatten(-2))
+
+
+def test_a_checkpoint_of_snntorch_keeps_the_decay_it_had():
+    """Its `tau` is 1 / (1 - beta), its decay exp(-1 / tau), and its beta is dead."""
+    state = {"beta": 0.9, "tau": 10.0, "threshold": 0.7, "graded_spikes_factor": 1.0, "reset_mechanism_val": 0}
+    layer = snn.StateLeaky(0.5, 5)
+    layer.load_state_dict({name: torch.tensor(x) for name, x in state.items()})
+    torch.testing.assert_close(layer.beta, torch.tensor(math.exp(-0.1)))
+    assert layer.threshold == torch.tensor(0.7)
 
 
 # ------------------------------------------------------------------------------------------------ DeltaLeaky
@@ -436,6 +465,38 @@ def test_delta_leaky_over_a_whole_sequence(output):
         torch.testing.assert_close(found, torch.stack(steps))
 
 
+def test_delta_leaky_of_many_neurons_is_the_same():
+    x = torch.randn(3, 4, 2000)
+    layer, params = snn.DeltaLeaky(0.5, 0.9, init_hidden=True, output=False), snf.DeltaLeakyParams(0.9, 0.5)
+    spks, _ = snf.scan(snf.delta_leaky_step, params, snf.delta_leaky_init(params, x[0]), x, kind="loop")
+    assert torch.equal(torch.stack([layer(step) for step in x]), spks)
+
+
+@needs_torch("2.10", "torch.compile reads optree")
+def test_delta_leaky_compiled_without_a_graph_break():
+    torch.compiler.reset()
+    layer = snn.DeltaLeaky(0.5, 0.9)
+    step = torch.compile(layer, backend="aot_eager", fullgraph=True)
+    spk, mem = step(X[0])
+    assert torch.equal(step(X[1], mem)[0], layer(X[1], layer(X[0])[1])[0]) and torch.equal(spk, layer(X[0])[0])
+
+
+def test_delta_leaky_gives_per_sample_gradients():
+    layer = snn.DeltaLeaky(0.5, per_channel(7), learn_beta=True)
+    params = {name: p.detach() for name, p in layer.named_parameters()}
+
+    def loss(params, xs):
+        total, mem = 0, None
+        for x in xs.unbind(0):
+            spk, mem = functional_call(layer, params, (x, mem))
+            total = total + spk.sum()
+        return total
+
+    each = vmap(grad(loss), in_dims=(None, 1))(params, X)
+    for b in range(3):
+        torch.testing.assert_close(each["beta"][b], grad(loss)(params, X[:, b])["beta"])
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64], ids=str)
 def test_delta_leaky_in_other_dtypes(dtype):
     spk, (mem, prev) = snn.DeltaLeaky(0.5, per_channel(7)).to(dtype)(X[0].to(dtype))
@@ -495,11 +556,3 @@ def test_bad_input(bad):
     call, error, says = BAD[bad]
     with pytest.raises(error, match=says):
         call()
-
-
-def test_the_decay_that_snntorch_had():
-    beta = 0.9
-    impulse = torch.zeros(3, 1, 1)
-    impulse[0] = 1.0
-    _, mem = snn.StateLeaky(math.exp(-(1 - beta)), 1)(impulse)
-    torch.testing.assert_close(mem.flatten(), torch.exp(-torch.arange(3) * 0.1))

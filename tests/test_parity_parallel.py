@@ -1,5 +1,6 @@
 """The faces without a reset beside the installed snnTorch 1.0.0: random arguments, shapes and inputs, forward and gradient."""
 
+import inspect
 import math
 import warnings
 
@@ -182,6 +183,22 @@ def test_delta_leaky_is_snntorchs_bit_for_bit(seed, size, beta, each, delta, hid
         assert torch.equal(a, b)
     for a, b in zip(*slopes, strict=True):
         torch.testing.assert_close(a, b)
+
+
+@pytest.mark.parametrize("name", ["StateLeaky", "LinearLeaky", "AssociativeLeaky", "LeakyParallel"])
+def test_the_constructor_is_snntorchs(name):
+    mine, theirs = (inspect.signature(getattr(library, name)).parameters.values() for library in (snn, snntorch))
+    empty = inspect.Parameter.empty
+    here = [p for p in mine if p.kind is not p.KEYWORD_ONLY]
+    assert [p.name for p in here] == [p.name for p in theirs]
+    assert all(
+        p.default in (q.default, None) if q.default is empty else p.default == q.default for p, q in zip(here, theirs)
+    )
+
+
+def test_delta_leakys_constructor_is_its_threshold_then_leakys():
+    mine = [p for p in inspect.signature(snn.DeltaLeaky).parameters.values() if p.kind is not p.KEYWORD_ONLY]
+    assert [p.name for p in mine] == ["delta_threshold", *inspect.signature(snntorch.Leaky).parameters]
 
 
 def test_checkpoints_of_snntorch_load_and_give_the_same():

@@ -69,7 +69,7 @@ def fully_connected(lib, steps=24, num_steps=15):
     return losses, torch.stack(right).mean().item()
 
 
-def convolutional(lib, steps=16, num_steps=10):
+def convolutional(lib, steps=40, num_steps=10):
     """Tutorial 6: a convolutional Sequential with hidden states, ce_rate_loss over the spikes."""
     net = convolutional_network(lib)
     criterion = lib.SF.ce_rate_loss()
