@@ -11,6 +11,7 @@ This file is the one list of public names; each neuron adds its five through `ne
 
 from . import (
     encode as encode,
+    learning as learning,
     losses as losses,
     metrics as metrics,
     quant as quant,

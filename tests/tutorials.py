@@ -100,7 +100,7 @@ def convolutional_network(lib):
     )  # fmt: skip
 
 
-def bptt(lib, epochs=3):
+def bptt(lib, epochs=5):
     """Tutorial 6, its second half: the same network trained by `backprop.BPTT`, an epoch a call."""
     backprop = importlib.import_module(lib.snn.__name__ + ".backprop")
     net = convolutional_network(lib)
@@ -108,9 +108,7 @@ def bptt(lib, epochs=3):
     criterion, loader = lib.SF.ce_rate_loss(), digits(64)
     losses = []
     for _ in range(epochs):
-        mean = backprop.BPTT(
-            net, loader, optimizer=optimizer, criterion=criterion, num_steps=10, time_var=False, time_first=False
-        )
+        mean = backprop.BPTT(net, loader, optimizer=optimizer, criterion=criterion, num_steps=10, time_var=False)
         losses.append(float(mean))
     return losses, losses[-1]
 

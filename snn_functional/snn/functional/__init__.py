@@ -1,14 +1,14 @@
-"""`snntorch.functional`: losses, accuracies, a regulariser and state quantisation under snnTorch's names.
+"""`snntorch.functional`: losses, accuracies, a regulariser, state quantisation, monitors and STDP under snnTorch's names.
 
     from snn_functional.snn import functional as SF
 
     loss_fn = SF.ce_rate_loss()
     loss = loss_fn(spk_rec, targets) + SF.l1_rate_sparsity(1e-4)(spk_rec)
 
-Thin faces over the pure functions of `snf.losses`, `snf.metrics` and `snf.quant`.
+Thin faces over the pure functions of `snf.losses`, `snf.metrics`, `snf.quant` and `snf.learning`.
 """
 
-from . import acc as acc, loss as loss, quant as quant, reg as reg
+from . import acc as acc, loss as loss, probe as probe, quant as quant, reg as reg, stdp_learner as stdp_learner
 from .acc import accuracy_rate as accuracy_rate, accuracy_temporal as accuracy_temporal
 from .loss import (
     ce_count_loss as ce_count_loss,
@@ -20,5 +20,14 @@ from .loss import (
     mse_membrane_loss as mse_membrane_loss,
     mse_temporal_loss as mse_temporal_loss,
     SpikeTime as SpikeTime,
+)
+from .probe import (
+    AttributeMonitor as AttributeMonitor,
+    BaseMonitor as BaseMonitor,
+    GradInputMonitor as GradInputMonitor,
+    GradOutputMonitor as GradOutputMonitor,
+    InputMonitor as InputMonitor,
+    OutputMonitor as OutputMonitor,
+    unpack_len1_tuple as unpack_len1_tuple,
 )
 from .reg import l1_rate_sparsity as l1_rate_sparsity
