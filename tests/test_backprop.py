@@ -142,8 +142,7 @@ def test_a_membrane_criterion_of_ones_own_is_fed_the_membrane():
         ({"net": nn.Linear(6, 4)}, TypeError, "output=True"),
         ({"net": nn.Sequential(nn.Linear(6, 4), snn.Leaky(0.9))}, ValueError, "needs init_hidden=True"),
     ],
-    ids=str,
-)  # fmt: skip
+)
 def test_refuses(change, error, says):
     net, data, optimizer = made()
     given = {"net": net, "dataloader": data, "optimizer": optimizer, "criterion": SF.ce_rate_loss()} | change
