@@ -28,7 +28,8 @@ from .data import Samples
 from .encode import direct, latency, rate
 
 
-NEURONS = {neuron.Params: neuron for neuron in (snf.leaky, snf.synaptic, snf.lapicque, snf.alpha, snf.leaky_integrator)}
+_KNOWN = snf.leaky, snf.synaptic, snf.lapicque, snf.alpha, snf.rleaky, snf.rsynaptic, snf.leaky_integrator
+NEURONS = {neuron.Params: neuron for neuron in _KNOWN}
 
 # Where training begins. Every leaf is learned, for each neuron on its own; the steps read decays as clamped to [0, 1].
 HIDDEN = {
@@ -36,6 +37,8 @@ HIDDEN = {
     "synaptic": snf.SynapticParams(alpha=0.5, beta=0.9),
     "lapicque": snf.lapicque_params(beta=0.9, C=1.0),
     "alpha": snf.AlphaParams(alpha=0.9, beta=0.5),
+    "rleaky": snf.RLeakyParams(beta=0.9, V=0.1),
+    "rsynaptic": snf.RSynapticParams(alpha=0.5, beta=0.9, V=0.1),
 }
 READOUT = snf.LeakyIntegratorParams(beta=0.9)
 

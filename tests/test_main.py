@@ -11,7 +11,8 @@ import numpy
 import optree
 import pytest
 import torch
-from helpers import assert_equal
+from alif import alif
+from helpers import assert_equal, CASES
 
 import snn_functional as snf
 from snn_functional import __main__ as command, _folder, train
@@ -101,9 +102,11 @@ def test_every_spiking_neuron_learns(neuron, here, unseen, capsys):
     assert type(load_model(here / "runs" / "digits").hidden[0].neuron) is getattr(snf, neuron).Params
 
 
-def test_every_spiking_neuron_of_the_library_can_be_chosen():
-    spiking = [n for n in vars(snf).values() if isinstance(n, snf.Neuron) and hasattr(n.Params, "spike_grad")]
-    assert {type(params) for params in train.HIDDEN.values()} == {n.Params for n in spiking}
+def test_every_neuron_that_can_be_reset_and_has_no_weights_can_be_chosen():
+    neurons = {
+        case.neuron.Params for case in CASES if case.pointwise and hasattr(case.neuron.Params, "reset_mechanism")
+    }
+    assert {type(params) for params in train.HIDDEN.values()} == neurons - {alif.Params}
 
 
 @pytest.mark.parametrize("coding", train.ENCODERS)
