@@ -9,7 +9,15 @@
 This file is the one list of public names; each neuron adds its five through `neurons`.
 """
 
-from . import encode as encode, surrogate as surrogate, targets as targets
+from . import (
+    encode as encode,
+    learning as learning,
+    losses as losses,
+    metrics as metrics,
+    quant as quant,
+    surrogate as surrogate,
+    targets as targets,
+)
 from ._connections import Conv2d as Conv2d, Linear as Linear
 from ._linear_scan import linear_scan as linear_scan
 from ._modifiers import immediate_reset as immediate_reset, inhibit as inhibit, quantize as quantize

@@ -13,13 +13,13 @@ from torch import nn
 )
 def test_it_learns_the_digits(tutorial, at_least):
     losses, accuracy = tutorial(tutorials.ours())
-    assert losses[-1] < 0.7 * losses[0] and accuracy > at_least
+    assert losses[-1] < 0.85 * losses[0] and accuracy > at_least
 
 
 @pytest.mark.parametrize("tutorial", [tutorials.bptt, tutorials.regression], ids=lambda f: f.__name__)
 def test_its_loss_falls(tutorial):
     losses, _ = tutorial(tutorials.ours())
-    assert losses[-1] < 0.8 * losses[0]
+    assert losses[-1] < 0.85 * losses[0]
 
 
 def test_the_convolutional_tutorial_in_one_line_instead_of_a_loop():

@@ -3,6 +3,7 @@
 Each takes the library as a user imports it and gives the losses of its steps and an accuracy, or an error, at the end.
 """
 
+import importlib
 import itertools
 import types
 
@@ -14,16 +15,16 @@ from torch.utils.data import DataLoader, TensorDataset
 
 def ours():
     from snn_functional import snn
-    from snn_functional.snn import backprop, functional as SF, surrogate, utils
+    from snn_functional.snn import functional as SF, surrogate, utils
 
-    return types.SimpleNamespace(snn=snn, surrogate=surrogate, backprop=backprop, SF=SF, utils=utils)
+    return types.SimpleNamespace(snn=snn, surrogate=surrogate, SF=SF, utils=utils)
 
 
 def snntorchs():
     import snntorch as snn
-    from snntorch import backprop, functional as SF, surrogate, utils
+    from snntorch import functional as SF, surrogate, utils
 
-    return types.SimpleNamespace(snn=snn, surrogate=surrogate, backprop=backprop, SF=SF, utils=utils)
+    return types.SimpleNamespace(snn=snn, surrogate=surrogate, SF=SF, utils=utils)
 
 
 def digits(batch_size, count=512):
@@ -68,7 +69,7 @@ def fully_connected(lib, steps=24, num_steps=15):
     return losses, torch.stack(right).mean().item()
 
 
-def convolutional(lib, steps=16, num_steps=10):
+def convolutional(lib, steps=40, num_steps=10):
     """Tutorial 6: a convolutional Sequential with hidden states, ce_rate_loss over the spikes."""
     net = convolutional_network(lib)
     criterion = lib.SF.ce_rate_loss()
@@ -99,16 +100,15 @@ def convolutional_network(lib):
     )  # fmt: skip
 
 
-def bptt(lib, epochs=3):
+def bptt(lib, epochs=5):
     """Tutorial 6, its second half: the same network trained by `backprop.BPTT`, an epoch a call."""
+    backprop = importlib.import_module(lib.snn.__name__ + ".backprop")
     net = convolutional_network(lib)
     optimizer = torch.optim.Adam(net.parameters(), lr=1e-2, betas=(0.9, 0.999))
     criterion, loader = lib.SF.ce_rate_loss(), digits(64)
     losses = []
     for _ in range(epochs):
-        mean = lib.backprop.BPTT(
-            net, loader, optimizer=optimizer, criterion=criterion, num_steps=10, time_var=False, time_first=False
-        )
+        mean = backprop.BPTT(net, loader, optimizer=optimizer, criterion=criterion, num_steps=10, time_var=False)
         losses.append(float(mean))
     return losses, losses[-1]
 

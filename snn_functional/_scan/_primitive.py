@@ -94,8 +94,11 @@ class Adjoint(torch.autograd.Function):
         if not lanes.numel():
             return tuple(torch.zeros_like(leaves[i]) for i in wanted)
         kernel = plan.backward(uniform, wanted, leaves[0].device.type)
+        every = every or min(T, checkpointing(T, plan) or T)
+        if not checkpoints and every == T:
+            checkpoints = [state[None] for state in plan.split(leaves)[1]]
         checkpoints = [x.contiguous() for x in checkpoints]  # vmap may have expanded them
-        gradients = kernel(leaves, cotangents, checkpoints, lanes, T, reverse, every or checkpointing(T, plan))
+        gradients = kernel(leaves, cotangents, checkpoints, lanes, T, reverse, every)
         found = dict(zip(kernel.wanted, gradients))
         return tuple(_summed(found[i], leaves[i]) if i < plan.counts[0] else found[i] for i in wanted)
 
@@ -204,8 +207,10 @@ def _tangent(call: Call, leaves: Any, moves: Any) -> tuple[list[Tensor], list[Te
 
 
 def checkpointing(T: int, plan: Plan) -> int:
-    """Steps from one checkpoint to the next: 16, more where states are many. They take at most 1/8 of an input's memory."""
-    return min(T, 16 * max(1, (plan.counts[1] + 1) // 2))
+    """Steps from one checkpoint to the next: 16, more where states are many. They take at most 1/8 of an input's memory. 0 where
+    there would be one only: it is the state that the scan begins with."""
+    every = 16 * max(1, (plan.counts[1] + 1) // 2)
+    return every if T > every else 0
 
 
 def _lanes(plan: Plan, leaves: Any) -> tuple[torch.Size, tuple[bool, ...]]:

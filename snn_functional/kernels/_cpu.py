@@ -17,7 +17,7 @@ from ._program import Operand, Program
 
 PRELUDE = Path(__file__).with_name("_cpu.cpp").read_text()
 ROW = 64  # neurons a block is a multiple of: whole cache lines of every dtype
-GRAIN = 1 << 15  # neuron-steps that are worth a thread
+GRAIN = 1 << 18  # neuron-steps that are worth a thread: to begin and end one takes some 100 us
 BIG = 1 << 22  # bytes of an output above which it is written past the cache, in huge pages
 
 

@@ -8,10 +8,19 @@ The only room that imports `torch.nn`'s modules.
 
 from .. import surrogate as surrogate
 from ..neurons import alpha, leaky, synaptic
-from . import spikegen as spikegen, spikeplot as spikeplot, utils as utils
+from . import (
+    backprop as backprop,
+    export_nir as export_nir,
+    functional as functional,
+    import_nir as import_nir,
+    spikegen as spikegen,
+    spikeplot as spikeplot,
+    utils as utils,
+)
 from ._associative_leaky import AssociativeLeaky as AssociativeLeaky
 from ._delta_leaky import DeltaLeaky as DeltaLeaky
 from ._lapicque import Lapicque as Lapicque
+from ._layers import BatchNormTT1d as BatchNormTT1d, BatchNormTT2d as BatchNormTT2d, GradedSpikes as GradedSpikes
 from ._leaky_parallel import LeakyParallel as LeakyParallel
 from ._parallel import LinearLeaky as LinearLeaky, StateLeaky as StateLeaky
 from ._recurrent import RLeaky as RLeaky, RSynaptic as RSynaptic, SConv2dLSTM as SConv2dLSTM, SLSTM as SLSTM
