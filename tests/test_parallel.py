@@ -1,4 +1,4 @@
-"""Linear recurrences in parallel over time, and the faces without a reset: each is the loop of its pure step, however it is run."""
+"""The faces without a reset: each is the loop of its pure step, however it is run."""
 
 import copy
 import math
@@ -7,141 +7,13 @@ import warnings
 
 import pytest
 import torch
-from helpers import assert_allclose, law, needs_kernels, needs_torch
-from hypothesis import given, strategies as st
+from helpers import needs_kernels, needs_torch
 from torch import nn
-from torch.func import functional_call, grad, jvp, vmap
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.func import functional_call, grad, vmap
 
 import snn_functional as snf
 from snn_functional import snn
-from snn_functional._linear_scan import window
 from snn_functional.neurons._leaky_parallel import rectify
-
-
-# ------------------------------------------------------------------------------------------------ linear_scan
-
-
-def slow(a, b, h0=0.0):
-    """The definition."""
-    a, h, hs = a.expand(b.shape), torch.as_tensor(h0, dtype=b.dtype).expand(b.shape[1:]), []
-    for a_t, b_t in zip(a.unbind(0), b.unbind(0)):
-        h = a_t * h + b_t
-        hs.append(h)
-    return torch.stack(hs)
-
-
-T, B, N = 11, 3, 4
-SHAPES = [(), (N,), (B, 1), (1, B, N), (T, 1, 1), (T, B, N)]
-any_shape = pytest.mark.parametrize("shape", SHAPES, ids=str)
-draw = lambda *shape: torch.randn(shape, dtype=torch.float64)
-
-
-@law
-@given(
-    seed=st.integers(0, 2**31),
-    T=st.integers(1, 40),
-    lanes=st.lists(st.integers(1, 3), max_size=2),
-    of_a=st.integers(0, 7),
-    start=st.sampled_from([None, "number", "row", "all"]),
-    kind=st.sampled_from(["parallel", "auto", "loop"]),
-)
-def test_linear_scan_is_the_loop(seed, T, lanes, of_a, start, kind):
-    torch.manual_seed(seed)
-    b = draw(T, *lanes)
-    a = draw(*(n if of_a >> i & 1 else 1 for i, n in enumerate(b.shape)))
-    h0 = {"number": 0.3, "row": draw(*lanes[-1:]), "all": draw(*lanes)}.get(start)
-    found = snf.linear_scan(a, b, h0, kind=kind)
-    torch.testing.assert_close(found, slow(a, b, 0.0 if h0 is None else h0), rtol=1e-9, atol=1e-9)
-
-
-@any_shape
-def test_derivatives_are_the_loops_and_those_of_finite_differences(shape):
-    arguments = a, b, h0 = draw(*shape), draw(T, B, N), draw(N)
-    weights = draw(T, B, N)
-    fast = lambda *args: (snf.linear_scan(*args, kind="parallel") * weights).sum()
-    right = lambda *args: (slow(*args) * weights).sum()
-    assert_allclose(grad(fast, (0, 1, 2))(*arguments), grad(right, (0, 1, 2))(*arguments))
-    direction = tuple(torch.randn_like(x) for x in arguments)
-    assert_allclose(jvp(fast, arguments, direction), jvp(right, arguments, direction))
-    leaves = [x[:3].requires_grad_() if x.dim() == 3 else x.requires_grad_() for x in (a, b, h0)]
-    run = lambda *args: snf.linear_scan(*args, kind="parallel")
-    assert torch.autograd.gradcheck(run, leaves) and torch.autograd.gradgradcheck(run, leaves)
-
-
-def test_per_sample_gradients_go_through():
-    a, b = draw(N), draw(T, B, N)
-    loss = lambda a, b: (snf.linear_scan(a, b, kind="parallel") ** 2).sum()
-    each = vmap(grad(loss), in_dims=(None, 1))(a, b)
-    torch.testing.assert_close(each, torch.stack([grad(loss)(a, b[:, i]) for i in range(B)]))
-
-
-@pytest.mark.parametrize("a", [0.0, 1e-3, 0.5, 0.999, 1.0, -0.9])
-def test_it_is_exact_over_long_times(a):
-    """A cumulative product of decays is 0 by then, or saturates what is divided by it."""
-    b = torch.randn(3000, 5)
-    found = snf.linear_scan(a, b, 1.0, kind="parallel")
-    right = slow(torch.tensor(a).double(), b.double(), 1.0)
-    assert (found.double() - right).abs().max() < 1e-5 * right.abs().max()
-
-
-def test_it_takes_a_logarithm_of_rounds():
-    class Count(TorchDispatchMode):
-        rounds = 0
-
-        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-            self.rounds += func in (torch.ops.aten.mul.Tensor, torch.ops.aten.add.Tensor)
-            return func(*args, **(kwargs or {}))
-
-    def rounds(T):
-        with Count() as count:
-            snf.linear_scan(torch.rand(T, 2), torch.rand(T, 2), kind="parallel")
-        return count.rounds
-
-    assert rounds(2048) - rounds(1024) == rounds(64) - rounds(32) <= 5
-
-
-@law
-@given(seed=st.integers(0, 2**31), T=st.integers(1, 30), steps=st.integers(1, 40))
-def test_window_is_the_sum_of_the_last_inputs(seed, T, steps):
-    torch.manual_seed(seed)
-    a, b = torch.rand(2, dtype=torch.float64), draw(T, 3, 2)
-    right = [sum(a**j * b[t - j] for j in range(min(steps, t + 1))) for t in range(T)]
-    torch.testing.assert_close(window(a, b, steps), torch.stack(right))
-
-
-BAD_SCANS = {
-    "a list": (lambda: snf.linear_scan(0.5, [1.0]), TypeError, "b is a floating tensor .* not list"),
-    "integers": (lambda: snf.linear_scan(0.5, torch.arange(3)), TypeError, "not torch.int64"),
-    "no time": (lambda: snf.linear_scan(0.5, torch.tensor(1.0)), ValueError, "time first"),
-    "no step": (lambda: snf.linear_scan(0.5, torch.rand(0, 2)), ValueError, "at least one time step"),
-    "a too large": (
-        lambda: snf.linear_scan(torch.rand(2, 2), torch.rand(5, 3)),
-        ValueError,
-        r"a has shape \(2, 2\), which does not broadcast to \(5, 3\)",
-    ),
-    "h0 with time": (
-        lambda: snf.linear_scan(0.5, torch.rand(5, 3), torch.rand(5, 3)),
-        ValueError,
-        r"h0 has shape \(5, 3\), which does not broadcast to \(3,\), the shape of b at one time step",
-    ),
-    "a that widens": (
-        lambda: snf.linear_scan(torch.rand(3).double(), torch.rand(5, 3)),
-        TypeError,
-        r"a is torch.float64 and b torch.float32: give a.to\(torch.float32\)",
-    ),
-    "a kind": (lambda: snf.linear_scan(0.5, torch.rand(5, 3), kind="paralel"), ValueError, "unknown kind"),
-}
-
-
-@pytest.mark.parametrize("bad", BAD_SCANS)
-def test_linear_scan_refuses(bad):
-    call, error, says = BAD_SCANS[bad]
-    with pytest.raises(error, match=says):
-        call()
-
-
-# ------------------------------------------------------------------------------------------------ faces
 
 
 def per_channel(n, low=0.3):
@@ -391,120 +263,6 @@ def test_a_checkpoint_of_snntorch_keeps_the_decay_it_had():
     assert layer.threshold == torch.tensor(0.7)
 
 
-# ------------------------------------------------------------------------------------------------ DeltaLeaky
-
-X = torch.randn(12, 3, 7)
-
-
-def test_delta_leaky_explicit_hidden_and_scan_agree():
-    hidden = snn.DeltaLeaky(0.7, per_channel(7), init_hidden=True)
-    alone = snn.DeltaLeaky(0.7, per_channel(7), init_hidden=True, output=False)
-    explicit = snn.DeltaLeaky(delta_threshold=0.7, beta=per_channel(7))
-    params = snf.DeltaLeakyParams(per_channel(7), 0.7)
-    spks, last = snf.scan(snf.delta_leaky_step, params, snf.delta_leaky_init(params, X[0]), X)
-    for start in (
-        None,
-        explicit.reset_mem(),
-        (None, None),
-        (torch.zeros(3, 7), None),
-        [torch.zeros(7), torch.zeros(7)],
-    ):
-        snn.utils.reset(nn.Sequential(hidden, nn.Sequential(alone)))
-        mem = start
-        for t, (x, right) in enumerate(zip(X, spks)):
-            before = mem[0] if t else torch.zeros(3, 7)
-            spk, mem = explicit(x, mem)
-            other, (now, prev) = hidden(x)
-            assert torch.equal(spk, right) and torch.equal(other, right) and torch.equal(alone(x), right)
-            assert torch.equal(mem[1], prev) and torch.equal(mem[0], now) and torch.equal(prev, before)
-        assert torch.equal(hidden.mem, last.mem) and torch.equal(hidden.mem_prev, before)
-    assert explicit.mem is None and 0 < spks.sum() < spks.numel()
-
-
-def test_delta_leaky_fires_at_changes_both_ways_and_never_resets():
-    layer = snn.DeltaLeaky(0.5, 1.0, init_hidden=True)
-    currents = torch.tensor([0.4, 0.6, -0.6, 0.0, 2.0, 0.5])
-    assert [layer(x)[0].item() for x in currents] == [0, 1, 1, 0, 1, 0]
-    torch.testing.assert_close(layer.mem, currents.sum())
-
-
-def test_delta_leaky_learns_grades_and_travels():
-    layer = snn.DeltaLeaky(
-        0.5, 0.9, init_hidden=True, learn_beta=True, learn_delta_threshold=True, graded_spikes_factor=2.0
-    )
-    out = torch.stack([layer(x)[0] for x in X])
-    assert set(out.unique().tolist()) == {0.0, 2.0}
-    out.sum().backward()
-    assert {name for name, p in layer.named_parameters() if p.grad} == {"beta", "delta_threshold"}
-    twins = copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))
-    resumed = snn.DeltaLeaky(0.1, 0.2, init_hidden=True, learn_beta=True, learn_delta_threshold=True)
-    resumed.load_state_dict(snn.utils.state_dict(layer))
-    expected = layer(X[0])[1][0]
-    assert all(torch.equal(twin(X[0])[1][0], expected) for twin in (*twins, resumed))
-
-
-def test_delta_leaky_beside_leaky_is_reset_with_the_network():
-    net = nn.Sequential(snn.DeltaLeaky(0.5, 0.9, init_hidden=True, output=False), snn.Leaky(0.9, init_hidden=True))
-    first = net(X[0])
-    snn.utils.reset(net)
-    assert net[0].mem is None and net[1].mem is None and torch.equal(net(X[0]), first)
-
-
-@pytest.mark.parametrize("output", [False, True])
-def test_delta_leaky_over_a_whole_sequence(output):
-    net = nn.Sequential(nn.Linear(7, 7), snn.DeltaLeaky(0.5, 0.9, init_hidden=True, output=output))
-    assert snn.explain(net, X).startswith("layer by layer")
-    found = snn.run(net, X)
-    snn.utils.reset(net)
-    steps = [net(x) for x in X]
-    if output:
-        found, steps = (found[0], *found[1]), [(spk, *mem) for spk, mem in steps]
-        for a, b in zip(found, zip(*steps), strict=True):
-            torch.testing.assert_close(a, torch.stack(b))
-    else:
-        torch.testing.assert_close(found, torch.stack(steps))
-
-
-def test_delta_leaky_of_many_neurons_is_the_same():
-    x = torch.randn(3, 4, 2000)
-    layer, params = snn.DeltaLeaky(0.5, 0.9, init_hidden=True, output=False), snf.DeltaLeakyParams(0.9, 0.5)
-    spks, _ = snf.scan(snf.delta_leaky_step, params, snf.delta_leaky_init(params, x[0]), x, kind="loop")
-    assert torch.equal(torch.stack([layer(step) for step in x]), spks)
-
-
-@needs_torch("2.10", "torch.compile reads optree")
-def test_delta_leaky_compiled_without_a_graph_break():
-    torch.compiler.reset()
-    layer = snn.DeltaLeaky(0.5, 0.9)
-    step = torch.compile(layer, backend="aot_eager", fullgraph=True)
-    spk, mem = step(X[0])
-    assert torch.equal(step(X[1], mem)[0], layer(X[1], layer(X[0])[1])[0]) and torch.equal(spk, layer(X[0])[0])
-
-
-def test_delta_leaky_gives_per_sample_gradients():
-    layer = snn.DeltaLeaky(0.5, per_channel(7), learn_beta=True)
-    params = {name: p.detach() for name, p in layer.named_parameters()}
-
-    def loss(params, xs):
-        total, mem = 0, None
-        for x in xs.unbind(0):
-            spk, mem = functional_call(layer, params, (x, mem))
-            total = total + spk.sum()
-        return total
-
-    each = vmap(grad(loss), in_dims=(None, 1))(params, X)
-    for b in range(3):
-        torch.testing.assert_close(each["beta"][b], grad(loss)(params, X[:, b])["beta"])
-
-
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64], ids=str)
-def test_delta_leaky_in_other_dtypes(dtype):
-    spk, (mem, prev) = snn.DeltaLeaky(0.5, per_channel(7)).to(dtype)(X[0].to(dtype))
-    assert {spk.dtype, mem.dtype, prev.dtype} == {dtype}
-
-
-# ------------------------------------------------------------------------------------------------ refusals
-
 BAD = {
     "a step": (
         lambda: snn.StateLeaky(0.9, 5)(torch.rand(3, 5)),
@@ -532,16 +290,6 @@ BAD = {
     "sizes": (lambda: snn.AssociativeLeaky(5, 0, 3), ValueError, "d_value must be a positive integer"),
     "sizes that differ": (lambda: snn.AssociativeLeaky(5, 2, 3, 7), ValueError, "must equal d_value . d_key = 6"),
     "no square": (lambda: snn.AssociativeLeaky.from_num_spiking_neurons(5, 8), ValueError, "a perfect square"),
-    "no beta": (lambda: snn.DeltaLeaky(0.5), TypeError, r"as in DeltaLeaky\(beta=0.9\)"),
-    "a reset": (lambda: snn.DeltaLeaky(beta=0.9, reset_mechanism="zero"), TypeError, "no use for `reset_mechanism`"),
-    "a threshold": (lambda: snn.DeltaLeaky(beta=0.9, threshold=2.0), TypeError, "fires at delta_threshold"),
-    "a dead parameter": (lambda: snn.DeltaLeaky(beta=0.9, learn_threshold=True), TypeError, "`learn_threshold`"),
-    "not a pair": (lambda: snn.DeltaLeaky(beta=0.9)(X[0], X[0]), TypeError, r"the pair \(mem, mem_prev\); got Tensor"),
-    "hidden and given": (
-        lambda: snn.DeltaLeaky(beta=0.9, init_hidden=True)(X[0], (X[0], X[0])),
-        TypeError,
-        "should not be passed as an argument",
-    ),
     "weights of no connection": (lambda: snf.LinearLeakyParams(0.5, 0.9), TypeError, r"Linear\(weight, bias\)"),
     "values and keys alone": (
         lambda: snf.AssociativeLeakyParams(snf.Linear(torch.rand(2, 3)), snf.Linear(torch.rand(2, 3)), torch.rand(2)),

@@ -72,6 +72,9 @@ class LeakyParallel(Whole):
         """`input_` [T, batch, input_size] or [T, input_size]: the spikes."""
         params = self.params()
         currents = params.input(self._admit(input_, self.input_size, 2, params.input.weight.dtype))
+        if self.weight_hh_enable:  # a loop in any case: of as little as can be, and all membranes fire together
+            rest = torch.zeros_like(currents[0])
+            return self.fire(scan(_recur, params.beta.weight, rest, currents)[0])
         # The product is there already: a tree without its weights, so that all of it is pointwise.
         leaves = [(), params.beta, _fitted(params.threshold, currents.dtype)]
         here = leaky_parallel.Params.__rebuild__(leaves, (self.spike_grad,))
@@ -92,3 +95,8 @@ class LeakyParallel(Whole):
             key: x for key, x in state_dict.items() if key != prefix + "beta"
         }  # snnTorch's: the weights are in `rnn`
         super()._load_from_state_dict(rest, prefix, *args, **kwargs)
+
+
+def _recur(weight: Tensor, mem: Tensor, current: Tensor) -> tuple[Tensor, Tensor]:
+    mem = torch.relu(torch.nn.functional.linear(mem, weight) + current)
+    return mem, mem
