@@ -25,7 +25,7 @@ Raises ValueError for `num_steps` with, and its lack without, time-varying data,
 `init_hidden`, time-varying targets of another length, and a loader without batches; TypeError for what is no optimizer, no
 criterion, no pair of tensors, no `(spk, ..., mem)`, no scalar.
 
-Source: snnTorch 1.0.0; the same weights bit for bit where it runs, without its bugs (#191 and others).
+Source: snnTorch 1.0.0: with the same surrogate and criterion the same weights bit for bit, where it runs (#191 and others).
 """
 
 import functools
@@ -93,19 +93,9 @@ def TBPTT(
         chunk = K or len(xs)
         for start in range(0, len(xs), chunk):
             part = slice(start, start + chunk)
-            outputs = [_outputs(net(x)) for x in xs[part]]
-            loss = criterion(_fed(criterion, outputs), targets[part] if moving else targets)
-            if regularization:
-                loss = loss + regularization(_fed(regularization, outputs))
-            if not isinstance(loss, Tensor) or loss.numel() != 1:
-                came = f"shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
-                raise TypeError(f'criterion(outputs, targets) gives one number, as with reduction="mean"; {came} came.')
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            for layer in _layers(net).values():
-                layer.detach_hidden()
-            total = total + loss.detach().reshape(()) / (len(xs) / len(outputs))
+            goal = targets[part] if moving else targets
+            loss = _update(net, xs[part], goal, optimizer, criterion, regularization)
+            total = total + loss / (len(xs) / len(xs[part]))
         batches += 1
     if not batches:
         raise ValueError("The dataloader gave no batch. One that is an iterator is used up after an epoch.")
@@ -144,6 +134,23 @@ def RTRL(
 ) -> Tensor:
     """One epoch with an update at each time step: TBPTT with K=1. The module's docstring tells the arguments."""
     return TBPTT(net, dataloader, optimizer, criterion, num_steps, time_var, time_first, regularization, device, K=1)
+
+
+def _update(net: nn.Module, xs: Any, targets: Tensor, optimizer: Any, criterion: Any, regularization: Any) -> Tensor:
+    """One update by the steps `xs`; on return their graph is gone, but not the hidden states."""
+    outputs = [_outputs(net(x)) for x in xs]
+    loss = criterion(_fed(criterion, outputs), targets)
+    if regularization:
+        loss = loss + regularization(_fed(regularization, outputs))
+    if not isinstance(loss, Tensor) or loss.numel() != 1:
+        came = f"shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
+        raise TypeError(f'criterion(outputs, targets) gives one number, as with reduction="mean"; {came} came.')
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+    for layer in _layers(net).values():
+        layer.detach_hidden()
+    return loss.detach().reshape(())
 
 
 def _fed(criterion: Any, outputs: list[tuple[Tensor, Tensor]]) -> Tensor:

@@ -28,17 +28,6 @@ from torch import nn
 from .._stateful import Stateful
 
 
-__all__ = [
-    "unpack_len1_tuple",
-    "BaseMonitor",
-    "OutputMonitor",
-    "InputMonitor",
-    "AttributeMonitor",
-    "GradInputMonitor",
-    "GradOutputMonitor",
-]
-
-
 def unpack_len1_tuple(x: Any) -> Any:
     """The element of a tuple of one; anything else as it is."""
     return x[0] if isinstance(x, tuple) and len(x) == 1 else x
