@@ -444,3 +444,25 @@ def test_documentation_example_4_learnable_decay_per_neuron():
         snn.Leaky(beta=torch.rand(10), learn_beta=True, init_hidden=True, output=True),
     )
     assert net[2].beta.grad.shape == (100,) and net[4].beta.grad.shape == (10,)
+
+
+def test_an_import_alias_is_the_whole_migration():
+    """Every form of import that a script of snnTorch has."""
+    import snn_functional.snn as snn_
+    import snn_functional.snn.functional as functional
+    import snn_functional.snn.surrogate as surrogate_
+    from snn_functional.snn import backprop, functional as SF, spikegen, spikeplot as splt, surrogate, utils
+    from snn_functional.snn.functional import probe, quant
+    from snn_functional.snn.surrogate import atan, fast_sigmoid
+
+    assert snn_.Leaky(0.9, spike_grad=fast_sigmoid(25)).spike_grad == surrogate.fast_sigmoid(25)
+    assert surrogate_ is surrogate and functional is SF and atan() == snf.surrogate.ATan()
+    for module, name in (
+        (backprop, "BPTT"),
+        (spikegen, "rate"),
+        (splt, "raster"),
+        (utils, "reset"),
+        (probe, "OutputMonitor"),
+        (quant, "state_quant"),
+    ):
+        assert callable(getattr(module, name))

@@ -6,7 +6,6 @@ Each face is derived from its neuron's bundle; the dynamics are those of the pur
 The only room that imports `torch.nn`'s modules.
 """
 
-from .. import surrogate as surrogate
 from ..neurons import alpha, leaky, synaptic
 from . import (
     backprop as backprop,
@@ -15,6 +14,7 @@ from . import (
     import_nir as import_nir,
     spikegen as spikegen,
     spikeplot as spikeplot,
+    surrogate as surrogate,
     utils as utils,
 )
 from ._associative_leaky import AssociativeLeaky as AssociativeLeaky

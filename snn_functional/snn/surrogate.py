@@ -1,0 +1,3 @@
+"""`snntorch.surrogate`: the functions of `snf.surrogate`, under this path too."""
+
+from ..surrogate import *
