@@ -99,7 +99,8 @@ def test_batch_normalisation_looks_at_one_step_at_a_time(training, xs):
     net = nn.Sequential(
         nn.Linear(7, 9), nn.BatchNorm1d(9), snn.Leaky(**LEAKY), nn.Linear(9, 4), nn.BatchNorm1d(4), snn.Leaky(**LEAKY)
     )
-    assert_is_the_loop(net.train(training), xs)
+    # In float64: the gradient of a bias in front of a normalisation is 0, that is, what rounding leaves of large numbers.
+    assert_is_the_loop(net.train(training).double(), xs.double())
     assert "forward" not in vars(net[1])
 
 
