@@ -86,7 +86,7 @@ class Stateful(nn.Module):
         self._admit(input_)
         state = self._state(input_, args, kwargs)
         step, params = self._recording(state, input_, every=self.output or not self.init_hidden)
-        if input_.numel() >= LARGE and self._in_one_kernel():
+        if input_.numel() >= LARGE and input_.device.type == "cpu" and self._in_one_kernel():
             outputs, state = scan(step, params, state, input_[None])
             outputs = tuple(x.squeeze(0) for x in outputs)
         else:
@@ -276,7 +276,7 @@ class _recorded:
         return (spk * factor if self.graded else spk, *(getattr(state, name) for name in self.fields)), state
 
 
-LARGE = 4096  # neurons in a step, from which on one kernel is faster than some twenty operations
+LARGE = 4096  # neurons in a step, from which on one kernel is faster than some twenty operations; measured on CPUs only
 RESETS = ("subtract", "zero", "none", "clear")
 
 
