@@ -94,7 +94,7 @@ def test_random_steps_have_the_loops_bits(seed, counts, T, lanes, dtype):
     check(seed, counts, T, lanes, True, dtype)
 
 
-@settings(QUIET, max_examples=3)
+@settings(QUIET, max_examples=2)
 @given(st.integers(0, 10**6), COUNTS, st.sampled_from([2, 5]), st.sampled_from([(3,), (2, 3)]))
 def test_random_smooth_steps_to_the_second_derivative(seed, counts, T, lanes):
     check(seed, counts, T, lanes, False, torch.float64, second=True)
