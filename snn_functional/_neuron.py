@@ -85,10 +85,7 @@ def wired(params: Any, state: Any, input: Tensor, axes: int, weight: Tensor) -> 
                 f"{tuple(input.shape)}. A state that fits is made by {_neuron_of(params)}_init(params, input)."
             )
         if leaf.dtype != input.dtype and leaf.dim():
-            raise TypeError(
-                f"{type(state).__name__}.{name} is {leaf.dtype} and cannot hold an input of {input.dtype}. Expected the input's "
-                f"dtype: {_neuron_of(params)}_init(params, input) makes it."
-            )
+            raise _cannot_hold(state, name, leaf, input.dtype)
     return input
 
 
@@ -138,7 +135,11 @@ def _state_dtype(state: Any, name: str, leaf: Tensor, dtype: torch.dtype) -> tor
         return leaf.dtype
     if leaf.is_floating_point() and (leaf.dim() == 0 or torch.promote_types(leaf.dtype, dtype) == leaf.dtype):
         return leaf.dtype if leaf.dim() else dtype
-    raise TypeError(
+    raise _cannot_hold(state, name, leaf, dtype)
+
+
+def _cannot_hold(state: Any, name: str, leaf: Tensor, dtype: torch.dtype) -> TypeError:
+    return TypeError(
         f"{type(state).__name__}.{name} is {leaf.dtype} and cannot hold an input of {dtype}. Expected the input's dtype: "
         f"{_neuron_of(state)}_init(params, input) makes it."
     )

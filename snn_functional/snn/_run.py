@@ -23,6 +23,7 @@ from torch import nn, Tensor
 
 from .._tree import tree_flatten, tree_leaves, tree_map, tree_unflatten
 from ._stateful import Stateful
+from .utils import _layers
 
 
 def run(net: nn.Module, xs: Tensor) -> Any:
@@ -41,7 +42,7 @@ def run(net: nn.Module, xs: Tensor) -> Any:
     """
     _, batch = _admit(net, xs)
     if _obstacle(net, xs) is None:
-        held = {layer: layer._hidden for layer in _faces(net)}
+        held = {layer: layer._hidden for layer in _layers(net).values()}
         try:
             # In pieces of time: what one layer leaves is still in the cache when the next one takes it up.
             pieces = [_Time(len(x), batch).all_at_once(net, x) for x in xs.split(max(1, ROWS // max(batch, 1)))]
@@ -81,10 +82,8 @@ class _Time:
 
     def through(self, layer: Stateful, input_: Tensor) -> Any:
         """What the layer returns over all of time; its hidden state is the last one."""
-        if layer in self.seen or not layer.init_hidden:
-            raise _Meet(
-                f"a {type(layer).__name__} is called twice in a step, or has its state outside (init_hidden=False)"
-            )
+        if layer in self.seen:
+            raise _Meet(f"a {type(layer).__name__} is called twice in a step")
         self.seen.add(layer)
         outputs, layer._hidden = layer._scanned(self.unfolded(input_))
         outputs = tuple(x.flatten(0, 1) for x in outputs)
@@ -108,9 +107,8 @@ class _Time:
                     module.forward = functools.partial(otherwise, module.forward)
             yield
         finally:
-            for module in net.modules():
-                if isinstance(module, Stateful):
-                    module._time = None
+            for layer in _layers(net).values():
+                layer._time = None
             for module, own in replaced:
                 del module.forward
                 if own is not None:
@@ -193,6 +191,7 @@ _PER_SAMPLE = (
     nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.GELU, nn.SiLU, nn.Sigmoid, nn.Tanh, nn.Hardtanh, nn.Softplus,
     nn.LayerNorm, nn.GroupNorm, nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d,
     nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d,
+    nn.LSTMCell,  # inside a face, which runs it
 )  # fmt: skip
 
 
@@ -200,8 +199,7 @@ def _known(module: nn.Module) -> bool:
     """Are samples kept apart, for sure? For subclasses nobody knows."""
     if isinstance(module, (nn.Flatten, nn.Sequential)):
         return type(module) is nn.Sequential or (type(module) is nn.Flatten and module.start_dim == 1)
-    inner = type(module) in (nn.LSTMCell,)  # held by a face, which runs it
-    return isinstance(module, Stateful) or type(module) in _PER_SAMPLE or inner
+    return isinstance(module, Stateful) or type(module) in _PER_SAMPLE
 
 
 def _rehearse(net: nn.Module, xs: Tensor) -> str | None:
@@ -216,7 +214,7 @@ def _rehearse(net: nn.Module, xs: Tensor) -> str | None:
                 if isinstance(module, nn.modules.dropout._DropoutNd):
                     module.p = 0.0
             slow(given[0])
-            for layer in _faces(slow):
+            for layer in _layers(slow).values():
                 layer._hidden = tree_map(lambda x, layer=layer: torch.randn_like(x) + layer.threshold, layer._hidden)
             fast = copy.deepcopy(slow)
             expected = _joined(torch.stack, [slow(x) for x in given[1:]])
@@ -228,7 +226,7 @@ def _rehearse(net: nn.Module, xs: Tensor) -> str | None:
             return str(reason)
         except Exception as error:
             return f"it is recurrent across layers, or samples meet in it: layer by layer it fails, {_brief(error)}"
-    states = [[layer._hidden for layer in _faces(twin)] for twin in (fast, slow)]
+    states = [[layer._hidden for layer in _layers(twin).values()] for twin in (fast, slow)]
     pairs = list(zip(tree_leaves((found, states[0])), tree_leaves((expected, states[1]))))
     if any(a.shape != b.shape for a, b in pairs) or any(_apart(a, b) for a, b in pairs):
         return "it is recurrent across layers, or samples meet in it: layer by layer it gives something else"
@@ -242,10 +240,6 @@ def _brief(error: Exception) -> str:
 def _apart(a: Tensor, b: Tensor) -> bool:
     apart = ~torch.isclose(a.double(), b.double(), rtol=1e-3, atol=1e-4)
     return int(apart.sum()) > apart.numel() // 100  # a rounding may tip a spike, but seldom does
-
-
-def _faces(net: nn.Module) -> list[Stateful]:
-    return [module for module in net.modules() if isinstance(module, Stateful)]
 
 
 def _joined(join: Any, parts: list[Any]) -> Any:

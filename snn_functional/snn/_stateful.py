@@ -85,7 +85,7 @@ class Stateful(nn.Module):
             return self._time.through(self, input_)
         self._admit(input_)
         state = self._state(input_, args, kwargs)
-        step, params = self._recording(state, input_, every=self.output or not self.init_hidden)
+        step, params = self._recording(input_.dtype, every=self.output or not self.init_hidden)
         if input_.numel() >= LARGE and input_.device.type == "cpu" and self._in_one_kernel():
             outputs, state = scan(step, params, state, input_[None])
             outputs = tuple(x.squeeze(0) for x in outputs)
@@ -146,14 +146,13 @@ class Stateful(nn.Module):
     def _scanned(self, xs: Tensor) -> tuple[tuple[Tensor, ...], Any]:
         """What `forward` returns for each step of `xs` from the hidden state on, as a tuple; and the last state."""
         self._admit(xs[0])
-        state = self._state(xs[0], (), {})
-        step, params = self._recording(state, xs, every=self.output)
-        return scan(step, params, state, xs)
+        step, params = self._recording(xs.dtype, every=self.output)
+        return scan(step, params, self._state(xs[0], (), {}), xs)
 
-    def _recording(self, state: Any, x: Tensor, every: bool) -> tuple[Any, Any]:
+    def _recording(self, dtype: torch.dtype, every: bool) -> tuple[Any, Any]:
         """The step that gives what this layer returns, as a tuple, and its params."""
         factor = self.graded_spikes_factor if self.graded else None
-        return _recorded(self._step(), self._beside() if every else (), self.graded), (self.params(x.dtype), factor)
+        return _recorded(self._step(), self._beside() if every else (), self.graded), (self.params(dtype), factor)
 
     def _in_one_kernel(self) -> bool:
         """Is it worth asking? Weights, a winner or a user's quantiser are not pointwise."""
