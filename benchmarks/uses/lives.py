@@ -1,0 +1,245 @@
+"""Uses of a network that lives on: its state kept, copied, saved, exported; and one's own neuron as a kernel."""
+
+import copy
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from check import autograd, Elsewhere, first_line, loss, same, stacked, Wrong
+from torch import Tensor
+from torch.func import grad, vmap
+from way import alif, data, loop, tensors, tree_map, Way
+
+
+def pure(module: Any) -> None:
+    xs, rates = data()
+    step, params, state, expected = _pure(module, xs, rates)
+    same(grad(lambda p: loss(_rollout(step, state))(p, xs, rates))(params), expected, "the gradient")
+    step, params, state, _ = _pure(module, xs[:, :1], rates[:1])
+    each = [
+        autograd(lambda p: loss(_rollout(step, state))(p, xs[:, b : b + 1], rates[b : b + 1]), params)  # noqa: B023
+        for b in range(len(rates))
+    ]
+    alone = lambda p, x, r: loss(_rollout(step, state))(p, x[:, None], r[None])
+    same(vmap(grad(alone), (None, 1, 0))(params, xs, rates), stacked(each), "a sample's gradient")
+
+
+def pure_under_autograd(module: Any) -> str:
+    xs, rates = data()
+    step, params, state, expected = _pure(module, xs, rates)
+    got = autograd(lambda p: loss(_rollout(step, state))(p, xs, rates), params)
+    same(got, expected, "the gradient")
+    return "a pure step for plain autograd; not for torch.func"
+
+
+def _rollout(step: Any, state: Any) -> Any:
+    return lambda params, xs: loop(step, params, state, xs)[0]
+
+
+def _pure(module: Any, xs: Any, rates: Any) -> Any:
+    """The module as a pure step, checked against the module itself: spikes, and that it is left as it was."""
+    net, itself = module.build(), module.build()
+    itself.load_state_dict(net.state_dict())
+    step, params, state = module.pure(net, xs[0])
+    params = {name: p.detach().clone() for name, p in params.items()}
+    spikes = torch.stack([module.call(itself, x) for x in xs])
+    for _ in range(2):
+        same(loop(step, params, state, xs)[0], spikes.detach(), "a step's spikes")
+    if rates is None:
+        return step, params, state
+    names = dict(itself.named_parameters())
+    leaves = [names[name] for name in params]
+    grads = torch.autograd.grad(((spikes.mean(0) - rates) ** 2).mean(), leaves, allow_unused=True)
+    return step, params, state, [torch.zeros_like(p) if g is None else g for p, g in zip(leaves, grads)]
+
+
+def copied(module: Any) -> None:
+    xs, _ = data()
+    net = module.build()
+    for x in xs[:3]:
+        module.call(net, x)
+    twin = copy.deepcopy(net)
+    for x in xs[3:]:
+        same(module.call(twin, x), module.call(net, x).detach(), "the copy's step")
+
+
+def state_after_vmap(module: Any) -> str:
+    """After a step under vmap, the next ordinary steps go on from the last state, or there is an error."""
+    xs, _ = data()
+    net, expected = _in_the_middle(module, xs)
+    refused = "vmap passes"
+    with torch.no_grad():
+        try:
+            vmap(lambda x: module.call(net, x))(xs[:3])
+        except Exception as error:
+            refused = f"vmap is refused ({first_line(error)})"
+        try:
+            got = torch.stack([module.call(net, x) for x in xs[4:]])
+        except Exception as error:
+            return f"{refused}, and the next step is refused ({first_line(error)})"
+    if not torch.equal(got, expected):
+        raise Wrong("vmap passes, and the next step starts from another state without an error")
+    return f"{refused}, and the state is as it was"
+
+
+def _in_the_middle(module: Any, xs: Tensor) -> Any:
+    """A module after four steps, and the spikes of its next ones; at rest it would give others."""
+    net, itself, fresh = module.build(), module.build(), module.build()
+    itself.load_state_dict(net.state_dict()), fresh.load_state_dict(net.state_dict())
+    with torch.no_grad():
+        at_rest = module.call(fresh, xs[4])
+        for x in xs[:4]:
+            module.call(net, x), module.call(itself, x)
+        expected = torch.stack([module.call(itself, x) for x in xs[4:]])
+    assert not torch.equal(at_rest, expected[0]), "nothing to compare"
+    return net, expected
+
+
+# --- saving and exporting ---------------------------------------------------------------------------------------------
+
+
+def resume(way: Way) -> None:
+    _resume(way, lambda params, state: (params, state))
+
+
+def resume_from_leaves(way: Way) -> str:
+    _resume(way, lambda params, state: (tensors(params), tensors(state)))
+    return "the list of its tensors is saved"
+
+
+def _resume(way: Way, packed: Any) -> None:
+    xs, rates = data()
+    _, state = way.over_time(way.params, way.init(way.params, xs[0]), xs[:4])
+    here = rest(way, way.params, state, xs[4:], rates)
+    assert not torch.equal(here[0], way.run(way.params, xs[4:])), "nothing to compare"
+    there = elsewhere("rest", way, (packed(way.params, state), xs[4:], rates))
+    if not all(torch.equal(a, b) for a, b in zip(here, there)):
+        raise Wrong("the other process goes on with other numbers")
+
+
+def rest(way: Way, params: Any, state: Any, xs: Tensor, rates: Tensor) -> list[Tensor]:
+    """The spikes from here on, and their gradient."""
+    run = lambda p, xs: way.over_time(p, state, xs)[0]
+    return [run(params, xs), *autograd(lambda p: loss(run)(p, xs, rates), params)]
+
+
+def state_dict(module: Any) -> None:
+    xs, _ = data()
+    net, here = _in_the_middle(module, xs)
+    there = elsewhere("module", module, (net.state_dict(), xs[4:]))
+    if not torch.equal(here, there):
+        raise Wrong("the other process goes on from another state, without an error")
+
+
+def elsewhere(what: str, subject: Any, saved: Any) -> Any:
+    """Saved, and gone on with in another process, where the network is built anew with other weights."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "saved.pt"
+        torch.save(saved, path)
+        command = [sys.executable, "-W", "ignore", __file__, what, subject.library, subject.name, str(path)]
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode:
+            raise Elsewhere(**json.loads(done.stdout.splitlines()[-1]))
+        return torch.load(path, weights_only=True)
+
+
+def go_on(what: str, library: Any, name: str, path: str) -> None:
+    torch.manual_seed(1)
+    subjects = library.ways() if what == "rest" else library.modules()
+    subject = next(s for s in subjects if s.name == name)
+    saved = torch.load(path, weights_only=True)
+    if what == "module":
+        tree, xs = saved
+        net = subject.build()
+        net.load_state_dict(tree)
+        with torch.no_grad():
+            return torch.save(torch.stack([subject.call(net, x) for x in xs]), path)
+    (params, state), xs, rates = saved
+    if isinstance(params, list) and not isinstance(subject.params, list):
+        rebuild = lambda tree, leaves: tree_map(lambda _, it=iter(leaves): next(it), tree)
+        params, state = rebuild(subject.params, params), rebuild(subject.init(subject.params, xs[0]), state)
+    torch.save(rest(subject, params, state, xs, rates), path)
+
+
+class Step(torch.nn.Module):
+    def __init__(self, step: Any) -> None:
+        super().__init__()
+        self.step = step
+
+    def forward(self, params, state, x):
+        return self.step(params, state, x)
+
+
+def exported(way: Way) -> str | None:
+    xs, _ = data()
+    state = way.init(way.params, xs[0])
+    program = torch.export.export(Step(way.step), (way.params, state, xs[0]))
+    spikes = _rollout(program.module(), state)(way.params, xs)
+    same(spikes, way.by_hand(way.params, xs), "the program's spikes")
+    return _foreign(program)
+
+
+def exported_module(way: Way) -> str | None:
+    """Parameters inside the program, state in and out."""
+    xs, _ = data()
+    state = way.init(way.params, xs[0])
+    program = torch.export.export(Step(lambda _, state, x: way.step(way.params, state, x)), ((), state, xs[0]))
+    same(_rollout(program.module(), state)((), xs), way.by_hand(way.params, xs), "the program's spikes")
+    return " ".join(filter(None, ["the parameters are constants of the program;", _foreign(program)]))
+
+
+def _foreign(program: Any) -> str | None:
+    names = {str(n.target) for n in program.graph.nodes if n.op == "call_function"}
+    foreign = sorted(n for n in names if not n.startswith(("aten", "<built-in", "wrap_with", "prims")))
+    return f"its graph needs {', '.join(foreign)}" if foreign else None
+
+
+# --- one's own neuron, fused ------------------------------------------------------------------------------------------
+
+
+def fused(own: Any) -> None:
+    _fused(own.run)
+
+
+def fused_by_compile(own: Any) -> str:
+    compiled = torch.compile(own.run, fullgraph=True, dynamic=False)
+    _fused(compiled, lengths=(8, 16))
+    return "torch.compile unrolls the loop: one program for each length"
+
+
+def _fused(run: Any, lengths: tuple[int, int] = (8, 64)) -> None:
+    """As many operations for a long sequence as for a short one, forward and backward, and the numbers of the loop by hand."""
+    counts = []
+    for T in lengths:
+        xs, cotangent = (torch.rand(T, 4, 16) * 1.5).requires_grad_(), torch.randn(T, 4, 16)
+        both = lambda run: (spikes := run(xs), torch.autograd.grad(spikes, xs, cotangent)[0])  # noqa: B023
+        same(both(run), both(alif_by_hand), "one's own neuron")
+        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+            both(run)
+        counts.append(sum(event.count for event in profile.key_averages() if event.key.startswith("aten::")))
+    if counts[1] > 1.2 * counts[0]:
+        raise Wrong(f"{counts[0]} operations for {lengths[0]} steps, {counts[1]} for {lengths[1]}: a loop")
+
+
+def alif_by_hand(xs: Tensor) -> Tensor:
+    mem, adapt, outs = torch.zeros_like(xs[0]), torch.zeros_like(xs[0]), []
+    for x in xs.unbind(0):
+        spk, mem, adapt = alif(x, mem, adapt)
+        outs.append(spk)
+    return torch.stack(outs)
+
+
+if __name__ == "__main__":
+    import importlib
+
+    from tried import told
+
+    try:
+        go_on(sys.argv[1], importlib.import_module(f"of_{sys.argv[2]}"), *sys.argv[3:])
+    except Exception as error:
+        print(json.dumps(told(error)))
+        sys.exit(1)
