@@ -84,7 +84,7 @@ def some_candidates(n):
 
 @each_kind
 def test_candidates_at_once_are_the_candidates_one_by_one(kind):
-    candidates, xs = some_candidates(5), currents()
+    candidates, xs = some_candidates(5), currents(30)
     recorded = run(TRUTH, xs)
     spk, mem = vmap(run, (0, None, None))(candidates, xs, kind)
     expected_spk, expected_mem = one_by_one(run, candidates, xs)
