@@ -49,29 +49,28 @@ def ask(library: str, use: str) -> dict[str, Any]:
         return failed | dict(stderr=f"not done after {TIMEOUT} s")
     if done.returncode or not done.stdout:
         return failed | dict(stderr=f"the process ended with {done.returncode}\n{done.stderr}")
-    by_torch = sorted({line.partition("Warning: ")[2] for line in done.stderr.splitlines() if "Warning: " in line})
-    return json.loads(done.stdout.splitlines()[-1]) | dict(stderr=done.stderr, warnings=by_torch)
+    return json.loads(done.stdout.splitlines()[-1]) | dict(stderr=done.stderr)
 
 
 def table(results: dict[tuple[str, str], dict[str, Any]], libraries: list[str], uses: dict[str, Any]) -> str:
-    """The table; every error that stands in the way of a plain yes, numbered; and the roads that were taken instead."""
+    """The table; every error on the way to a plain yes, numbered; and the roads that were taken."""
     errors: list[str] = []
-    lines = ["| | " + " | ".join(LIBRARIES[name][0] for name in libraries) + " |", "|---" * (len(libraries) + 1) + "|"]
     roads = []
+    lines = ["| | " + " | ".join(LIBRARIES[name][0] for name in libraries) + " |", "|---" * (len(libraries) + 1) + "|"]
     for use in uses:
         cells = [uses[use].title]
         for library in libraries:
-            result, numbers = results[library, use], []
-            for t in result["tries"]:
-                if not t["ok"] and t["how"] == "yes":
+            numbers = []
+            for t in results[library, use]["tries"]:
+                remarks = [t["remark"], *(f"torch warns: {text[:100]} ..." for text in t["warnings"])]
+                if t["ok"] and any(remarks):
+                    roads.append(f"{use}, {LIBRARIES[library][0]}, {t['way']}: {'. '.join(filter(None, remarks))}")
+                if not t["ok"]:
                     text = ("OUR SCRIPT: " if t["ours"] else "") + t["error"] + (f" ({t['where']})" if t["where"] else "")
+                    text = f"{t['way']}: {text}" if uses[use].safety else text
                     errors.append(text) if text not in errors else None
                     numbers.append(errors.index(text) + 1)
-                if t["ok"]:
-                    warns = "; ".join(result["warnings"])
-                    more = filter(None, [t["remark"], f"torch warns: {warns}" if warns else ""])
-                    roads.append(f"{LIBRARIES[library][0]}, {use}: {t['how']} with {t['way']}. {'. '.join(more)}".strip())
-            cells.append(" ".join([result["cell"], *(f"[{n}]" for n in dict.fromkeys(numbers))]))
+            cells.append(" ".join([results[library, use]["cell"], *(f"[{n}]" for n in dict.fromkeys(numbers))]))
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join([*lines, "", *(f"[{n}] {text}" for n, text in enumerate(errors, 1)), "", *roads])
 

@@ -15,6 +15,10 @@ class Missing(Exception):
     """The library has nothing to call here."""
 
 
+class Inapplicable(Missing):
+    """The question does not arise."""
+
+
 class Elsewhere(Exception):
     """An error of the other process."""
 
@@ -30,7 +34,7 @@ def same(actual: Any, expected: Any, what: str = "the result") -> None:
         raise Wrong(f"{what} has shapes {[tuple(x.shape) for x in a]}, expected {[tuple(x.shape) for x in b]}")
     assert any(x.any() for x in b), "nothing to compare"
     for x, y in zip(a, b):
-        if not torch.allclose(x, y, rtol=1e-4, atol=1e-5):
+        if not (x - y).abs().max() <= 1e-4 * y.abs().max() + 1e-6:
             raise Wrong(f"{what} is off by {(x - y).abs().max():.2g}, of {y.abs().max():.2g}")
 
 
@@ -58,4 +62,5 @@ def stacked(trees: list[Any]) -> list[Tensor]:
 
 def first_line(error: BaseException | None) -> str:
     text = f"{type(error).__name__}: {error}"
-    return next((line for line in text.splitlines() if line.strip()), text)[:300]
+    line = next(line for line in text.splitlines() if line.strip()).partition(". For more details")[0]
+    return line if len(line) < 170 else f"{line[:160]} ..."

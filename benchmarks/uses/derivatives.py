@@ -128,7 +128,7 @@ def adapted(run: Any, params: Any, task: Any) -> Any:
     """Two steps of gradient descent on a task, by plain autograd and differentiable."""
     for _ in range(2):
         grads = iter(autograd(lambda p: loss(run)(p, *task), params, create_graph=True))
-        params = tree_map(lambda p: p - 0.5 * next(grads), params)  # noqa: B023
+        params = tree_map(lambda p: p - 0.1 * next(grads), params)  # noqa: B023
     return params
 
 
@@ -149,7 +149,7 @@ def maml(way: Way) -> None:
     def after(params, *task):
         start = params
         for _ in range(2):
-            params = tree_map(lambda p, g: p - 0.5 * g, params, grad(f)(params, *task))
+            params = tree_map(lambda p, g: p - 0.1 * g, params, grad(f)(params, *task))
         return f(params, *task)
 
     got = grad(lambda p: vmap(after, (None, 0, 0))(p, *many).mean())(way.params)

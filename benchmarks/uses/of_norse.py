@@ -48,15 +48,18 @@ def _functional(name: str, method: str, slope: Any, own: str = "") -> Way:
 
 
 def _neuron(numbers, v, x, spike):
-    rate, th = (numbers[0], numbers[1]) if len(numbers) == 2 else (numbers[0], numbers[2])
+    if len(numbers) == 2:
+        (rate, th), leak, reset = numbers, 0.0, 0.0
+    else:
+        rate, leak, th, reset, _ = numbers
     v = torch.zeros_like(x) if v is None else v
-    v = v + 0.001 * rate * (x - v)
+    v = v + 0.001 * rate * (x + leak - v)
     z = spike(v - th)
-    return z, (1 - z) * v
+    return z, (1 - z) * v + z * reset
 
 
 def modules() -> list[Module]:
-    return [Module("norse", "SequentialState", Holder, lambda net, x: net.advance(x), _pure)]
+    return [Module("norse", "SequentialState", Holder, lambda net, x: net.advance(x), _pure, keeps_state=False)]
 
 
 class Holder(nn.Module):

@@ -31,7 +31,7 @@ class OwnSpike:
 
 
 def _functional(name: str, spike_fn: Any, surrogate: Any, slope: Any, own: str = "") -> Way:
-    w1, w2 = weights()
+    w1, w2 = weights(0.7)
 
     def neuron(x, v, alpha, threshold):
         state, threshold = {"v_mem": v}, threshold.detach()  # it writes into this dict; thresholds are not learned
@@ -68,7 +68,7 @@ def _module(spike_fn: Any) -> nn.Module:
     first, hidden, last = SIZES
     lif = lambda tau: LIF(tau_mem=tau, spike_threshold=torch.tensor(0.6), spike_fn=spike_fn)
     net = nn.Sequential(nn.Linear(first, hidden, bias=False), lif(2.0), nn.Linear(hidden, last, bias=False), lif(1.5))
-    net[0].weight.data, net[2].weight.data = weights()
+    net[0].weight.data, net[2].weight.data = weights(0.7)
     return net
 
 

@@ -12,7 +12,7 @@ from snn_functional import snn
 
 def ways() -> list[Way]:
     net = snf.chain(snf.linear, snf.leaky, snf.linear, snf.leaky)
-    w1, w2 = weights()
+    w1, w2 = weights(0.6)
     lif = lambda beta: snf.LeakyParams(beta=beta, threshold=1.0)
     # Without biases: a number that nobody learns would be another leaf without axes.
     params = (snf.Linear(w1), lif(0.8), snf.Linear(w2), lif(0.7))
@@ -25,7 +25,7 @@ atan = lambda u: 1 / (1 + (torch.pi * u) ** 2)
 def _neuron(numbers, mem, x, spike):
     bias, beta, threshold = numbers
     x, mem = x + bias, torch.zeros_like(x) if mem is None else mem
-    mem = beta * mem + x - (mem > threshold).float() * threshold
+    mem = beta.clamp(0, 1) * mem + x - (mem > threshold).float() * threshold
     return spike(mem - threshold), mem
 
 
@@ -37,7 +37,7 @@ def _module() -> nn.Module:
     first, hidden, last = SIZES
     lif = lambda beta: snn.Leaky(beta=beta, init_hidden=True, learn_beta=True)
     net = nn.Sequential(nn.Linear(first, hidden, bias=False), lif(0.8), nn.Linear(hidden, last, bias=False), lif(0.7))
-    net[0].weight.data, net[2].weight.data = weights()
+    net[0].weight.data, net[2].weight.data = weights(0.6)
     return net
 
 

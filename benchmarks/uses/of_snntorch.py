@@ -30,7 +30,7 @@ class Explicit(nn.Module):
         more = dict(spike_grad=spike_grad, learn_beta=True, learn_threshold=True)
         self.fc1, self.lif1 = nn.Linear(first, hidden, bias=False), snn.Leaky(beta=0.8, **more)
         self.fc2, self.lif2 = nn.Linear(hidden, last, bias=False), snn.Leaky(beta=0.7, **more)
-        self.fc1.weight.data, self.fc2.weight.data = weights()
+        self.fc1.weight.data, self.fc2.weight.data = weights(0.6)
 
     def forward(self, x, mem1, mem2):
         spk, mem1 = self.lif1(self.fc1(x), mem1)
@@ -54,7 +54,7 @@ def _explicit(name: str, spike_grad: Any, slope: Any, own: str = "") -> Way:
 def _neuron(numbers, mem, x, spike):
     threshold, beta = numbers
     mem = torch.zeros_like(x) if mem is None else mem
-    mem = beta * mem + x - (mem > threshold).float() * threshold
+    mem = beta.clamp(0, 1) * mem + x - (mem > threshold).float() * threshold
     return spike(mem - threshold), mem
 
 
@@ -72,7 +72,7 @@ def _hidden(spike_grad: Any) -> nn.Module:
         nn.Linear(first, hidden, bias=False), snn.Leaky(beta=0.8, **more),
         nn.Linear(hidden, last, bias=False), snn.Leaky(beta=0.7, **more),
     )  # fmt: skip
-    net[0].weight.data, net[2].weight.data = weights()
+    net[0].weight.data, net[2].weight.data = weights(0.6)
     return net
 
 

@@ -1,5 +1,6 @@
 """SpikingJelly 2.0.0: modules with memories, `functional.*_step` beneath them, `base.to_functional_forward`, FlexSN."""
 
+import functools
 from typing import Any
 
 import torch
@@ -24,7 +25,7 @@ def ways() -> list[Way]:
 
 
 def _lif(name: str, spike: Any, slope: Any, own: str = "") -> Way:
-    w1, w2 = weights()
+    w1, w2 = weights(0.7)
 
     def step(params, state, x):
         s, v1 = functional.lif_step(x @ params["w1"].T, state[0], params["tau1"], True, params["v_th1"], 0.0, spike)
@@ -38,7 +39,7 @@ def _lif(name: str, spike: Any, slope: Any, own: str = "") -> Way:
 
 def _plif(name: str, spike: Any, slope: Any, own: str = "") -> Way:
     """What ParametricLIFNode learns, a rate sigmoid(w), is a tensor here; the threshold is a float."""
-    w1, w2 = weights()
+    w1, w2 = weights(0.7)
 
     def step(params, state, x):
         s, v1 = functional.plif_step(x @ params["w1"].T, state[0], params["r1"], True, 0.6, 0.0, spike)
@@ -62,19 +63,21 @@ def _neuron(numbers, v, x, spike):
 
 
 def modules() -> list[Module]:
-    made = lambda spike: lambda: _module(spike)
+    lif = lambda tau, **more: neuron.LIFNode(tau=tau, **more)
+    plif = lambda tau, **more: neuron.ParametricLIFNode(init_tau=tau, **more)
     return [
-        Module("spikingjelly", "ATan", made(surrogate.ATan()), _call, _pure),
-        Module("spikingjelly", "QPseudoSpike", made(surrogate.QPseudoSpike()), _call, _pure, own="QPseudoSpike"),
-        Module("spikingjelly", "own surrogate", made(own_surrogate), _call, _pure, own="own surrogate"),
+        Module("spikingjelly", "ParametricLIFNode, ATan", lambda: _module(plif, surrogate.ATan()), _call, _pure),
+        Module("spikingjelly", "LIFNode, ATan", lambda: _module(lif, surrogate.ATan()), _call, _pure),
+        Module("spikingjelly", "QPseudoSpike", lambda: _module(plif, surrogate.QPseudoSpike()), _call, _pure, own="QPseudoSpike"),
+        Module("spikingjelly", "own surrogate", lambda: _module(plif, own_surrogate), _call, _pure, own="own surrogate"),
     ]
 
 
-def _module(spike: Any) -> nn.Module:
+def _module(lif: Any, spike: Any) -> nn.Module:
     first, hidden, last = SIZES
-    lif = lambda tau: neuron.ParametricLIFNode(init_tau=tau, v_threshold=0.6, surrogate_function=spike)
+    lif = functools.partial(lif, v_threshold=0.6, surrogate_function=spike)
     net = nn.Sequential(nn.Linear(first, hidden, bias=False), lif(2.0), nn.Linear(hidden, last, bias=False), lif(1.8))
-    net[0].weight.data, net[2].weight.data = weights()
+    net[0].weight.data, net[2].weight.data = weights(0.7)
     return net
 
 

@@ -2,7 +2,9 @@
 
 import contextlib
 import importlib
+import os
 import sys
+import tempfile
 import traceback
 import warnings
 from pathlib import Path
@@ -43,9 +45,12 @@ def attempt(library: str, name: str) -> dict[str, Any]:
             if use.safety or not done:
                 tries.append(dict(how=how, way=subject.name, own=subject.own, **_try(program, subject)))
     good = [t for t in tries if t["ok"]]
-    if use.safety and len(good) < len(tries):
-        good = []
-    return dict(library=library, use=name, cell=" or ".join(dict.fromkeys(map(_cell, good))) or "no", tries=tries)
+    if use.safety:
+        bad = dict.fromkeys(t["own"] for t in tries if not t["ok"])
+        cell = "yes" if not bad else "no" if "" in bad else f"not with {' or '.join(bad)}"
+    else:
+        cell = " or ".join(dict.fromkeys(map(_cell, good))) or ("-" if tries[0]["inapplicable"] else "no")
+    return dict(library=library, use=name, cell=cell, tries=tries)
 
 
 def _cell(t: dict[str, Any]) -> str:
@@ -55,11 +60,34 @@ def _cell(t: dict[str, Any]) -> str:
 
 
 def _try(program: Any, subject: Any) -> dict[str, Any]:
+    from check import Inapplicable
+
     torch.manual_seed(0)
-    with warnings.catch_warnings(record=True) as caught, contextlib.redirect_stdout(sys.stderr):
-        warnings.simplefilter("always")
+    inapplicable = False
+    with _warnings() as caught, contextlib.redirect_stdout(sys.stderr):
         try:
             result = dict(ok=True, remark=program(subject) or "")
         except Exception as error:
+            inapplicable = isinstance(error, Inapplicable)
             result = dict(ok=False, remark="", full="".join(traceback.format_exception(error)), **told(error))
-    return result | dict(warnings=sorted({str(w.message).splitlines()[0] for w in caught}))
+    return result | dict(inapplicable=inapplicable, warnings=sorted(caught))
+
+
+@contextlib.contextmanager
+def _warnings() -> Any:
+    """Python's and, from what is written to stderr, those of torch's C++."""
+    found: set[str] = set()
+    with tempfile.TemporaryFile("w+") as file, warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        sys.stderr.flush()
+        stderr = os.dup(2)
+        os.dup2(file.fileno(), 2)
+        try:
+            yield found
+        finally:
+            sys.stderr.flush()
+            os.dup2(stderr, 2)
+            os.close(stderr)
+            file.seek(0)
+            found.update(line.partition("Warning: ")[2].strip() for line in file if "Warning: " in line)
+            found.update(str(w.message).splitlines()[0] for w in caught)

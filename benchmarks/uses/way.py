@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 
-T, BATCH, SIZES = 7, 4, (5, 8, 3)
+T, BATCH, SIZES = 9, 4, (5, 8, 3)
 
 
 @dataclasses.dataclass
@@ -44,7 +44,7 @@ class Way:
 
 @dataclasses.dataclass
 class Module:
-    """Two such layers as a module that keeps its state. - `build()`: a new one, its weights drawn anew. - `call(net, x)`: one step.
+    """Two such layers as a module that keeps its state, if `keeps_state`. - `build()`: a new one, its weights drawn anew. - `call(net, x)`: one step.
     - `pure(net, x) -> step, params, state`: the library's way to a pure function, at rest.
     """
 
@@ -54,6 +54,7 @@ class Module:
     call: Callable[[Any, Tensor], Tensor]
     pure: Callable[[Any, Tensor], tuple[Any, dict[str, Tensor], Any]]
     own: str = ""
+    keeps_state: bool = True
 
 
 @dataclasses.dataclass
@@ -86,10 +87,10 @@ def loop(step: Any, params: Any, state: Any, xs: Tensor) -> tuple[Tensor, Any]:
     return torch.stack(outs), state
 
 
-def weights() -> tuple[Tensor, Tensor]:
-    """Large enough that both layers fire, whichever is drawn."""
+def weights(scale: float = 1.0) -> tuple[Tensor, Tensor]:
+    """For a neuron that averages its input; a smaller `scale` for one that adds it up. Both layers fire, whichever is drawn."""
     first, hidden, last = SIZES
-    return 0.3 + torch.randn(hidden, first) / 2, 0.4 + torch.randn(last, hidden) / 2
+    return scale * (0.35 + torch.randn(hidden, first) / 5), scale * (0.25 + torch.randn(last, hidden) / 10)
 
 
 def data(batch: int = BATCH, steps: int = T) -> tuple[Tensor, Tensor]:
