@@ -20,13 +20,13 @@ tree_map = optree.tree_map
 SIZES, ATAN = (5, 6, 3), snf.surrogate.ATan()
 
 
-def weights(n, m):
-    return snf.Linear(torch.randn(m, n, dtype=torch.float64), torch.randn(m, dtype=torch.float64) / 4)
+NET = snf.chain(snf.linear, snf.leaky, snf.linear, snf.leaky)
 
 
 def network(spike_grad=ATAN, sizes=SIZES):
-    """Two layers of neurons that fire now and then; float64, so that rounding flips no spike."""
-    number = lambda x: torch.tensor(x, dtype=torch.float64)
+    """Neurons that fire now and then; float64, so that rounding flips no spike."""
+    number = lambda x: torch.as_tensor(x, dtype=torch.float64)
+    weights = lambda n, m: snf.Linear(number(torch.randn(m, n)), number(torch.randn(m) / 4))
     leaky = lambda: snf.LeakyParams(number(0.8), number(1.0), spike_grad)
     n, m, k = sizes
     return weights(n, m), leaky(), weights(m, k), leaky()
@@ -34,10 +34,7 @@ def network(spike_grad=ATAN, sizes=SIZES):
 
 def fire(params, xs, kind="auto"):
     """xs [T, ..., in] -> spks [T, ..., out]"""
-    for connect, neurons in (params[:2], params[2:]):
-        currents = connect(xs)
-        xs, _ = snf.scan(snf.leaky_step, neurons, snf.leaky_init(neurons, currents[0]), currents, kind=kind)
-    return xs
+    return snf.scan(NET.step, params, NET.init(params, xs[0]), xs, kind=kind)[0]
 
 
 def loss(params, xs, labels, kind="auto"):
@@ -152,22 +149,13 @@ def per_sample(loss):
     return vmap(grad(loss), (None, 1, 0))
 
 
-def private(loss, max_norm, noise_multiplier):
-    """The batch gradient of differentially private SGD (Abadi et al. 2016): clip each sample's, add, add noise, divide."""
-
-    def clipped(params, xs, label):
-        gradient = grad(loss)(params, xs, label)
-        share = (max_norm / dot(gradient, gradient).sqrt()).clamp(max=1)
-        return tree_map(lambda g: share * g, gradient)
-
-    def noisy(gradients, generator):
-        noise = torch.randn(gradients.shape[1:], generator=generator, dtype=gradients.dtype)
-        return (gradients.sum(0) + noise_multiplier * max_norm * noise) / len(gradients)
-
-    def step(params, xs, labels, generator):
-        return tree_map(lambda g: noisy(g, generator), vmap(clipped, (None, 1, 0))(params, xs, labels))
-
-    return step
+def private(loss, params, xs, labels, max_norm, noise_multiplier, generator=None):
+    """The gradient of differentially private SGD (Abadi et al. 2016): clip each sample's, add, add noise, divide."""
+    gradients = per_sample(loss)(params, xs, labels)
+    norms = [torch.linalg.vector_norm(g.reshape(len(g), -1), dim=1) for g in optree.tree_leaves(gradients)]
+    shares = (max_norm / torch.stack(norms).norm(dim=0)).clamp(max=1)
+    noise = lambda p: noise_multiplier * max_norm * torch.randn(p.shape, generator=generator, dtype=p.dtype)
+    return tree_map(lambda p, g: (torch.tensordot(shares, g, 1) + noise(p)) / len(shares), params, gradients)
 
 
 @law
@@ -188,11 +176,11 @@ def test_a_private_step_clips_each_sample_by_the_norm_of_its_whole_tree():
     shares = tuple(min(1.0, bound / norm.item()) for norm in norms)
     assert 0 < sum(share < 1 for share in shares) < 6
 
-    quiet = private(loss, bound, 0.0)(net, xs, labels, None)
+    quiet = private(loss, net, xs, labels, bound, 0.0)
     assert_allclose(quiet, tree_map(lambda *g: sum(a * b for a, b in zip(shares, g)) / 6, *gradients))
 
     # One sample more or less moves the sum by no more than the bound, whoever it is.
-    fewer = private(loss, bound, 0.0)(net, xs[:, 1:], labels[1:], None)
+    fewer = private(loss, net, xs[:, 1:], labels[1:], bound, 0.0)
     moved = tree_map(lambda a, b: 6 * a - 5 * b, quiet, fewer)
     assert torch.linalg.vector_norm(flat(moved)[0]) <= bound * (1 + 1e-9)
 
@@ -200,7 +188,7 @@ def test_a_private_step_clips_each_sample_by_the_norm_of_its_whole_tree():
 def test_the_noise_of_a_private_step_comes_from_the_generator_and_is_as_large_as_it_says():
     net, (xs, labels) = network(sizes=(SIZES[0], 400, SIZES[2])), samples()
     seeded = lambda seed: torch.Generator().manual_seed(seed)
-    run = lambda noise, seed: flat(private(loss, 0.5, noise)(net, xs, labels, seeded(seed)))[0]
+    run = lambda noise, seed: flat(private(loss, net, xs, labels, 0.5, noise, seeded(seed)))[0]
     before = torch.get_rng_state()
     assert torch.equal(run(2.0, 1), run(2.0, 1)) and not torch.equal(run(2.0, 1), run(2.0, 2))
     assert torch.equal(torch.get_rng_state(), before)
@@ -311,8 +299,8 @@ def trained_loss(beta, net, train, held_out):
         params[1],
         snf.LeakyParams(beta, 1.0, steep),
     )
-    weights = adapt(lambda weights, *batch: loss(with_beta(weights), *batch), (net[0], net[2]), *train)
-    return loss(with_beta(weights), *held_out)
+    ws = adapt(lambda ws, *batch: loss(with_beta(ws), *batch), (net[0], net[2]), *train)
+    return loss(with_beta(ws), *held_out)
 
 
 def test_the_hyper_gradient_of_beta_through_training():
