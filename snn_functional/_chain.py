@@ -10,7 +10,8 @@ One step runs the layers in order, each on what the one before put out:
     x, state[l] = layer[l].step(params[l], state[l], x)         for l = 0, 1, ...
 
 No layer looks back at a later one, so over time they may run in any order that keeps theirs. `scan` runs a piece of time through a
-whole layer before the next begins: a layer without state is one call on all steps (`vmap` over time), a pointwise one is one kernel.
+whole layer before the next begins: a layer without state is one call on all steps (by `vmap` over time, if it is a function of the
+user's), a pointwise one is one kernel.
 """
 
 import dataclasses
@@ -19,8 +20,11 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from ._functorch import is_compiling
+from ._connections import conv2d_step, linear_step
+from ._functorch import is_compiling, wrapping
+from ._layers import avg_pool2d, flatten, max_pool2d
 from ._neuron import Neuron
 from ._scan import explain, scan, step_name
 from ._tree import tree_flatten, tree_leaves, tree_map, tree_unflatten
@@ -183,9 +187,13 @@ def _lifted(layer: Neuron, params: Any, state: Any, inputs: Any, steps: int, rev
     """A layer over a piece of time."""
     if tree_leaves(state):
         return scan(layer.step, params, state, inputs, length=steps, reverse=reverse)
+    if layer.step is conv2d_step:
+        inputs = _channels_last(inputs)
     once = lambda x: layer.step(params, state, x)[0]
     if all(x.stride(0) == 0 for x in tree_leaves(inputs)):  # constant in time: so is what comes out
         return tree_map(lambda x: x.expand(steps, *x.shape), once(tree_map(lambda x: x[0], inputs))), state
+    if _any_axes(layer.step):
+        return once(inputs), state
     try:
         return torch.func.vmap(once, randomness="different")(inputs), state
     except RuntimeError:  # what vmap cannot follow, a branch on a number say, is called step by step
@@ -193,3 +201,16 @@ def _lifted(layer: Neuron, params: Any, state: Any, inputs: Any, steps: int, rev
             lambda p, s, x: (layer.step(p, s, x)[0], s), params, state, inputs, kind="loop", reverse=reverse
         )
         return outputs, state
+
+
+def _any_axes(step: Any) -> bool:
+    """Does it take time as one more leading axis?"""
+    step = step.function if isinstance(step, Function) else step
+    return step in (linear_step, conv2d_step, flatten) or isinstance(step, (max_pool2d, avg_pool2d))
+
+
+def _channels_last(x: Tensor) -> Tensor:
+    # On CPUs convolutions, and the pooling behind them, are up to ten times as fast with the channels last.
+    if x.dim() < 4 or x.device.type != "cpu" or x.stride(0) == 0 or "batched" in wrapping([x]):
+        return x
+    return x.flatten(0, -4).to(memory_format=torch.channels_last).unflatten(0, x.shape[:-3])
