@@ -25,6 +25,10 @@ from ._neuron import admit as admit, at_rest as at_rest, Neuron as Neuron
 from ._scan import explain as explain, scan as scan
 from ._tree import Leaf as Leaf, leaf as leaf, pytree as pytree, static as static
 from .neurons import *
+from .snn import (
+    defunctionalize as defunctionalize,
+    functionalize as functionalize,
+)  # the one glance into the room of modules
 
 
 __version__ = "0.1.0"
