@@ -17,6 +17,7 @@ import torch
 from torch import nn, Tensor
 
 from .._functorch import is_compiling, transforms
+from .._scan import explain
 from .._tree import tree_leaves
 from ..kernels import Unsupported
 from ._parallel import Whole
@@ -148,7 +149,7 @@ class Functional:
         if not out:
             came = f"{len(returned)} values" if isinstance(returned, tuple | list) else type(returned).__name__
             raise TypeError(
-                f"functionalize({type(self._module).__name__}, ...): its forward takes {len(given)} states and returned {came}; "
+                f"The step of {self!r}: its forward takes {len(given)} states and returned {came}; "
                 f"expected (out, {', '.join(self._explicit)})."
             )
         new |= zip(self._explicit, returned[-len(given) :])
@@ -158,6 +159,8 @@ class Functional:
         self, params: dict[str, Tensor], state: dict[str, Any], inputs: Any, length: int, reverse: bool
     ) -> tuple[Any, dict[str, Any]]:
         """What `scan` of this step returns, layer by layer. Raises Unsupported, with the reason, where that would be something else."""
+        if is_compiling():
+            raise Unsupported("torch.compile is tracing")
         with self._turn:
             if reason := self._obstacle(inputs, reverse):
                 raise Unsupported(reason)
@@ -170,7 +173,10 @@ class Functional:
         """How `scan` runs this step."""
         with self._turn:
             reason = self._obstacle(inputs)
-        return f"loop: {reason}." if reason else "layer by layer: each layer runs once over all of time."
+        if not reason:
+            return "layer by layer: each layer runs once over all of time."
+        how = explain(self.__call__, params, state, inputs, length=length)
+        return how.replace("__call__", repr(self)) if how.startswith("fused") else f"loop: {reason}."
 
     def _obstacle(self, inputs: Any, reverse: bool = False) -> str | None:
         if reverse:
@@ -185,9 +191,8 @@ class Functional:
         self, params: dict[str, Tensor], state: dict[str, Any], input: Any, go: Callable[[nn.Module], Any]
     ) -> tuple[Any, dict[str, Any]]:
         """What `go` returns of the module with these tensors in it, and the state that it leaves there."""
-        name = f"The step of {type(self._module).__name__}"
-        _same_names(f"{name}: params", params, self._params)
-        _same_names(f"{name}: state", state, self._state, self._explicit)
+        _same_names(f"The step of {self!r}: params", params, self._params)
+        _same_names(f"The step of {self!r}: state", state, self._state, self._explicit)
         tensors, new = params | state, dict(state)
         for _, _, key, normal in self._kept:
             # torch has no derivative by running statistics, and refuses those that seem to need one.
@@ -236,6 +241,9 @@ class Functional:
                     f"functionalize: forward of {type(module).__name__} keeps {', '.join(names)} as an attribute. A pure step "
                     "remembers nothing: make it a buffer (register_buffer), an argument and a result of forward, or a local name."
                 )
+
+    def __repr__(self) -> str:
+        return f"functionalize({type(self._module).__name__})"
 
     def __reduce__(self) -> Any:
         return Functional, (self._module, self._explicit)
