@@ -2,12 +2,13 @@
 
 import copy
 import pickle
+import re
 import threading
 
 import optree
 import pytest
 import torch
-from helpers import assert_allclose, assert_equal, stacked
+from helpers import assert_allclose, assert_equal, needs_kernels, needs_torch, stacked
 from test_faces import every_layer, fields, made
 from torch import nn
 from torch.func import grad, jvp, vmap
@@ -197,14 +198,15 @@ def test_nothing_is_touched(net):
     before = everything(net)
     step, params, state = snf.functionalize(net)
     given = optree.tree_map(torch.clone, (params, state))
-    private = {id(m): dict(vars(m)) for m in step._module.modules()}
+    private = {m: dict(vars(m)) for m in step._module.modules()}
     step(params, state, X[1])
     vmap(grad(lambda p, x: summed(step(p, state, x)[0])), in_dims=(None, 0))(params, X)
     with pytest.raises(RuntimeError):
         step(params, state, X[0, :, :2])
     assert_equal((params, state), given)
     assert all(torch.equal(x, old) and x._version == version for x, old, version in before)
-    assert all(vars(m) == private[id(m)] if not isinstance(m, Tied) else True for m in step._module.modules())
+    for m, held in private.items():
+        assert vars(m).keys() == held.keys() and all(x is held[key] for key, x in vars(m).items())
     assert not any(m._hidden for m in step._module.modules() if isinstance(m, snn.LIF))
     assert all(isinstance(p, nn.Parameter) for p in step._module.parameters())
     shared = {x.data_ptr() for x in (*net.parameters(), *net.buffers())}
@@ -391,8 +393,8 @@ def test_over_time_it_runs_layer_by_layer(name, training):
     # In float64: the gradient of a bias in front of a normalisation is 0, that is, what rounding leaves of large numbers.
     step, params, state = snf.functionalize(NETS[name]().double().train(training))
     xs = X.double()
-    assert step.plan(params, state, xs, 6).startswith("layer by layer")
-    over = lambda params, state, xs: step.over_time(params, state, xs, len(xs), False)
+    assert snf.explain(step, params, state, xs) == "layer by layer: each layer runs once over all of time."
+    over = lambda params, state, xs: snf.scan(step, params, state, xs)
     slow = lambda params, state, xs: loop(step, params, state, xs)
     close = {"rtol": 1e-4, "atol": 1e-5}
     assert_allclose(over(params, state, xs), slow(params, state, xs), **close)
@@ -416,22 +418,23 @@ def test_over_time_it_runs_layer_by_layer(name, training):
     assert_allclose(*moved, **close)
 
 
-@pytest.mark.parametrize(
-    "wrap", [lambda f: f, lambda f: vmap(f, in_dims=(None, 1)), grad], ids=["plain", "vmap", "grad"]
-)
-def test_a_rehearsal_under_a_transform(wrap):
-    """A forward nobody knows, rehearsed for the first time under a transform."""
+class Branch(Layers):
+    """A forward nobody knows, that feeds forward."""
 
-    class Branch(Layers):
-        def forward(self, x):
-            spk = self.lif1(self.fc1(x))
-            return self.lif2(self.fc2(spk) + spk)
+    def forward(self, x):
+        spk = self.lif1(self.fc1(x))
+        return self.lif2(self.fc2(spk) + spk)
 
+
+@pytest.mark.parametrize("transform", ["plain", "grad", "vmap"])
+def test_a_rehearsal_under_a_transform(transform):
+    """It is tried out in the first scan, whatever is going on there."""
     step, params, state = snf.functionalize(Branch())
-    xs = X[:, :, None] if "vmap" in str(wrap.__code__.co_names if hasattr(wrap, "__code__") else "") else X
-    over = lambda params, xs: step.over_time(params, state, xs, len(xs), False)[0].sum()
-    slow = lambda params, xs: loop(step, params, state, xs)[0].sum()
+    wrap = {"plain": lambda f: f, "grad": grad, "vmap": lambda f: vmap(f, in_dims=(None, 1))}[transform]
+    xs = X[:, :, None] if transform == "vmap" else X
+    over, slow = (lambda p, xs, k=k: snf.scan(step, p, state, xs, kind=k)[0].sum() for k in ("auto", "loop"))
     assert_allclose(wrap(over)(params, xs), wrap(slow)(params, xs), rtol=1e-4, atol=1e-5)
+    assert list(snn._run._rehearsed[step._module].values()) == [None]
 
 
 @pytest.mark.parametrize(
@@ -447,18 +450,28 @@ def test_what_cannot_run_layer_by_layer_says_so(net, xs, reason):
     step, params, state = snf.functionalize(net)
     with pytest.raises(Unsupported, match=reason):
         step.over_time(params, state, xs, 6, False)
-    assert step.plan(params, state, xs, 6).startswith("loop: ")
+    assert re.match(f"loop: .*{reason}", snf.explain(step, params, state, xs))
 
 
-def test_backwards_and_explicit_states_are_the_loops():
+def test_backwards_it_is_the_loop():
     step, params, state = snf.functionalize(dense())
     with pytest.raises(Unsupported, match="backwards"):
         step.over_time(params, state, X, 6, True)
-    step, params, state = snf.functionalize(snn.Leaky(0.9), torch.zeros(()))
-    with pytest.raises(Unsupported, match="its states mem are arguments"):
-        step.over_time(params, state, X, 6, False)
+    assert_equal(snf.scan(step, params, state, X, reverse=True), loop(step, params, state, X, reverse=True))
 
 
+@needs_kernels
+def test_a_pointwise_module_with_its_states_outside_is_one_kernel():
+    step, params, state = snf.functionalize(snn.Leaky(0.9, threshold=0.3), torch.zeros(()))
+    assert (
+        snf.explain(step, params, state, X) == "fused: functionalize(Leaky) is pointwise, one kernel for all 6 steps."
+    )
+    assert_equal(snf.scan(step, params, state, X), loop(step, params, state, X))
+    step, params, state = snf.functionalize(Explicit(), torch.zeros(()), (torch.zeros(()), torch.zeros(())))
+    assert "its states mem, pair are arguments of its forward" in snf.explain(step, params, state, X)
+
+
+@needs_torch("2.10", "torch.compile reads optree")
 def test_compiled():
     step, params, state = snf.functionalize(dense().eval())
     state = step(params, state, X[0])[1]
