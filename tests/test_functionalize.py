@@ -472,13 +472,16 @@ def test_a_pointwise_module_with_its_states_outside_is_one_kernel():
 
 
 @needs_torch("2.10", "torch.compile reads optree")
-def test_compiled():
-    step, params, state = snf.functionalize(dense().eval())
+@pytest.mark.parametrize("name", ["dense", "normed", "recurrent"])
+def test_compiled(name):
+    step, params, state = snf.functionalize(NETS[name]().train())
     state = step(params, state, X[0])[1]
     torch.compiler.reset()
     compiled = torch.compile(step, backend="aot_eager", fullgraph=True)
     assert_allclose(compiled(params, state, X[1]), step(params, state, X[1]))
-    assert_allclose(compiled(params, state, X[2]), step(params, state, X[2]))
+    expected = step(params, state, X[2])
+    assert_allclose(compiled(params, state, X[2]), expected)
+    assert all(m._hidden is None for m in step._module.modules() if isinstance(m, snn.LIF))
 
 
 class Remembers(Layers):

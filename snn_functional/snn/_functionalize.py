@@ -197,7 +197,7 @@ class Functional:
         for _, _, key, normal in self._kept:
             # torch has no derivative by running statistics, and refuses those that seem to need one.
             tensors[key] = tensors[key].detach().clone() if normal else tensors[key].clone()
-        if self._kept and "Vmap" in transforms():
+        if self._kept and (is_compiling() or "Vmap" in transforms()):
             # Where it is written to in place under vmap, a buffer must be batched as what is written.
             zero: Any = sum(x.new_zeros((), dtype=torch.uint8) for x in tree_leaves((params, state, input)))
             for _, _, key, _ in self._kept:
@@ -221,13 +221,14 @@ class Functional:
     def _restore(self) -> None:
         for table, key, _, x in self._places:
             table[key] = x
-        for _, face in self._faces:
-            face._hidden = None
-        if not is_compiling():
-            for module, held in self._held:
-                if not _unchanged(module, held):
-                    vars(module).clear()
-                    vars(module).update(held)
+        if is_compiling():
+            for _, face in self._faces:
+                face._hidden = None
+            return
+        for module, held in self._held:
+            if not _unchanged(module, held):
+                vars(module).clear()
+                vars(module).update(held)
 
     def _refuse_memory(self) -> None:
         if is_compiling():
