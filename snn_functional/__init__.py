@@ -25,8 +25,16 @@ from ._linear_scan import linear_scan as linear_scan
 from ._modifiers import immediate_reset as immediate_reset, inhibit as inhibit, quantize as quantize
 from ._neuron import admit as admit, at_rest as at_rest, Neuron as Neuron
 from ._scan import explain as explain, scan as scan
-from ._tree import Leaf as Leaf, leaf as leaf, pytree as pytree, static as static
+from ._tree import (
+    Leaf as Leaf,
+    leaf as leaf,
+    named_leaves as named_leaves,
+    pytree as pytree,
+    static as static,
+    with_leaves as with_leaves,
+)
 from .neurons import *
+from .snn import defunctionalize as defunctionalize, functionalize as functionalize
 
 
 __version__ = "0.1.0"
