@@ -66,7 +66,9 @@ def table(results: dict[tuple[str, str], dict[str, Any]], libraries: list[str], 
                 if t["ok"] and any(remarks):
                     roads.append(f"{use}, {LIBRARIES[library][0]}, {t['way']}: {'. '.join(filter(None, remarks))}")
                 if not t["ok"]:
-                    text = ("OUR SCRIPT: " if t["ours"] else "") + t["error"] + (f" ({t['where']})" if t["where"] else "")
+                    text = (
+                        ("OUR SCRIPT: " if t["ours"] else "") + t["error"] + (f" ({t['where']})" if t["where"] else "")
+                    )
                     text = f"{t['way']}: {text}" if uses[use].safety else text
                     errors.append(text) if text not in errors else None
                     numbers.append(errors.index(text) + 1)
@@ -103,9 +105,14 @@ def main() -> None:
             for result in pool.map(lambda use: ask(library, use), uses):  # noqa: B023
                 results[library, result["use"]] = result
             cells = [results[library, use]["cell"] for use in uses]
-            print(f"{LIBRARIES[library][0]:20} " + ", ".join(f"{use} {cell}" for use, cell in zip(uses, cells)), flush=True)
+            print(
+                f"{LIBRARIES[library][0]:20} " + ", ".join(f"{use} {cell}" for use, cell in zip(uses, cells)),
+                flush=True,
+            )
     print("\n" + table(results, libraries, uses))
-    ours = [(r["library"], r["use"], t["way"], t["error"]) for r in results.values() for t in r["tries"] if t.get("ours")]
+    ours = [
+        (r["library"], r["use"], t["way"], t["error"]) for r in results.values() for t in r["tries"] if t.get("ours")
+    ]
     if ours:
         print("\nThe fault of these programs, not of a library:", *ours, sep="\n    ")
     if options.errors:

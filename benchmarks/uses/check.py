@@ -60,7 +60,7 @@ def stacked(trees: list[Any]) -> list[Tensor]:
     return [torch.stack(leaves) for leaves in zip(*map(tensors, trees))]
 
 
-def first_line(error: BaseException | None) -> str:
-    text = f"{type(error).__name__}: {error}"
-    line = next(line for line in text.splitlines() if line.strip()).partition(". For more details")[0]
+def first_line(error: BaseException) -> str:
+    lines = [line.strip() for line in f"{type(error).__name__}: {error}".splitlines() if line.strip()]
+    line = " ".join(lines[:2] if lines[0].endswith(":") else lines[:1]).partition(". For more details")[0]
     return line if len(line) < 170 else f"{line[:160]} ..."

@@ -7,7 +7,7 @@ from check import autograd, known, loss, Missing, same, stacked
 from torch import Tensor
 from torch.func import grad, jacrev, jvp, vmap
 from torch.utils import _pytree as pytree
-from way import data, tensors, tree_map, Way
+from way import data, filled, tensors, tree_map, Way
 
 
 def gradient(way: Way) -> None:
@@ -42,14 +42,9 @@ def forward_mode(way: Way) -> None:
 def forward_by_reverse_twice(way: Way) -> str:
     v, args = tensors(tree_map(torch.randn_like, way.params)), data()
     expected = sum((g * t).sum() for g, t in zip(known(way, *args), v))
-    f = lambda *leaves: loss(way.run)(rebuilt(way, leaves), *args)
+    f = lambda *leaves: loss(way.run)(filled(way.params, leaves), *args)
     same(torch.autograd.functional.jvp(f, tuple(tensors(way.params)), tuple(v))[1], expected)
     return "torch.autograd.functional.jvp: reverse mode twice, the whole past in memory"
-
-
-def rebuilt(way: Way, leaves: Any) -> Any:
-    leaves = iter(leaves)
-    return tree_map(lambda _: next(leaves), way.params)
 
 
 def known_hvp(way: Way, v: list[Tensor], args: Any) -> list[Tensor]:
@@ -75,7 +70,7 @@ def hvp_reverse_over_reverse(way: Way) -> str:
 
 def hvp_by_autograd(way: Way) -> str:
     v, args = tensors(tree_map(torch.randn_like, way.params)), data()
-    f = lambda *leaves: loss(way.run)(rebuilt(way, leaves), *args)
+    f = lambda *leaves: loss(way.run)(filled(way.params, leaves), *args)
     got = torch.autograd.functional.hvp(f, tuple(tensors(way.params)), tuple(v))[1]
     same(got, known_hvp(way, v, args))
     return "torch.autograd.functional.hvp: double backward"
@@ -127,8 +122,8 @@ def ensemble(way: Way) -> None:
 def adapted(run: Any, params: Any, task: Any) -> Any:
     """Two steps of gradient descent on a task, by plain autograd and differentiable."""
     for _ in range(2):
-        grads = iter(autograd(lambda p: loss(run)(p, *task), params, create_graph=True))
-        params = tree_map(lambda p: p - 0.1 * next(grads), params)  # noqa: B023
+        grads = autograd(lambda p: loss(run)(p, *task), params, create_graph=True)
+        params = filled(params, [p - 0.1 * g for p, g in zip(tensors(params), grads)])
     return params
 
 
@@ -147,7 +142,6 @@ def maml(way: Way) -> None:
     f, many = loss(way.run), tasks()
 
     def after(params, *task):
-        start = params
         for _ in range(2):
             params = tree_map(lambda p, g: p - 0.1 * g, params, grad(f)(params, *task))
         return f(params, *task)
@@ -162,50 +156,52 @@ def maml_by_autograd(way: Way) -> str:
     return "create_graph=True, one task after the other"
 
 
-def online(way: Way, jacobian: Any = None) -> Any:
-    """A stream with a loss at every step, batch 1: (gradient, expected)."""
+def online(way: Way, rtrl: Any) -> None:
+    """A stream with a loss at every step: the gradient of their sum, without going back."""
     (xs, rates), square = data(1), lambda out, target: ((out - target) ** 2).sum()
     targets = rates.expand(len(xs), *rates.shape) * torch.linspace(0, 2, len(xs))[:, None, None]
-    total = lambda p: sum(square(out, r) for out, r in zip(way.by_hand(p, xs), targets))
-    expected = autograd(total, way.params)
-    state = way.init(way.params, xs[0])
-    if jacobian is None:
-        return lambda rtrl: same(rtrl(way.step, square)(way.params, state, xs, targets)[0], expected)
-    same(rtrl_by_hand(way, square, state, xs, targets, jacobian), expected)
-
-
-def rtrl_by_hand(way: Way, square: Any, state: Any, xs: Any, targets: Any, jacobian: Any) -> list[Tensor]:
-    """sensitivity S = d state / d params, carried forward: S <- (d s'/d s) S + d s'/d params."""
-    theta, s = (torch.cat([leaf.reshape(-1) for leaf in tensors(tree)]) for tree in (way.params, state))
-
-    def as_tree(tree, flat):
-        sizes = iter(flat.split([leaf.numel() for leaf in tensors(tree)]))
-        return tree_map(lambda leaf: next(sizes).reshape(leaf.shape), tree)
-
-    sensitivity, gradient = s.new_zeros(len(s), len(theta)), torch.zeros_like(theta)
-    for x, target in zip(xs, targets):
-
-        def step(theta, s):
-            out, after = way.step(as_tree(way.params, theta), as_tree(state, s), x)  # noqa: B023
-            return torch.cat([*(leaf.reshape(-1) for leaf in tensors(after)), square(out, target).reshape(1)])  # noqa: B023
-
-        by_theta, by_s = jacobian(step, (theta, s))
-        both = by_s @ sensitivity + by_theta
-        sensitivity, gradient, s = both[:-1], gradient + both[-1], step(theta, s)[:-1].detach()
-    return tensors(as_tree(way.params, gradient))
+    expected = autograd(lambda p: sum(map(square, way.by_hand(p, xs), targets)), way.params)
+    same(rtrl(way.step, square)(way.params, way.init(way.params, xs[0]), xs, targets)[0], expected)
 
 
 def rtrl(way: Way) -> None:
     if way.rtrl is None:
         raise Missing("no real-time recurrent learning")
-    online(way)(way.rtrl)
+    online(way, way.rtrl)
 
 
 def rtrl_by_func(way: Way) -> str:
-    online(way, lambda f, at: jacrev(f, (0, 1))(*at))
-    return "twelve lines by hand around jacrev of the step"
+    online(way, lambda step, square: rtrl_by_hand(step, square, lambda f, at: jacrev(f, (0, 1))(*at)))
+    return "fifteen lines around jacrev of the step"
 
 
 def rtrl_by_autograd(way: Way) -> str:
-    online(way, torch.autograd.functional.jacobian)
-    return "twelve lines by hand around torch.autograd.functional.jacobian, one backward for each entry of the state"
+    online(way, lambda step, square: rtrl_by_hand(step, square, torch.autograd.functional.jacobian))
+    return "fifteen lines around torch.autograd.functional.jacobian, a backward for each entry of the state"
+
+
+def rtrl_by_hand(step: Any, square: Any, jacobian: Any) -> Any:
+    """The sensitivity S = d state / d params goes forward: S <- (d s'/d s) S + d s'/d params."""
+
+    def flat(tree):
+        return torch.cat([leaf.reshape(-1) for leaf in tensors(tree)])
+
+    def shaped(tree, values):
+        leaves = tensors(tree)
+        return filled(tree, [v.reshape(x.shape) for v, x in zip(values.split([x.numel() for x in leaves]), leaves)])
+
+    def rule(params, state, xs, targets):
+        theta, s = flat(params), flat(state)
+        S, gradient = s.new_zeros(len(s), len(theta)), torch.zeros_like(theta)
+        for x, target in zip(xs, targets):
+
+            def both(theta, s):
+                out, after = step(shaped(params, theta), shaped(state, s), x)  # noqa: B023
+                return torch.cat([flat(after), square(out, target).reshape(1)])  # noqa: B023
+
+            by_theta, by_s = jacobian(both, (theta, s))
+            rows = by_s @ S + by_theta
+            S, gradient, s = rows[:-1], gradient + rows[-1], both(theta, s)[:-1].detach()
+        return (shaped(params, gradient),)
+
+    return rule

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from check import autograd, Elsewhere, first_line, Inapplicable, loss, same, stacked, Wrong
+from check import autograd, Elsewhere, first_line, Inapplicable, loss, Missing, same, stacked, Wrong
 from torch import Tensor
 from torch.func import grad, vmap
-from way import alif, data, loop, tensors, tree_map, Way
+from way import alif, data, filled, loop, tensors, Way
 
 
 def pure(module: Any) -> None:
@@ -103,7 +103,9 @@ def _in_the_middle(module: Any, xs: Tensor) -> Any:
         with torch.no_grad():
             [module.call(twin, x) for x in before]
             expected[what] = torch.stack([module.call(twin, x) for x in xs[5:]])
-    assert not any(torch.equal(expected["at rest"], expected[what]) for what in list(expected)[:2]), "nothing to compare"
+    assert not any(torch.equal(expected["at rest"], expected[what]) for what in list(expected)[:2]), (
+        "nothing to compare"
+    )
     with torch.no_grad():
         [module.call(net, x) for x in xs[:4]]
     return net, expected
@@ -126,7 +128,9 @@ def _resume(way: Way, packed: Any) -> None:
     _, state = way.over_time(way.params, way.init(way.params, xs[0]), xs[:4])
     here = rest(way, way.params, state, xs[4:], rates)
     at_rest = rest(way, way.params, way.init(way.params, xs[0]), xs[4:], rates)
-    assert not torch.equal(torch.cat([*map(torch.flatten, here)]), torch.cat([*map(torch.flatten, at_rest)])), "nothing to compare"
+    assert not torch.equal(torch.cat([*map(torch.flatten, here)]), torch.cat([*map(torch.flatten, at_rest)])), (
+        "nothing to compare"
+    )
     there = elsewhere("rest", way, (packed(way.params, state), xs[4:], rates))
     if not all(torch.equal(a, b) for a, b in zip(here, there)):
         raise Wrong("the other process goes on with other numbers")
@@ -138,14 +142,29 @@ def rest(way: Way, params: Any, state: Any, xs: Tensor, rates: Tensor) -> list[T
     return [run(params, xs), *autograd(lambda p: loss(run)(p, xs, rates), params)]
 
 
-def state_dict(module: Any) -> None:
+def hidden_state(module: Any) -> str:
     if not module.keeps_state:
         raise Inapplicable("its modules keep no state: the state is a value, as in the row above")
+    return _hidden_state(module, module.saving)
+
+
+def hidden_state_by_hand(module: Any) -> str:
+    return _hidden_state(module, module.by_hand)
+
+
+def _hidden_state(module: Any, saving: dict[str, Any]) -> str:
     xs, _ = data()
-    net, expected = _in_the_middle(module, xs)
-    there = elsewhere("module", module, (net.state_dict(), xs[5:]))
-    if not torch.equal(expected["without xs[4]"], there):
-        raise Wrong("the other process goes on from another state, without an error")
+    for name, (save, _) in saving.items():
+        net, expected = _in_the_middle(module, xs)
+        try:
+            there = elsewhere(name, module, (save(net), xs[5:]))
+        except Elsewhere as error:
+            failed = error
+            continue
+        if torch.equal(expected["without xs[4]"], there):
+            return f"with {name}"
+        failed = Wrong("the other process goes on from another state, without an error")
+    raise failed if saving else Missing("nothing else to try")
 
 
 def elsewhere(what: str, subject: Any, saved: Any) -> Any:
@@ -162,20 +181,18 @@ def elsewhere(what: str, subject: Any, saved: Any) -> Any:
 
 def go_on(what: str, library: Any, name: str, path: str) -> None:
     torch.manual_seed(1)
-    subjects = library.ways() if what == "rest" else library.modules()
-    subject = next(s for s in subjects if s.name == name)
     saved = torch.load(path, weights_only=True)
-    if what == "module":
-        tree, xs = saved
-        net = subject.build()
-        net.load_state_dict(tree)
+    if what != "rest":
+        module = next(m for m in library.modules() if m.name == name)
+        (_, load), net = (module.saving | module.by_hand)[what], module.build()
+        load(net, saved[0])
         with torch.no_grad():
-            return torch.save(torch.stack([subject.call(net, x) for x in xs]), path)
+            return torch.save(torch.stack([module.call(net, x) for x in saved[1]]), path)
+    way = next(w for w in library.ways() if w.name == name)
     (params, state), xs, rates = saved
-    if isinstance(params, list) and not isinstance(subject.params, list):
-        rebuild = lambda tree, leaves: tree_map(lambda _, it=iter(leaves): next(it), tree)
-        params, state = rebuild(subject.params, params), rebuild(subject.init(subject.params, xs[0]), state)
-    torch.save(rest(subject, params, state, xs, rates), path)
+    if isinstance(params, list):
+        params, state = filled(way.params, params), filled(way.init(way.params, xs[0]), state)
+    torch.save(rest(way, params, state, xs, rates), path)
 
 
 class Step(torch.nn.Module):

@@ -89,7 +89,9 @@ class Holder(nn.Module):
 def _pure(holder: Holder, x: torch.Tensor) -> Any:
     net = holder.net
     state = [None if i % 2 == 0 else LIFBoxFeedForwardState(x.new_zeros(len(x), SIZES[1 + i // 2])) for i in range(4)]
-    step = lambda params, state, x: functional_call(net, {k.removeprefix("net."): v for k, v in params.items()}, (x, list(state)))
+    step = lambda params, state, x: functional_call(
+        net, {k.removeprefix("net."): v for k, v in params.items()}, (x, list(state))
+    )
     return step, dict(holder.named_parameters()), state
 
 

@@ -35,7 +35,9 @@ def _functional(name: str, spike_fn: Any, surrogate: Any, slope: Any, own: str =
 
     def neuron(x, v, alpha, threshold):
         state, threshold = {"v_mem": v}, threshold.detach()  # it writes into this dict; thresholds are not learned
-        s, state = lif_forward_single(x, alpha, None, state, threshold, spike_fn, MembraneSubtract(), surrogate, None, True)
+        s, state = lif_forward_single(
+            x, alpha, None, state, threshold, spike_fn, MembraneSubtract(), surrogate, None, True
+        )
         return s, state["v_mem"]
 
     def step(params, state, x):
@@ -58,10 +60,17 @@ def _neuron(numbers, v, x, spike):
 
 
 def modules() -> list[Module]:
-    return [
-        Module("sinabs", "SingleExponential", lambda: _module(SingleSpike), _call, _pure),
-        Module("sinabs", "own spike_fn", lambda: _module(OwnSpike), _call, _pure, own="own surrogate"),
-    ]
+    by_hand = {"init_state_with_shape for every layer, then load_state_dict": (lambda net: net.state_dict(), _set)}
+    make = lambda name, spike_fn, own: Module(
+        "sinabs", name, lambda: _module(spike_fn), _call, _pure, own=own, by_hand=by_hand
+    )
+    return [make("SingleExponential", SingleSpike, ""), make("own spike_fn", OwnSpike, "own surrogate")]
+
+
+def _set(net: nn.Module, saved: Any) -> None:
+    for layer in (1, 3):
+        net[layer].init_state_with_shape(saved[f"{layer}.v_mem"].shape)
+    net.load_state_dict(saved)
 
 
 def _module(spike_fn: Any) -> nn.Module:

@@ -16,7 +16,18 @@ def ways() -> list[Way]:
     lif = lambda beta: snf.LeakyParams(beta=beta, threshold=1.0)
     # Without biases: a number that nobody learns would be another leaf without axes.
     params = (snf.Linear(w1), lif(0.8), snf.Linear(w2), lif(0.7))
-    return [Way("snn_functional", "chain", params, net.init, net.step, by_hand(_neuron, atan), snf.scan, snf.learning.rtrl)]
+    return [
+        Way(
+            "snn_functional",
+            "chain",
+            params,
+            net.init,
+            net.step,
+            by_hand(_neuron, atan),
+            snf.scan,
+            getattr(snf.learning, "rtrl", None),
+        )
+    ]
 
 
 atan = lambda u: 1 / (1 + (torch.pi * u) ** 2)
@@ -30,7 +41,9 @@ def _neuron(numbers, mem, x, spike):
 
 
 def modules() -> list[Module]:
-    return [Module("snn_functional", "snn.Leaky", _module, lambda net, x: net(x), lambda net, x: snf.functionalize(net))]
+    saving = {"snn.utils.state_dict(net)": (snn.utils.state_dict, lambda net, saved: net.load_state_dict(saved))}
+    call, pure = lambda net, x: net(x), lambda net, x: snf.functionalize(net)
+    return [Module("snn_functional", "snn.Leaky", _module, call, pure, saving=saving)]
 
 
 def _module() -> nn.Module:

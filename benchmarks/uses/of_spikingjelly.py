@@ -7,7 +7,7 @@ import torch
 from spikingjelly.activation_based import base, functional, neuron, surrogate
 from torch import nn
 from torch.func import functional_call
-from way import alif, by_hand, Module, Neuron, own_surrogate, SIZES, Way, weights
+from way import alif, by_hand, Module, Neuron, own_surrogate, SIZES, STATE_DICT, Way, weights
 
 
 atan = lambda u: 1 / (1 + (torch.pi * u) ** 2)
@@ -65,12 +65,22 @@ def _neuron(numbers, v, x, spike):
 def modules() -> list[Module]:
     lif = lambda tau, **more: neuron.LIFNode(tau=tau, **more)
     plif = lambda tau, **more: neuron.ParametricLIFNode(init_tau=tau, **more)
+    memories = (lambda net: (net.state_dict(), base.extract_memories(net)), _set)
+    saving = {"net.state_dict()": STATE_DICT, "base.extract_memories and load_memories": memories}
+    make = lambda name, kind, spike, own="": Module(
+        "spikingjelly", name, lambda: _module(kind, spike), _call, _pure, own=own, saving=saving
+    )
     return [
-        Module("spikingjelly", "ParametricLIFNode, ATan", lambda: _module(plif, surrogate.ATan()), _call, _pure),
-        Module("spikingjelly", "LIFNode, ATan", lambda: _module(lif, surrogate.ATan()), _call, _pure),
-        Module("spikingjelly", "QPseudoSpike", lambda: _module(plif, surrogate.QPseudoSpike()), _call, _pure, own="QPseudoSpike"),
-        Module("spikingjelly", "own surrogate", lambda: _module(plif, own_surrogate), _call, _pure, own="own surrogate"),
+        make("ParametricLIFNode, ATan", plif, surrogate.ATan()),
+        make("LIFNode, ATan", lif, surrogate.ATan()),
+        make("QPseudoSpike", plif, surrogate.QPseudoSpike(), own="QPseudoSpike"),
+        make("own surrogate", plif, own_surrogate, own="own surrogate"),
     ]
+
+
+def _set(net: nn.Module, saved: Any) -> None:
+    net.load_state_dict(saved[0])
+    base.load_memories(net, saved[1])
 
 
 def _module(lif: Any, spike: Any) -> nn.Module:

@@ -46,7 +46,9 @@ USES = {
     "resume": Use(
         "explicit state saved, resumed in another process bit for bit", [("yes", lives.resume), ("as a list", lives.resume_from_leaves)]
     ),
-    "state_dict": Use("a module's `state_dict` in mid-sequence, resumed bit for bit", [("yes", lives.state_dict)], of="modules"),
+    "hidden_state": Use(
+        "a module's hidden state, likewise", [("yes", lives.hidden_state), ("by hand", lives.hidden_state_by_hand)], of="modules"
+    ),
     "export": Use(
         "`torch.export` of a step: parameters and state in, state out",
         [("yes", lives.exported), ("parameters fixed", lives.exported_module)],
@@ -54,6 +56,8 @@ USES = {
     "deepcopy": Use("`copy.deepcopy` of a network between two steps of training", [("yes", lives.copied)], of="modules"),
     "vmap_state": Use("a module's state is never lost silently under `vmap`", [("yes", lives.state_after_vmap)], of="modules", safety=True),
     "fused": Use(
-        "one's own pointwise neuron as one CPU kernel over time", [("yes", lives.fused), ("`torch.compile`", lives.fused_by_compile)], of="own_neuron"
+        "one's own pointwise neuron as one CPU kernel over time",
+        [("yes", lives.fused), ("`torch.compile`", lives.fused_by_compile)],
+        of="own_neuron",
     ),
 }  # fmt: skip

@@ -42,7 +42,7 @@ def attempt(library: str, name: str) -> dict[str, Any]:
     for how, program in use.programs:
         for subject in getattr(importlib.import_module(f"of_{library}"), use.of)():
             done = any(t["ok"] and (not t["own"] or subject.own) for t in tries)
-            if use.safety or not done:
+            if use.safety or not (done or any(t["inapplicable"] for t in tries)):
                 tries.append(dict(how=how, way=subject.name, own=subject.own, **_try(program, subject)))
     good = [t for t in tries if t["ok"]]
     if use.safety:

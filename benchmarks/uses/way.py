@@ -42,10 +42,15 @@ class Way:
         return self.over_time(params, self.init(params, xs[0]), xs)[0]
 
 
+STATE_DICT = (lambda net: net.state_dict(), lambda net, saved: net.load_state_dict(saved))
+
+
 @dataclasses.dataclass
 class Module:
-    """Two such layers as a module that keeps its state, if `keeps_state`. - `build()`: a new one, its weights drawn anew. - `call(net, x)`: one step.
-    - `pure(net, x) -> step, params, state`: the library's way to a pure function, at rest.
+    """Two such layers as a module that keeps its state, if `keeps_state`. - `build()`: a new one, its weights drawn anew.
+    - `call(net, x)`: one step.
+    - `pure(net, x) -> step, params, state`: the library's way to a pure function, at rest. - `saving`: its ways to save a network in
+    the middle of a sequence; {name: (save(net), load(net, saved))}, in `by_hand` those where the user has to know the layers.
     """
 
     library: str
@@ -55,6 +60,8 @@ class Module:
     pure: Callable[[Any, Tensor], tuple[Any, dict[str, Tensor], Any]]
     own: str = ""
     keeps_state: bool = True
+    saving: dict[str, tuple[Any, Any]] = dataclasses.field(default_factory=lambda: {"net.state_dict()": STATE_DICT})
+    by_hand: dict[str, tuple[Any, Any]] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass
@@ -138,3 +145,9 @@ def tensors(tree: Any) -> list[Tensor]:
 def tree_map(f: Any, tree: Any, *others: Any) -> Any:
     """Over the tensors; what else there is stays."""
     return pytree.tree_map(lambda leaf, *more: f(leaf, *more) if isinstance(leaf, Tensor) else leaf, tree, *others)
+
+
+def filled(tree: Any, leaves: Any) -> Any:
+    """The tree with other tensors."""
+    leaves = iter(leaves)
+    return tree_map(lambda _: next(leaves), tree)
