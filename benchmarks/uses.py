@@ -4,9 +4,12 @@ Every (library, use) pair runs in a process of its own (uses/programs.py has the
 it ran and that its numbers are those of the library's own equation in plain torch under plain autograd. Another word in a cell is the
 road that leads there instead, and what of it is the user's own work:
 
-    own surrogate    with a spike function that the user wrote in place of the library's surrogates
-    autograd         with plain autograd, without torch.func
-    by hand          written out by the user around the library's step
+    own surrogate       with a spike function that the user wrote in place of the library's surrogates
+    QPseudoSpike        with this surrogate of SpikingJelly, not with its default and the other usual ones
+    params in a dict    the user takes the numbers out of the library's own tree of parameters
+    autograd            with plain autograd, without torch.func; "only": a pure step, but not for torch.func
+    broadcasting        without vmap, in one wide layer with an axis for the members
+    by hand             written out by the user around the library's step or layers
 
 What can always be done, a Python loop over members or samples, counts for nobody. `--errors` prints every error in full.
 `benchmarks/peers.sh` installs the peers; who is not installed is named and left out. Leaves uses.json in build/benchmarks.
@@ -53,23 +56,22 @@ def ask(library: str, use: str) -> dict[str, Any]:
 
 
 def table(results: dict[tuple[str, str], dict[str, Any]], libraries: list[str], uses: dict[str, Any]) -> str:
-    """The table; every error on the way to a plain yes, numbered; and the roads that were taken."""
+    """The table; the errors on the way to a plain yes, numbered; and the roads that were taken."""
     errors: list[str] = []
     roads = []
     lines = ["| | " + " | ".join(LIBRARIES[name][0] for name in libraries) + " |", "|---" * (len(libraries) + 1) + "|"]
     for use in uses:
         cells = [uses[use].title]
         for library in libraries:
-            numbers = []
-            for t in results[library, use]["tries"]:
-                remarks = [t["remark"], *(f"torch warns: {text[:100]} ..." for text in t["warnings"])]
+            tries, numbers = results[library, use]["tries"], []
+            plain = any(t["ok"] and not t["own"] for t in tries)
+            for t in tries:
+                remarks = [t["remark"], *(f"torch warns: {text}" for text in t["warnings"] if "performance" in text)]
                 if t["ok"] and any(remarks):
                     roads.append(f"{use}, {LIBRARIES[library][0]}, {t['way']}: {'. '.join(filter(None, remarks))}")
-                if not t["ok"]:
-                    text = (
-                        ("OUR SCRIPT: " if t["ours"] else "") + t["error"] + (f" ({t['where']})" if t["where"] else "")
-                    )
-                    text = f"{t['way']}: {text}" if uses[use].safety else text
+                if not t["ok"] and (t["how"] == "yes" or not plain or t["ours"]):
+                    text = f"{t['error']} ({t['where']})" if t["where"] else f"{t['way']}: {t['error']}"
+                    text = f"OUR SCRIPT: {text}" if t["ours"] else text
                     errors.append(text) if text not in errors else None
                     numbers.append(errors.index(text) + 1)
             cells.append(" ".join([results[library, use]["cell"], *(f"[{n}]" for n in dict.fromkeys(numbers))]))
@@ -100,7 +102,7 @@ def main() -> None:
         else:
             print(f"{library} is left out: it is not installed (benchmarks/peers.sh)")
     results = {}
-    with concurrent.futures.ThreadPoolExecutor(max(1, (os.cpu_count() or 2) // 2)) as pool:
+    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
         for library in libraries:
             for result in pool.map(lambda use: ask(library, use), uses):  # noqa: B023
                 results[library, result["use"]] = result

@@ -83,11 +83,13 @@ MEMBERS = torch.tensor([1.0, 0.9, 1.1])
 
 def population(way: Way) -> None:
     if sum(leaf.dim() == 0 for leaf in tensors(way.params)) < 4:
-        raise Missing("the threshold is not a tensor of this step")
+        raise Missing("the threshold, or tau too, is a float of this step")
     population_of_what_there_is(way)
 
 
 def population_of_what_there_is(way: Way) -> str:
+    if not any(leaf.dim() == 0 for leaf in tensors(way.params)):
+        raise Missing("no number of this step is a tensor")
     number = lambda leaf: isinstance(leaf, Tensor) and leaf.dim() == 0
     scaled = lambda m: tree_map(lambda p: p * m if p.dim() == 0 else p, way.params)
     axes = pytree.tree_map(lambda leaf: 0 if number(leaf) else None, way.params)
@@ -99,7 +101,7 @@ def population_of_what_there_is(way: Way) -> str:
 
 def population_by_broadcasting(way: Way) -> str:
     if sum(leaf.dim() == 0 for leaf in tensors(way.params)) < 4:
-        raise Missing("the threshold is not a tensor of this step")
+        raise Missing("the threshold, or tau too, is a float of this step")
     scaled = lambda m: tree_map(lambda p: p * m if p.dim() == 0 else p, way.params)
     xs, _ = data()
     wide = tree_map(lambda p: p * MEMBERS[:, None, None] if p.dim() == 0 else p, way.params)

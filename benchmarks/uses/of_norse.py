@@ -25,7 +25,7 @@ def ways() -> list[Way]:
 
 def _functional(name: str, method: str, slope: Any, own: str = "") -> Way:
     """The LIFBoxParameters are leaves' parents in the tree, a string and a function among their leaves; or are made of a dict."""
-    w1, w2 = weights()
+    w1, w2 = weights(0.7)
     numbers = lambda rate: dict(tau_mem_inv=torch.tensor(rate), v_th=torch.tensor(0.6))
     whole = lambda n: LIFBoxParameters(method=method, alpha=torch.tensor(ALPHA[method]), **n)  # type: ignore[arg-type]
     make = numbers if own else lambda rate: whole(numbers(rate))
@@ -72,7 +72,7 @@ class Holder(nn.Module):
         lif = lambda: norse.LIFBoxCell(p)
         linear = lambda n, m: nn.Linear(n, m, bias=False)
         self.net = norse.SequentialState(linear(first, hidden), lif(), linear(hidden, last), lif())
-        self.net[0].weight.data, self.net[2].weight.data = weights()
+        self.net[0].weight.data, self.net[2].weight.data = weights(0.7)
         self.state = None
 
     def advance(self, x):

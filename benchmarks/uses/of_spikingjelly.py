@@ -16,7 +16,7 @@ pseudo = lambda u: (1 + 2 * u.abs()) ** -2.0
 
 def ways() -> list[Way]:
     return [
-        _lif("lif_step, ATan", surrogate.ATan(), atan),
+        _lif("lif_step, ATan", surrogate.ATan(), atan, numbers=float),
         _plif("plif_step, ATan", surrogate.ATan(), atan),
         _lif("lif_step, QPseudoSpike", surrogate.QPseudoSpike(), pseudo, own="QPseudoSpike"),
         _plif("plif_step, QPseudoSpike", surrogate.QPseudoSpike(), pseudo, own="QPseudoSpike"),
@@ -24,16 +24,26 @@ def ways() -> list[Way]:
     ]
 
 
-def _lif(name: str, spike: Any, slope: Any, own: str = "") -> Way:
+def _lif(name: str, spike: Any, slope: Any, own: str = "", numbers: Any = torch.tensor) -> Way:
+    """tau and v_threshold are floats, says the annotation; without the registered operator of the usual surrogates, tensors too."""
     w1, w2 = weights(0.7)
 
     def step(params, state, x):
-        s, v1 = functional.lif_step(x @ params["w1"].T, state[0], params["tau1"], True, params["v_th1"], 0.0, spike)
-        s, v2 = functional.lif_step(s @ params["w2"].T, state[1], params["tau2"], True, params["v_th2"], 0.0, spike)
+        p = fixed | params
+        s, v1 = functional.lif_step(x @ p["w1"].T, state[0], p["tau1"], True, p["v_th1"], 0.0, spike)
+        s, v2 = functional.lif_step(s @ p["w2"].T, state[1], p["tau2"], True, p["v_th2"], 0.0, spike)
         return s, (v1, v2)
 
-    t = torch.tensor
-    params = {"w1": w1, "tau1": t(2.0), "v_th1": t(0.6), "w2": w2, "tau2": t(1.8), "v_th2": t(0.6)}
+    params = {
+        "w1": w1,
+        "tau1": numbers(2.0),
+        "v_th1": numbers(0.6),
+        "w2": w2,
+        "tau2": numbers(1.8),
+        "v_th2": numbers(0.6),
+    }
+    fixed = {k: v for k, v in params.items() if isinstance(v, float)}
+    params = {k: v for k, v in params.items() if k not in fixed}
     return Way("spikingjelly", name, params, _init, step, by_hand(_neuron, slope), own=own)
 
 
@@ -55,7 +65,11 @@ def _init(params, x):
 
 
 def _neuron(numbers, v, x, spike):
-    rate, threshold = (1 / numbers[0], numbers[1]) if len(numbers) == 2 else (torch.sigmoid(numbers[0]), 0.6)
+    if len(numbers) == 1:
+        rate, threshold = torch.sigmoid(numbers[0]), 0.6
+    else:
+        tau, threshold = numbers or (2.0 if x.shape[-1] == SIZES[1] else 1.8, 0.6)
+        rate = 1 / tau
     v = torch.zeros_like(x) if v is None else v
     v = v + (x - v) * rate
     s = spike(v - threshold)

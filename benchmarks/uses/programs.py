@@ -33,10 +33,10 @@ USES = {
         "Hessian-vector product, `jvp(grad)`",
         [("yes", d.hvp), ("`grad(grad)`", d.hvp_reverse_over_reverse), ("autograd", d.hvp_by_autograd)],
     ),
-    "maml": Use("MAML, vmapped over tasks", [("yes", d.maml), ("autograd, task by task", d.maml_by_autograd)]),
+    "maml": Use("MAML, vmapped over tasks", [("yes", d.maml), ("autograd (task by task)", d.maml_by_autograd)]),
     "rtrl": Use(
         "exact online gradient (RTRL) of any step",
-        [("yes", d.rtrl), ("by hand", d.rtrl_by_func), ("by hand, autograd", d.rtrl_by_autograd)],
+        [("yes", d.rtrl), ("by hand", d.rtrl_by_func), ("by hand (autograd)", d.rtrl_by_autograd)],
     ),
     "pure": Use(
         "a module as a pure step, under `grad` and `vmap`",

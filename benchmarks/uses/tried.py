@@ -47,16 +47,16 @@ def attempt(library: str, name: str) -> dict[str, Any]:
     good = [t for t in tries if t["ok"]]
     if use.safety:
         bad = dict.fromkeys(t["own"] for t in tries if not t["ok"])
-        cell = "yes" if not bad else "no" if "" in bad else f"not with {' or '.join(bad)}"
+        cell = "yes" if not bad else "no" if "" in bad else f"not with {', '.join(bad)}"
     else:
-        cell = " or ".join(dict.fromkeys(map(_cell, good))) or ("-" if tries[0]["inapplicable"] else "no")
+        cell = " / ".join(dict.fromkeys(map(_cell, good))) or ("-" if tries[0]["inapplicable"] else "no")
     return dict(library=library, use=name, cell=cell, tries=tries)
 
 
 def _cell(t: dict[str, Any]) -> str:
     if not t["own"]:
         return t["how"]
-    return t["own"] if t["how"] == "yes" else f"{t['own']}, {t['how']}"
+    return t["own"] if t["how"] == "yes" else f"{t['how']}, {t['own']}"
 
 
 def _try(program: Any, subject: Any) -> dict[str, Any]:
