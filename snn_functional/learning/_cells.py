@@ -4,6 +4,7 @@ A `chain`'s layers in a row, nested chains opened; any other step is a row of on
 connection in front of it and the one that feeds its own spikes back (`recurrent(neuron)` with a connection V).
 """
 
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -157,6 +158,12 @@ def _reason(step: Any, spec: Any, leaves: list[Tensor]) -> str | None:
         return tree_leaves(step(params, state, leaves[-1]))
 
     dtype = next((leaf.dtype for leaf in leaves if leaf.dim() and leaf.is_floating_point()), torch.get_default_dtype())
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            function(*(torch.ones_like(leaf) for leaf in leaves), torch.ones(1, dtype=dtype))
+    except Exception as error:  # it takes another input, or sees a whole layer
+        return f"it does not take one neuron alone ({type(error).__name__}: {(str(error).splitlines() or [''])[0]})"
     try:
         trace(function, [*leaves, torch.empty((1,), dtype=dtype)])
     except Unsupported as reason:

@@ -15,13 +15,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.func import grad, jvp, vmap
+from torch.func import jvp, vmap
 
 from .._connections import linear_step
 from .._scan import step_name
 from ..kernels import Unsupported
 from ._cells import Cell, cells, connections, entwined, feedback, nested, replaced, row, steps, walk, with_feedback
-from ._rule import floating, LearningState, Rule
+from ._rule import floating, gradients, LearningState, Rule
 
 
 def admit(network: Any, params: Any, state: Any) -> list[Cell]:
@@ -66,21 +66,19 @@ def nothing(network: Any, params: Any, state: Any) -> list[Any]:
 def learn(rule: Rule, params: Any, learning: LearningState, x: Any, target: Any) -> tuple[Tensor, Any, Any, Any]:
     """One step of a rule whose influence is local."""
     network, state = rule.network, learning.state
-    memories, to_state = floating(state)
 
-    def now(params: Any, memories: list[Tensor]) -> Any:
+    def now(params: Any, state: Any) -> Any:
         pres: list[list[Tensor]] = [[] for _ in learning.traces]
 
         def current(n: int, connection: Any, pre: Tensor) -> Tensor:
             pres[n].append(pre)
             return connection(pre)
 
-        output, new, arrived = walk(network, params, to_state(memories), x, current)
-        loss = rule.measured(output, target)
-        return loss, (loss, new, arrived, pres)
+        output, new, arrived = walk(network, params, state, x, current)
+        return rule.measured(output, target), (new, arrived, pres)
 
-    (direct, signals), (loss, new, arrived, pres) = grad(now, argnums=(0, 1), has_aux=True)(params, memories)
-    grads, signals, traces = row(network, direct), row(network, to_state(signals)), []
+    (grads, signals), loss, (new, arrived, pres) = gradients(now, params, state)
+    grads, signals, traces = row(network, grads), row(network, signals), []
     for n, cell in enumerate(cells(network, params, state)):
         numbers, currents = learning.traces[n]
         signal = floating(signals[cell.neuron])[0]

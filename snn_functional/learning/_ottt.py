@@ -13,14 +13,13 @@ import dataclasses
 from typing import Any
 
 from torch import Tensor
-from torch.func import grad
 
 from .._neuron import unit
 from .._scan import step_name
 from .._tree import tree_map
 from ..kernels import Unsupported
 from ._cells import Cell, cells, connections, feedback, row, steps, walk
-from ._rule import floating, LearningState, Rule
+from ._rule import floating, gradients, LearningState, Rule
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,11 +61,10 @@ class ottt(Rule):
                 return tree_map(Tensor.detach, connection)(pre) + (traced - traced.detach())
 
             output, state, _ = walk(self.network, params, learning.state, x, current)
-            loss = self.measured(output, target)
-            return loss, (loss, state, new)
+            return self.measured(output, target), (state, new)
 
-        gradient, (loss, state, traces) = grad(now, has_aux=True)(params)
-        return loss, state, gradient, traces
+        (grad,), loss, (state, traces) = gradients(now, params)
+        return loss, state, grad, traces
 
 
 def _admit(network: Any, params: Any, state: Any) -> list[Cell]:

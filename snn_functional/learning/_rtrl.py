@@ -43,22 +43,22 @@ class rtrl(Rule):
         theta, to_params = _vector(params, learning.traces)
         memory, to_state = _vector(learning.state, learning.traces)
 
-        def after(theta: Tensor, memory: Tensor) -> Any:
+        def after(theta: Tensor, memory: Tensor) -> Tensor:
             """The new state, and the loss as one number more."""
             output, state = self.network(to_params(theta), to_state(memory), x)
-            loss = self.measured(output, target)
-            return torch.cat([_vector(state, theta)[0], loss.reshape(1).to(theta.dtype)]), (loss, state)
+            return torch.cat([_vector(state, theta)[0], self.measured(output, target).reshape(1).to(theta.dtype)])
 
         before = learning.traces.expand(len(memory), len(theta))
         if len(theta) <= len(memory):
             every = torch.eye(len(theta), dtype=theta.dtype, device=theta.device)
-            along = lambda d, column: jvp(after, (theta, memory), (d, column), has_aux=True)[1:]
-            rows, (loss, state) = vmap(along, in_dims=(0, 1), out_dims=(1, None))(every, before)
+            along = lambda direction, column: jvp(after, (theta, memory), (direction, column))[1]
+            rows = vmap(along, in_dims=(0, 1), out_dims=1)(every, before)
         else:
-            new, back, (loss, state) = vjp(after, theta, memory, has_aux=True)
+            new, back, *_ = vjp(after, theta, memory)
             F, D = vmap(back)(torch.eye(len(new), dtype=theta.dtype, device=theta.device))
             rows = F + D @ before
-        return loss, state, to_params(rows[-1]), rows[:-1]
+        output, state = self.network(params, learning.state, x)
+        return self.measured(output, target), state, to_params(rows[-1]), rows[:-1]
 
 
 def _vector(tree: Any, like: Tensor) -> tuple[Tensor, Callable[[Tensor], Any]]:

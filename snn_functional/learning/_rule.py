@@ -128,3 +128,18 @@ def floating(tree: Any) -> tuple[list[Tensor], Callable[[Any], Any]]:
         return tree_unflatten(spec, [next(given) if leaf.is_floating_point() else leaf for leaf in leaves])
 
     return [leaf for leaf in leaves if leaf.is_floating_point()], back
+
+
+def gradients(function: Callable[..., tuple[Tensor, Any]], *trees: Any) -> tuple[list[Any], Tensor, Any]:
+    """Of `function(*trees) -> (number, rest)`: the gradients of the number by every tree (what is not floating stays), number, rest."""
+    flat, form = [floating(tree) for tree in trees], []
+
+    def of_leaves(*parts: list[Tensor]) -> Any:
+        number, rest = function(*(back(part) for part, (_, back) in zip(parts, flat)))
+        leaves, spec = tree_flatten(rest)
+        form[:] = [spec]
+        return number, (number, leaves)
+
+    grad = torch.func.grad(of_leaves, argnums=tuple(range(len(trees))), has_aux=True)
+    grads, (number, leaves) = grad(*(leaves for leaves, _ in flat))
+    return [back(part) for part, (_, back) in zip(grads, flat)], number, tree_unflatten(form[0], leaves)

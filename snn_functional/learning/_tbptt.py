@@ -23,7 +23,7 @@ from torch import Tensor
 from .._scan import scan
 from .._scan._door import admit
 from .._tree import tree_flatten, tree_unflatten
-from ._rule import LearningState, Rule
+from ._rule import gradients, LearningState, Rule
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,7 +53,7 @@ class tbptt(Rule):
             losses = [self.measured(*moment) for moment in _moments((outputs, target), Tensor.unbind)]
             return torch.stack(losses).sum(), (torch.stack(losses), state)
 
-        grad, (losses, state) = torch.func.grad(total, has_aux=True)(params)
+        (grad,), _, (losses, state) = gradients(total, params)
         return losses, state, grad, ()
 
 
@@ -76,8 +76,7 @@ class sltt(Rule):
     def learn(self, params: Any, learning: LearningState, x: Any, target: Any) -> tuple[Tensor, Any, Any, Any]:
         def now(params: Any) -> Any:
             output, state = self.network(params, learning.state, x)
-            loss = self.measured(output, target)
-            return loss, (loss, state)
+            return self.measured(output, target), state
 
-        grad, (loss, state) = torch.func.grad(now, has_aux=True)(params)
+        (grad,), loss, state = gradients(now, params)
         return loss, state, grad, ()
