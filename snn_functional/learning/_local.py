@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.func import jvp, vmap
+from torch.func import vjp
 
 from .._connections import linear_step
 from .._scan import step_name
@@ -103,7 +103,7 @@ def _slopes(step: Any, params: Any, state: Any, z: Any, through: bool) -> tuple[
     felt = [*memories, *floating(z)[0]]
     lanes = torch.broadcast_shapes(*(leaf.shape for leaf in (*numbers, *felt)))
     dtype = next((leaf.dtype for leaf in felt if leaf.dim()), felt[0].dtype)
-    given = [leaf.to(dtype).expand(lanes).contiguous() for leaf in (*numbers, *memories, *([z] if through else []))]
+    given = [leaf.to(dtype).expand(lanes) for leaf in (*numbers, *memories, *([z] if through else []))]
     after, last = len(numbers), len(numbers) + len(memories)
 
     def run(*leaves: Tensor) -> tuple[Tensor, ...]:
@@ -111,13 +111,12 @@ def _slopes(step: Any, params: Any, state: Any, z: Any, through: bool) -> tuple[
         _, new = step(p, to_state(leaves[after:last]), leaves[-1] if through else z)
         return tuple(floating(new)[0])
 
-    # Of pointwise functions all neurons' derivatives are had at once, by a tangent of ones.
-    ones = torch.eye(len(given), dtype=dtype, device=felt[0].device).view(len(given), len(given), *[1] * len(lanes))
-    directions = (ones[:, a].expand(-1, *lanes) for a in range(len(given)))
-    slopes = vmap(lambda *tangents: jvp(run, tuple(given), tangents)[1])(*directions)
+    # Of pointwise functions all neurons' derivatives are had at once, by a cotangent of ones.
+    new, back, *_ = vjp(run, *given)
+    ones = lambda k: tuple(torch.full_like(other, float(k == m)) for m, other in enumerate(new))
+    slopes = [back(ones(k)) for k in range(len(new))]
     P = [[slope[a] for slope in slopes] for a in range(after)]
-    D = [[slope[m] for m in range(after, last)] for slope in slopes]
-    return P, D, [slope[last] for slope in slopes] if through else []
+    return P, [slope[after:last] for slope in slopes], [slope[last] for slope in slopes] if through else []
 
 
 def _moved(e: Sequence[Tensor], D: Sequence[Sequence[Tensor]], source: Sequence[Tensor]) -> list[Tensor]:
