@@ -139,6 +139,12 @@ def pytree(cls: type[T]) -> type[T]:
     return cls
 
 
+def replaced(tree: Any, **values: Any) -> Any:
+    """`dataclasses.replace` within a step: nothing is converted or checked, as in any rebuilding."""
+    parts = ([values.get(name, getattr(tree, name)) for name in names] for names in (tree.__leaves__, tree.__choices__))
+    return tree.__rebuild__(*parts)
+
+
 def allow_loading(cls: type) -> None:
     """Let `torch.load(weights_only=True)` rebuild this class: it holds values and runs no code of its own."""
     if hasattr(torch.serialization, "add_safe_globals"):
