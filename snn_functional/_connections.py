@@ -2,18 +2,20 @@
 
     V                     current = V spk                        a number or tensor, each neuron to itself
     Linear(weight, bias)  current = spk weight^T + bias          all to all
-    Conv2d(weight, bias)  current = weight * spk + bias          along the last two axes, of odd kernels, same size out
+    Conv2d(weight, bias)  current = weight * spk + bias          along the last two axes
 
 Their tensors are leaves, so they get gradients, axes of `vmap` and a place in `state_dict`-like trees as any parameter does.
+`linear` and `conv2d` are the same as layers of a `chain`, which remember nothing.
 """
 
-import functools
+import math
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ._tree import Leaf, leaf, pytree, refuse_number
+from ._neuron import Neuron, SPIKES
+from ._tree import Leaf, leaf, pytree, refuse_number, static
 
 
 @pytree
@@ -32,23 +34,86 @@ class Linear:
         linear = torch.nn.functional.linear
         return linear(x, self.weight, self.bias) if self.bias.dim() else linear(x, self.weight) + self.bias
 
+    @classmethod
+    def random(cls, inputs: int, outputs: int, *, bias: bool = True, generator: Any = None, **place: Any) -> "Linear":
+        """Weights drawn as `torch.nn.Linear` draws them: uniform within 1 / sqrt(inputs). `place`: dtype, device."""
+        return cls(*_uniform((outputs, inputs), bias, generator, place))
+
 
 @pytree
 class Conv2d:
-    """- `weight`: (out, in, height, width), height and width odd. - `bias`: (out,), or one number for all."""
+    """- `weight`: (out, in, height, width). - `bias`: (out,), or one number for all.
+    - `stride`, `padding`: as torch's. "same", the default, pads by half the kernel: what is recurrent keeps its size (odd kernels).
+    """
 
     weight: Leaf
     bias: Leaf = leaf(default=0.0)
+    stride: int = static(default=1)
+    padding: int | str = static(default="same")
 
     def __check__(self) -> None:
         _check_bias(self)
+        if not (self.padding == "same" or (isinstance(self.padding, int) and self.padding >= 0)):
+            raise ValueError(f'Conv2d(padding={self.padding!r}): expected "same" or a number of pixels, 0 or more.')
 
     def __call__(self, x: Tensor) -> Tensor:
-        """`x` [batch, in, H, W] -> [batch, out, H, W]. Raises ValueError and TypeError where x does not fit the weight."""
+        """`x` [..., in, H, W] -> [..., out, H', W']. Raises ValueError and TypeError where x does not fit the weight."""
         _check(self, x, axes=3, features=-3)
-        bias, padding = self.bias, tuple(size // 2 for size in self.weight.shape[-2:])
-        conv2d = functools.partial(torch.nn.functional.conv2d, x, self.weight, padding=padding)
-        return conv2d(bias=bias) if bias.dim() else conv2d() + bias
+        same = self.padding == "same"
+        padding = tuple(size // 2 for size in self.weight.shape[-2:]) if same else self.padding
+        bias = self.bias if self.bias.dim() else None
+        samples = x.flatten(0, -4) if x.dim() > 4 else x
+        out = torch.nn.functional.conv2d(samples, self.weight, bias, self.stride, padding)
+        out = out if bias is not None else out + self.bias
+        return out.unflatten(0, x.shape[:-3]) if x.dim() > 4 else out
+
+    @classmethod
+    def random(
+        cls,
+        inputs: int,
+        outputs: int,
+        kernel_size: int | tuple[int, int],
+        *,
+        stride: int = 1,
+        padding: int | str = "same",
+        bias: bool = True,
+        generator: Any = None,
+        **place: Any,
+    ) -> "Conv2d":
+        """Weights drawn as `torch.nn.Conv2d` draws them: uniform within 1 / sqrt(inputs height width). `place`: dtype, device."""
+        size = (kernel_size, kernel_size) if isinstance(kernel_size, int) else kernel_size
+        return cls(*_uniform((outputs, inputs, *size), bias, generator, place), stride, padding)
+
+
+def _no_state(params: Any, input: Tensor) -> tuple[()]:
+    return ()
+
+
+def linear_step(params: Linear, state: tuple[()], input: Tensor) -> tuple[Tensor, tuple[()]]:
+    """`input` through the connection; there is no state. Spikes (bool, uint8) become floats."""
+    return params(_floating(params, input)), state
+
+
+def conv2d_step(params: Conv2d, state: tuple[()], input: Tensor) -> tuple[Tensor, tuple[()]]:
+    """`input` through the connection; there is no state. Spikes (bool, uint8) become floats."""
+    return params(_floating(params, input)), state
+
+
+linear = Neuron(Linear, tuple, _no_state, linear_step)
+conv2d = Neuron(Conv2d, tuple, _no_state, conv2d_step)
+
+
+def _floating(connection: Any, spikes: Tensor) -> Tensor:
+    return spikes.to(connection.weight.dtype) if spikes.dtype in SPIKES else spikes
+
+
+def _uniform(
+    shape: tuple[int, ...], bias: bool, generator: Any, place: dict[str, Any]
+) -> tuple[Tensor, Tensor | float]:
+    bound = 1 / math.sqrt(math.prod(shape[1:]))
+    draw = lambda *size: (torch.rand(size, generator=generator, **place) * 2 - 1) * bound
+    weight = draw(*shape)
+    return weight, draw(shape[0]) if bias else torch.zeros((), **place)
 
 
 def connect(V: Any, spk: Tensor) -> Tensor:
@@ -81,7 +146,7 @@ def _check_bias(connection: Any) -> None:
 def _check(connection: Any, x: Tensor, axes: int, features: int) -> None:
     weight, name = connection.weight, type(connection).__name__
     if x.dim() < axes or x.shape[features] != weight.shape[1]:
-        expected = "[..., in]" if axes == 1 else "[batch, in, H, W]"
+        expected = "[..., in]" if axes == 1 else "[..., in, H, W]"
         raise ValueError(
             f"{name}(weight {tuple(weight.shape)}) takes {expected} with in = {weight.shape[1]}, but {tuple(x.shape)} came."
         )

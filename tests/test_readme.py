@@ -63,9 +63,9 @@ def test_what_the_readme_shows_is_there():
 
 
 def test_ci_runs_the_readmes_test_command():
-    command = re.search(r"^python3 -m venv .*-m pytest$", README, flags=re.M)
+    command = re.search(r"^python3 -m venv .*-m pytest -n 2$", README, flags=re.M)
     found = subprocess.run(
-        ["sed", "-n", r"s/^\(python3 -m venv .*-m pytest\)$/\1/p", "README.md"],
+        ["sed", "-n", r"s/^\(python3 -m venv .*-m pytest -n 2\)$/\1/p", "README.md"],
         cwd=ROOT,
         capture_output=True,
         text=True,

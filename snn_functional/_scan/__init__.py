@@ -4,7 +4,11 @@
     checkpointed   the same, in O(sqrt(T)) memory                             _checkpointed.py
     fused          the same, in one kernel, where the step is pointwise       _fused.py
 
-Each kind is a function `(step, params, state, inputs, length, reverse) -> (outputs, state)` behind this one door.
+Each kind is a function `(step, params, state, inputs, length, reverse) -> (outputs, state)` behind this one door. A step that knows
+better how it runs over time, as a chain of layers does, says so by two methods of its own, which "auto" and `explain` ask first:
+
+    step.over_time(params, state, inputs, length, reverse) -> (outputs, state)      raises Unsupported(reason) where it cannot
+    step.plan(params, state, inputs, length) -> str                                 likewise
 """
 
 import functools
@@ -15,7 +19,7 @@ from ..kernels import NoCompiler, Unsupported
 from ._checkpointed import checkpointed
 from ._door import admit
 from ._fused import fused
-from ._loop import loop, Step, step_name
+from ._loop import loop, Step, step_name as step_name, unchanged
 from ._prepared import prepare
 
 
@@ -43,8 +47,8 @@ def scan(
     - `inputs`: time first, `[T, batch, ..., neurons]` for a neuron, T >= 1. A current constant in time costs no memory as
       `x.expand(T, *x.shape)`. None with `length=T` drives a step that takes no input (it is given None).
     - `kind`: "loop" (the definition), "fused" (one compiled kernel; raises, with the reason, where the step has none),
-      "checkpointed" (the loop's values and gradients; memory O(sqrt(T)) for states, the step is run twice), or "auto": fused where
-      that can be, else the loop. `explain` says which one "auto" takes.
+      "checkpointed" (the loop's values and gradients; memory O(sqrt(T)) for states, the step is run twice), or "auto": a `chain` layer
+      by layer, any other step fused where that can be, else the loop. `explain` says which one "auto" takes.
     - `reverse`: from the last step to the first; outputs stay in the order of the inputs.
 
     Returns `(outputs, state)`: what the step returns first, stacked over time, and the state after the last step. To record
@@ -64,6 +68,13 @@ def scan(
     """
     if kind not in KINDS:
         raise ValueError(f"scan(kind={kind!r}): unknown kind. It is one of {', '.join(map(repr, KINDS))}.")
+    over_time: Any = getattr(step, "over_time", None)
+    if kind == "auto" and over_time is not None:
+        try:
+            with unchanged(step, (params, state, inputs)):
+                return over_time(params, state, inputs, admit(step, params, state, inputs, length), reverse)
+        except Unsupported:
+            pass
     if kind in ("auto", "fused"):
         try:
             return fused(step, params, state, inputs, length, reverse)
@@ -82,7 +93,9 @@ def scan(
 
 
 def explain(step: Step, params: Any, state: Any, inputs: Any, *, length: int | None = None) -> str:
-    """Which kind `scan(kind="auto")` takes for these arguments, and why; nothing is run. Raises as `scan` does.
+    """Which kind `scan(kind="auto")` takes for these arguments, and why. Raises as `scan` does.
+
+    Nothing is run over time; of a chain one step is, for the shapes that its layers see.
 
     >>> params = LeakyParams(beta=0.9)
     >>> xs = torch.zeros(5, 1, 3)
@@ -90,6 +103,12 @@ def explain(step: Step, params: Any, state: Any, inputs: Any, *, length: int | N
     'fused: leaky_step is pointwise, one kernel for all 5 steps.'
     """
     length = admit(step, params, state, inputs, length)
+    plan: Any = getattr(step, "plan", None)
+    try:
+        if plan is not None:
+            return plan(params, state, inputs, length)
+    except Unsupported as reason:
+        return f"loop: {reason}."
     try:
         prepare(step, params, state, inputs, length)
     except (Unsupported, NoCompiler) as reason:

@@ -1,6 +1,7 @@
 """The definition: a Python loop. Every faster kind answers to this file."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -21,17 +22,24 @@ def loop(step: Step, params: Any, state: Any, inputs: Any, length: int, reverse:
     outputs, last = [], state
     for x in reversed(slices) if reverse else slices:
         first = not outputs
-        given = _versions((params, last, x)) if first else []
-        output, new = _pair(step(params, last, tree_unflatten(tree, x)), step)
-        if first and _versions((params, last, x)) != given:
-            raise ValueError(
-                f"scan: {step_name(step)} changed its arguments in place. A step is pure: return new tensors, "
-                "mem = mem + x instead of mem += x."
-            )
+        with unchanged(step, (params, last, x) if first else ()):
+            output, new = _pair(step(params, last, tree_unflatten(tree, x)), step)
         _same_form(last, new, step, broadcast=first)
         outputs.append(output)
         last = new
     return _stack(outputs[::-1] if reverse else outputs, step), last
+
+
+@contextmanager
+def unchanged(step: Step, arguments: Any) -> Iterator[None]:
+    """Refuses a step that writes into these tensors."""
+    given = _versions(arguments)
+    yield
+    if _versions(arguments) != given:
+        raise ValueError(
+            f"scan: {step_name(step)} changed its arguments in place. A step is pure: return new tensors, "
+            "mem = mem + x instead of mem += x."
+        )
 
 
 def _versions(tree: Any) -> list[int]:

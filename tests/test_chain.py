@@ -1,0 +1,281 @@
+"""Chains: the loop is the definition, and layer by layer gives what it gives."""
+
+import copy
+import functools
+import pickle
+
+import optree
+import pytest
+import torch
+from helpers import assert_allclose, assert_equal, law
+from hypothesis import given, strategies as st
+from torch.func import grad, jvp, vmap
+
+import snn_functional as snf
+
+
+def steep(u):
+    return torch.sigmoid(4 * u)
+
+
+DENSE = snf.chain(snf.linear, snf.leaky, snf.linear, snf.synaptic)
+CONV = snf.chain(
+    snf.conv2d,
+    snf.max_pool2d(2),
+    snf.leaky,
+    snf.avg_pool2d(2),
+    torch.relu,
+    snf.flatten,
+    snf.linear,
+    snf.leaky_integrator,
+)
+NESTED = snf.chain(snf.chain(snf.linear, snf.leaky), snf.chain(snf.linear), torch.tanh, snf.chain(snf.leaky))
+
+
+def _dense(dtype, spike_grad):
+    params = (
+        snf.Linear.random(5, 7, dtype=dtype),
+        snf.LeakyParams(beta=torch.full((7,), 0.9, dtype=dtype), threshold=0.3, spike_grad=spike_grad),
+        snf.Linear.random(7, 3, dtype=dtype, bias=False),
+        snf.SynapticParams(0.8, 0.7, threshold=0.2, spike_grad=spike_grad),
+    )
+    return DENSE, params, (5,)
+
+
+def _conv(dtype, spike_grad):
+    params = (
+        snf.Conv2d.random(2, 3, 3, padding=0, dtype=dtype),
+        (),
+        snf.LeakyParams(0.9, threshold=0.2, spike_grad=spike_grad),
+        (),
+        (),
+        (),
+        snf.Linear.random(12, 2, dtype=dtype),
+        snf.LeakyIntegratorParams(0.9),
+    )
+    return CONV, params, (2, 10, 10)
+
+
+def _nested(dtype, spike_grad):
+    leaky = functools.partial(snf.LeakyParams, 0.9, 0.3, spike_grad)
+    params = ((snf.Linear.random(4, 6, dtype=dtype), leaky()), (snf.Linear.random(6, 2, dtype=dtype),), (), (leaky(),))
+    return NESTED, params, (4,)
+
+
+def _recurrent(dtype, spike_grad):
+    net = snf.chain(snf.linear, snf.rleaky, snf.linear, snf.leaky)
+    params = (
+        snf.Linear.random(4, 6, dtype=dtype),
+        snf.RLeakyParams(0.9, snf.Linear.random(6, 6, dtype=dtype), 0.3, spike_grad),
+        snf.Linear.random(6, 2, dtype=dtype),
+        snf.LeakyParams(0.9, 0.3, spike_grad),
+    )
+    return net, params, (4,)
+
+
+each_net = pytest.mark.parametrize("make", [_dense, _conv, _nested, _recurrent])
+
+
+def world(make, T=5, batch=3, dtype=torch.float32, spike_grad=None):
+    net, params, size = make(dtype, spike_grad or snf.surrogate.ATan())
+    xs = torch.rand(T, batch, *size, dtype=dtype)
+    state = optree.tree_map(lambda x: torch.rand_like(x) / 2, net.init(params, xs[0]))
+    return net.step, params, state, xs
+
+
+@each_net
+@law
+@given(T=st.integers(1, 9), batch=st.integers(1, 3), reverse=st.booleans(), seed=st.integers(0, 99))
+def test_layer_by_layer_is_the_loop(make, T, batch, reverse, seed):
+    torch.manual_seed(seed)
+    args = world(make, T, batch, torch.float64)
+    fast, slow = (snf.scan(*args, kind=kind, reverse=reverse) for kind in ("auto", "loop"))
+    assert_allclose(fast, slow)
+    assert_equal(fast[0] > 0, slow[0] > 0)
+
+
+@each_net
+def test_gradients_are_the_loops(make):
+    step, params, state, xs = world(make, dtype=torch.float64)
+    weights = [torch.randn_like(x) for x in optree.tree_leaves(snf.scan(step, params, state, xs))]
+
+    def loss(params, state, xs, kind):
+        results = optree.tree_leaves(snf.scan(step, params, state, xs, kind=kind))
+        return sum((w * x).sum() for w, x in zip(weights, results))
+
+    derivative = grad(loss, argnums=(0, 1, 2))
+    assert_allclose(derivative(params, state, xs, "auto"), derivative(params, state, xs, "loop"))
+
+
+@each_net
+def test_gradcheck(make):
+    step, params, state, xs = world(make, T=3, batch=2, dtype=torch.float64, spike_grad=steep)
+    leaves, tree = optree.tree_flatten((params, state, xs))
+
+    def run(*leaves):
+        return tuple(optree.tree_leaves(snf.scan(step, *optree.tree_unflatten(tree, leaves))))
+
+    tracked = [x.double().detach().requires_grad_() for x in leaves]
+    assert torch.autograd.gradcheck(run, tracked, fast_mode=True, check_forward_ad=True)
+
+
+@each_net
+def test_transforms_are_the_loops(make):
+    """A sample by itself, forward mode, and a population of networks."""
+    net, params, _ = make(torch.float64, snf.surrogate.ATan())
+    _, _, _, xs = world(make, dtype=torch.float64)
+
+    def out(params, x, kind):
+        return snf.scan(net.step, params, net.init(params, x[0]), x, kind=kind)[0].sum()
+
+    def all_of(kind):
+        many = optree.tree_map(lambda x: torch.stack([x, 1.1 * x, 0.9 * x]), params)
+        tangent = optree.tree_map(torch.ones_like, params)
+        return (
+            vmap(grad(out), in_dims=(None, 1, None))(params, xs, kind),
+            vmap(grad(out), in_dims=(0, None, None))(many, xs, kind),
+            jvp(lambda p: out(p, xs, kind), (params,), (tangent,)),
+            jvp(grad(lambda p: out(p, xs, kind)), (params,), (tangent,)) if make is _nested else (),
+        )
+
+    assert_allclose(all_of("auto"), all_of("loop"))
+
+
+def test_a_sample_of_a_population_is_that_sample():
+    step, params, _, xs = world(_dense)
+    rate = lambda p, x: snf.scan(step, p, DENSE.init(p, x[0]), x)[0].mean()
+    each = vmap(grad(rate), in_dims=(None, 1))(params, xs)
+    for i in range(3):
+        assert_allclose(optree.tree_map(lambda x, i=i: x[i], each), grad(rate)(params, xs[:, i]))
+
+
+@law
+@given(cut=st.integers(1, 8))
+def test_long_sequences_run_in_pieces(cut):
+    args = world(_dense, T=9, dtype=torch.float64)
+    rows, snf._chain.ROWS = snf._chain.ROWS, 3 * cut
+    try:
+        for reverse in (False, True):
+            assert_allclose(snf.scan(*args, reverse=reverse), snf.scan(*args, reverse=reverse, kind="loop"))
+    finally:
+        snf._chain.ROWS = rows
+
+
+def test_a_constant_input_is_one_call():
+    calls = []
+    net = snf.chain(lambda x: (calls.append(x.shape), 2 * x)[1], snf.leaky)
+    x = torch.rand(3, 4)
+    params = ((), snf.LeakyParams(0.9))
+    xs = x.expand(6, 3, 4)
+    fast = snf.scan(net.step, params, ((), snf.LeakyState(torch.zeros(3, 4))), xs)
+    assert calls == [(3, 4)]
+    assert_equal(fast, snf.scan(net.step, params, ((), snf.LeakyState(torch.zeros(3, 4))), xs, kind="loop"))
+
+
+def test_what_vmap_cannot_follow_runs_step_by_step():
+    net = snf.chain(lambda x: x if x.sum() > 6 else -x, snf.leaky)
+    params, xs = ((), snf.LeakyParams(0.9)), torch.rand(8, 3, 4)
+    state = net.init(params, xs[0])
+    assert_equal(snf.scan(net.step, params, state, xs), snf.scan(net.step, params, state, xs, kind="loop"))
+
+
+def test_what_looks_back_is_no_chain_and_runs_as_the_loop():
+    net = snf.chain(snf.linear, snf.leaky)
+
+    def fed_back(params, state, x):
+        spk, inner = net.step(params, state[0], x + state[1])
+        return spk, (inner, spk)
+
+    params, xs = (snf.Linear.random(4, 4), snf.LeakyParams(0.9)), torch.rand(6, 2, 4)
+    state = (net.init(params, xs[0]), torch.zeros(2, 4))
+    assert snf.explain(fed_back, params, state, xs).startswith("loop: ")
+    assert_equal(snf.scan(fed_back, params, state, xs), snf.scan(fed_back, params, state, xs, kind="loop"))
+
+
+def test_explain_shows_the_plan():
+    step, params, state, xs = world(_recurrent)
+    lines = snf.explain(step, params, state, xs).splitlines()
+    assert lines[0] == "layer by layer, 5 steps:" and len(lines) == 5
+    assert lines[1] == "    0 linear has no state: one call over all of time."
+    assert lines[2].startswith("    1 loop: rleaky_step ") or lines[2].startswith("    1 loop: ")
+    assert lines[4] == "    3 fused: leaky_step is pointwise, one kernel for all 5 steps."
+
+
+def test_the_last_state_goes_on():
+    step, params, state, xs = world(_conv, T=7, dtype=torch.float64)
+    whole, end = snf.scan(step, params, state, xs)
+    first, middle = snf.scan(step, params, state, xs[:3])
+    second, last = snf.scan(step, params, middle, xs[3:])
+    assert_allclose((torch.cat([first, second]), last), (whole, end))
+
+
+def test_a_chain_is_a_value():
+    assert DENSE.step == snf.chain(snf.linear, snf.leaky, snf.linear, snf.synaptic).step != NESTED.step
+    for twin in (pickle.loads(pickle.dumps(CONV.step)), copy.deepcopy(CONV.step)):
+        assert twin == CONV.step
+
+
+@pytest.mark.parametrize("module", [torch.nn.Flatten(), torch.nn.MaxPool2d(2)])
+def test_a_module_without_parameters_is_a_function(module):
+    net = snf.chain(module)
+    xs = torch.rand(3, 2, 1, 4, 4)
+    outputs, _ = snf.scan(net.step, ((),), ((),), xs)
+    assert_equal(outputs, torch.stack([module(x) for x in xs]))
+
+
+@pytest.mark.parametrize(
+    "layer, message",
+    [
+        (snf.leaky_step, "a layer with parameters is a bundle"),
+        (snf.Linear(torch.eye(2)), "a tree belongs into params"),
+        (snf.LeakyParams, "a tree belongs into params"),
+        (torch.nn.Linear(2, 2), "functionalize"),
+        (3, "a Neuron, such as leaky, or a function"),
+    ],
+)
+def test_what_is_no_layer_is_refused(layer, message):
+    with pytest.raises(TypeError, match=message):
+        snf.chain(snf.linear, layer)
+
+
+def test_bad_trees_are_refused():
+    step, params, state, xs = world(_dense)
+    for kind in ("auto", "loop"):
+        with pytest.raises(TypeError, match="params is a tuple with an entry for each of 4 layers.*but 3 came"):
+            snf.scan(step, params[:3], state, xs, kind=kind)
+        with pytest.raises(TypeError, match="state is a tuple .* a LeakyState came"):
+            snf.scan(step, params, state[1], xs, kind=kind)
+        with pytest.raises(ValueError, match=r"Linear\(weight \(7, 5\)\) takes \[..., in\] with in = 5"):
+            snf.scan(step, params, state, xs[..., :3], kind=kind)
+    with pytest.raises(TypeError, match="at least one layer"):
+        snf.chain()
+    with pytest.raises(ValueError, match="changed its arguments in place"):
+        snf.scan(snf.chain(lambda x: x.mul_(2)).step, ((),), ((),), xs)
+    with pytest.raises(ValueError, match=r"flatten\(x \(2, 3\), axes=3\)"):
+        snf.flatten(torch.zeros(2, 3))
+    with pytest.raises(ValueError, match="channels, height, width"):
+        snf.max_pool2d(2)(torch.zeros(2, 3))
+
+
+@pytest.mark.parametrize("leading", [(), (2,), (3, 2)])
+def test_layers_take_any_leading_axes(leading):
+    x = torch.rand(*leading, 2, 6, 6)
+    each = x.reshape(-1, 2, 6, 6)
+    conv = snf.Conv2d.random(2, 3, (3, 1), stride=2, padding=1)
+    whole = torch.nn.functional.conv2d(each, conv.weight, conv.bias, 2, 1)
+    assert_equal(conv(x), whole.reshape(*leading, *whole.shape[1:]))
+    for layer in (snf.max_pool2d(2), snf.avg_pool2d(3, 1, 1), snf.flatten):
+        expected = torch.stack([layer(one[None])[0] for one in each])
+        assert_equal(layer(x), expected.reshape(*leading, *expected.shape[1:]))
+
+
+def test_random_connections_are_torchs():
+    torch.manual_seed(0)
+    a, b = snf.Linear.random(50, 40), torch.nn.Linear(50, 40)
+    assert a.weight.shape == b.weight.shape and a.bias.shape == b.bias.shape
+    assert 0.9 < float(a.weight.abs().max() / b.weight.detach().abs().max()) < 1.1
+    g = lambda: torch.Generator().manual_seed(1)
+    assert_equal(snf.Conv2d.random(2, 3, 3, generator=g()), snf.Conv2d.random(2, 3, 3, generator=g()))
+    assert snf.Linear.random(2, 3, bias=False, dtype=torch.float64).bias.dtype == torch.float64
+    with pytest.raises(ValueError, match="padding='valid'"):
+        snf.Conv2d(torch.zeros(1, 1, 3, 3), padding="valid")
