@@ -75,9 +75,10 @@ class recurrent(Modifier):
             input = input.to(spk.dtype)
         beside(params, state if isinstance(params.V, Tensor) else None, input)
         current = connect(params.V, spk)
-        if torch.broadcast_shapes(current.shape, input.shape) != input.shape:
+        shape = current.shape
+        if len(shape) > input.dim() or any(n not in (1, m) for n, m in zip(shape[::-1], input.shape[::-1])):
             raise ValueError(
-                f"recurrent: V leads from spikes {tuple(spk.shape)} to {tuple(current.shape)}, the input is {tuple(input.shape)}. "
+                f"recurrent: V leads from spikes {tuple(spk.shape)} to {tuple(shape)}, the input is {tuple(input.shape)}. "
                 "Expected the input's shape."
             )
         return input + current

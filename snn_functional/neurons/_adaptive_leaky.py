@@ -2,14 +2,15 @@
 
     A[t]     = threshold + jump adapt[t]
     R[t]     = H(mem[t-1] - A[t-1])
-    adapt[t] = rho adapt[t-1] + S(mem[t-1] - A[t-1])            the last spike
+    adapt[t] = rho adapt[t-1] + spk[t-1]
     mem[t]   = beta mem[t-1] + input[t] - R[t] threshold        "subtract"
                beta (1 - R[t]) mem[t-1] + input[t]              "zero"
                beta mem[t-1] + input[t]                         "none"
     spk[t]   = S(mem[t] - A[t])
 
-A spike lowers the membrane and raises the threshold one step later. No gradient passes through R; through the spike in adapt
-the surrogate's does, on which the LSNN's learning over long delays rests. The reset takes the threshold off without what was added to it.
+A spike lowers the membrane and raises the threshold one step later. No gradient passes through R; through the spike in
+adapt the surrogate's does, on which the LSNN's learning over long delays rests. The reset takes off the threshold alone, without what
+was added to it.
 
 Source: Bellec et al. 2020, doi:10.1038/s41467-020-17236-y (e-prop), eq. 8 to 11, for one neuron; the ALIF of Bellec et al. 2018,
 arXiv:1803.09574. There beta is called alpha, and jump beta. `adaptive_threshold` does the like for any neuron.
@@ -45,17 +46,19 @@ class AdaptiveLeakyParams:
 
 @pytree
 class AdaptiveLeakyState:
-    """- `adapt`: the spikes so far, each forgotten by rho a step. (batch, ..., neurons).
+    """- `spk`: the last spikes. (batch, ..., neurons).
+    - `adapt`: the spikes before them, each forgotten by rho a step. (batch, ..., neurons).
     - `mem`: membrane potential, in units of the input. (batch, ..., neurons).
     """
 
+    spk: Tensor
     adapt: Tensor
     mem: Tensor
 
 
 def adaptive_leaky_init(params: AdaptiveLeakyParams, input: Tensor) -> AdaptiveLeakyState:
-    """Not adapted, and the membrane at rest (0), shaped like one time step of `input`."""
-    return AdaptiveLeakyState(adapt=at_rest(params, input), mem=at_rest(params, input))
+    """No spikes, not adapted, and the membrane at rest (0), shaped like one time step of `input`."""
+    return AdaptiveLeakyState(spk=at_rest(params, input), adapt=at_rest(params, input), mem=at_rest(params, input))
 
 
 def adaptive_leaky_step(
@@ -64,16 +67,16 @@ def adaptive_leaky_step(
     """One time step. `input` and the spikes have the shape of `state.mem`."""
     input = admit(params, state, input)
     mem, beta, threshold = state.mem, unit(params.beta), params.threshold
-    above = mem - (threshold + params.jump * state.adapt)
-    reset = fires(above)
-    adapt = unit(params.rho) * state.adapt + params.spike_grad(above)
+    reset = fires(mem - (threshold + params.jump * state.adapt))
+    adapt = unit(params.rho) * state.adapt + state.spk
     if params.reset_mechanism == "subtract":
         mem = beta * mem + input - reset * threshold
     elif params.reset_mechanism == "zero":
         mem = beta * ((1 - reset) * mem) + input
     else:
         mem = beta * mem + input
-    return params.spike_grad(mem - (threshold + params.jump * adapt)), AdaptiveLeakyState(adapt, mem)
+    spk = params.spike_grad(mem - (threshold + params.jump * adapt))
+    return spk, AdaptiveLeakyState(spk, adapt, mem)
 
 
 adaptive_leaky = Neuron(AdaptiveLeakyParams, AdaptiveLeakyState, adaptive_leaky_init, adaptive_leaky_step)
