@@ -130,10 +130,13 @@ def _check_place(tree: Any, name: str, leaf: Tensor, input: Tensor) -> None:
     where = f"{type(tree).__name__}.{name}"
     have, want = leaf.shape, input.shape
     if have != want and (len(have) > len(want) or any(h not in (1, w) for h, w in zip(have[::-1], want[::-1]))):
+        fits = f"() or a shape that fits from the right, like ({want[-1] if len(want) else 1},)"
+        if type(tree).__name__.endswith("Params"):
+            help = "For many parameter sets at once: torch.func.vmap over params."
+        else:
+            help = f"A state that fits is made by {_init_of(tree)}(params, input)."
         raise ValueError(
-            f"{where} has shape {tuple(have)}, which does not broadcast to the input's {tuple(want)}. Expected () or a shape "
-            f"that fits from the right, like ({want[-1] if len(want) else 1},). A state that fits is made by "
-            f"{_init_of(tree)}(params, input)."
+            f"{where} has shape {tuple(have)}, which does not broadcast to the input's {tuple(want)}. Expected {fits}. {help}"
         )
     if leaf.device != input.device and not (leaf.dim() == 0 and leaf.device.type == "cpu"):
         raise ValueError(

@@ -157,6 +157,40 @@ def allow_loading(cls: type) -> None:
         torch.serialization.add_safe_globals([cls])
 
 
+def named_leaves(tree: Any) -> dict[str, Tensor]:
+    """The leaves of any tree by their dotted names, as safetensors, `torch.export` and logs want them.
+
+        named_leaves((Linear(w, b), LeakyParams(0.9)))          {"0.weight": w, "0.bias": b, "1.beta": ..., "1.threshold": ...}
+        safetensors.torch.save_file(named_leaves(state), path)
+        state = with_leaves(state, safetensors.torch.load_file(path))
+
+    Raises ValueError where two leaves have one name: {"a.b": x, "a": {"b": y}}.
+    """
+    paths = optree.tree_paths(tree)
+    names = [".".join(map(str, path)) for path in paths]
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(
+            f"named_leaves(tree): two leaves are named {twice!r}. Rename a key of a dictionary in the tree."
+        )
+    return dict(zip(names, tree_leaves(tree)))
+
+
+def with_leaves(tree: T, named: dict[str, Tensor]) -> T:
+    """A tree like `tree`, choices too, with the leaves that `named_leaves` would give as `named`. Shapes and dtypes may be others.
+
+    Raises ValueError for names that are missing or unknown.
+    """
+    names = list(named_leaves(tree))
+    if named.keys() != set(names):
+        missing, unknown = sorted(set(names) - named.keys()), sorted(named.keys() - set(names))
+        raise ValueError(
+            f"with_leaves({type(tree).__name__}, named): missing {missing}, unknown {unknown}. Expected the names of "
+            "named_leaves(tree)."
+        )
+    return tree_unflatten(tree_flatten(tree)[1], [named[name] for name in names])
+
+
 def _is_leaf_type(annotation: Any) -> bool:
     return annotation is Leaf or (isinstance(annotation, str) and annotation.split(".")[-1] == "Leaf")
 

@@ -216,6 +216,9 @@ def test_explain_says_what_auto_takes():
     dense = lambda p, s, x: snf.leaky_step(p, s, x @ weight)
     said = snf.explain(dense, P, snf.leaky_init(P, X[0] @ weight), X)
     assert said.startswith("loop: aten.dot.default is not pointwise (test_scan.py:") and "x @ weight" in said
+    stacked = lambda p, s, x: (torch.stack([x, s.mem], -1) @ torch.rand(2, 3), s)
+    said = snf.explain(stacked, P, snf.leaky_init(P, X[0]), X)
+    assert said.startswith("loop: aten.stack.default is not pointwise")
     with pytest.raises(ValueError, match="the time axes differ"):
         snf.explain(affine, params, state, (xs[0], xs[1][:3]))
     with pytest.raises(

@@ -23,6 +23,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from .._functorch import outside
+from .._tree import tree_leaves
 from ._lower import Reader, Refusal
 from ._program import Program, Unsupported
 
@@ -76,7 +77,7 @@ class _Finder(TorchDispatchMode):
 
 
 def _changes_shape(func: Any, args: Any, result: Any) -> bool:
-    shapes = [x.shape for x in args if isinstance(x, Tensor)]
+    shapes = [x.shape for x in tree_leaves(args) if isinstance(x, Tensor)]
     whole = torch.broadcast_shapes(*shapes)
     return len(whole) > 0 and isinstance(result, Tensor) and result.shape != whole
 

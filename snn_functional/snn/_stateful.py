@@ -216,7 +216,7 @@ class Stateful(nn.Module):
             if self._hidden is None:
                 return self.neuron.init(self.params(input_.dtype), input_)
             held = self._hidden.mem
-            if held.shape != self._shape(input_):
+            if held.dim() and held.shape != self._shape(input_):
                 raise ValueError(
                     f"{name}(init_hidden=True) holds the state of an input {tuple(held.shape)}, but {self._shape(input_)} came. "
                     "Between batches call snn.utils.reset(net), or this layer's reset_mem()."
