@@ -30,7 +30,9 @@ class AdamState:
 def adam_init(params: Any) -> AdamState:
     """No update made yet: zeros like `params`."""
     return AdamState(
-        count=torch.zeros(()), mean=tree_map(torch.zeros_like, params), square=tree_map(torch.zeros_like, params)
+        count=torch.zeros((), dtype=torch.float64),
+        mean=tree_map(torch.zeros_like, params),
+        square=tree_map(torch.zeros_like, params),
     )
 
 

@@ -69,6 +69,9 @@ def static(*, default: Any = dataclasses.MISSING, choices: tuple[Any, ...] | Non
     return dataclasses.field(default=default, metadata={"static": True, "choices": choices})
 
 
+_classes: list[type] = []  # where torch.compile can name the class of a tree that it returns; in a closure it could not
+
+
 @dataclass_transform(frozen_default=True, eq_default=False, field_specifiers=(leaf, static))
 def pytree(cls: type[T]) -> type[T]:
     """Class decorator: a frozen dataclass, registered as a node of optree (globally) and of torch's pytree.
@@ -109,14 +112,17 @@ def pytree(cls: type[T]) -> type[T]:
     def flatten(tree: Any) -> tuple[list[Any], Any]:
         return [getattr(tree, n) for n in leaves], tuple(getattr(tree, n) for n in choices)
 
+    number = len(_classes)
+
     def unflatten(children: Any, static_values: Any) -> Any:
-        tree = object.__new__(cls)
+        tree = object.__new__(_classes[number])
         for name, value in zip(leaves, children):
             object.__setattr__(tree, name, value)
         for name, value in zip(choices, static_values):
             object.__setattr__(tree, name, value)
         return tree
 
+    _classes.append(cls)
     setattr(cls, "__leaves__", leaves)
     setattr(cls, "__choices__", choices)
     setattr(cls, "__rebuild__", staticmethod(unflatten))
@@ -139,10 +145,50 @@ def pytree(cls: type[T]) -> type[T]:
     return cls
 
 
+def replaced(tree: Any, **values: Any) -> Any:
+    """`dataclasses.replace` within a step: nothing is converted or checked, as in any rebuilding."""
+    parts = ([values.get(name, getattr(tree, name)) for name in names] for names in (tree.__leaves__, tree.__choices__))
+    return tree.__rebuild__(*parts)
+
+
 def allow_loading(cls: type) -> None:
     """Let `torch.load(weights_only=True)` rebuild this class: it holds values and runs no code of its own."""
     if hasattr(torch.serialization, "add_safe_globals"):
         torch.serialization.add_safe_globals([cls])
+
+
+def named_leaves(tree: Any) -> dict[str, Tensor]:
+    """The leaves of any tree by their dotted names, as safetensors, `torch.export` and logs want them.
+
+        named_leaves((Linear(w, b), LeakyParams(0.9)))          {"0.weight": w, "0.bias": b, "1.beta": ..., "1.threshold": ...}
+        safetensors.torch.save_file(named_leaves(state), path)
+        state = with_leaves(state, safetensors.torch.load_file(path))
+
+    Raises ValueError where two leaves have one name: {"a.b": x, "a": {"b": y}}.
+    """
+    paths = optree.tree_paths(tree)
+    names = [".".join(map(str, path)) for path in paths]
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(
+            f"named_leaves(tree): two leaves are named {twice!r}. Rename a key of a dictionary in the tree."
+        )
+    return dict(zip(names, tree_leaves(tree)))
+
+
+def with_leaves(tree: T, named: dict[str, Tensor]) -> T:
+    """A tree like `tree`, choices too, with the leaves that `named_leaves` would give as `named`. Shapes and dtypes may be others.
+
+    Raises ValueError for names that are missing or unknown.
+    """
+    names = list(named_leaves(tree))
+    if named.keys() != set(names):
+        missing, unknown = sorted(set(names) - named.keys()), sorted(named.keys() - set(names))
+        raise ValueError(
+            f"with_leaves({type(tree).__name__}, named): missing {missing}, unknown {unknown}. Expected the names of "
+            "named_leaves(tree)."
+        )
+    return tree_unflatten(tree_flatten(tree)[1], [named[name] for name in names])
 
 
 def _is_leaf_type(annotation: Any) -> bool:

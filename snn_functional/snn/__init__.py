@@ -19,6 +19,7 @@ from . import (
 )
 from ._associative_leaky import AssociativeLeaky as AssociativeLeaky
 from ._delta_leaky import DeltaLeaky as DeltaLeaky
+from ._functionalize import defunctionalize as defunctionalize, functionalize as functionalize
 from ._lapicque import Lapicque as Lapicque
 from ._layers import BatchNormTT1d as BatchNormTT1d, BatchNormTT2d as BatchNormTT2d, GradedSpikes as GradedSpikes
 from ._leaky_parallel import LeakyParallel as LeakyParallel

@@ -21,6 +21,7 @@ from typing import Any
 import torch
 from torch import nn, Tensor
 
+from .._functorch import outside, transforms
 from .._tree import tree_flatten, tree_leaves, tree_map, tree_unflatten
 from ._stateful import Stateful
 from .utils import _layers
@@ -40,13 +41,11 @@ def run(net: nn.Module, xs: Tensor) -> Any:
 
     Raises TypeError and ValueError for what is no sequence of tensors.
     """
-    _, batch = _admit(net, xs)
+    _admit(net, xs)
     if _obstacle(net, xs) is None:
         held = {layer: layer._hidden for layer in _layers(net).values()}
         try:
-            # In pieces of time: what one layer leaves is still in the cache when the next one takes it up.
-            pieces = [_Time(len(x), batch).all_at_once(net, x) for x in xs.split(max(1, ROWS // max(batch, 1)))]
-            return _joined(torch.cat, pieces)
+            return _layer_by_layer(net, xs)
         except _Meet:
             for layer, hidden in held.items():
                 layer._hidden = hidden
@@ -61,6 +60,13 @@ def explain(net: nn.Module, xs: Tensor) -> str:
     _admit(net, xs)
     reason = _obstacle(net, xs)
     return "layer by layer: each layer runs once over all of time." if reason is None else f"step by step: {reason}."
+
+
+def _layer_by_layer(net: nn.Module, xs: Tensor) -> Any:
+    # In pieces of time: what one layer leaves is still in the cache when the next one takes it up.
+    batch = xs.shape[1]
+    pieces = [_Time(len(x), batch).all_at_once(net, x) for x in xs.split(max(1, ROWS // max(batch, 1)))]
+    return _joined(torch.cat, pieces)
 
 
 class _Meet(Exception):
@@ -133,7 +139,7 @@ class _Time:
 
 def _channels_last(forward: Any, x: Tensor) -> Tensor:
     # On CPUs convolutions, and the pooling behind them, are up to ten times as fast with the channels last; faces take either.
-    if x.dim() != 4 or x.device.type != "cpu":
+    if x.dim() != 4 or x.device.type != "cpu" or "Vmap" in transforms():
         return forward(x)
     return forward(x.to(memory_format=torch.channels_last)).to(memory_format=torch.channels_last)
 
@@ -149,7 +155,7 @@ def _random(module: nn.Module) -> bool:
     return module.training and isinstance(module, (nn.modules.dropout._DropoutNd, nn.RReLU))
 
 
-def _admit(net: Any, xs: Any) -> tuple[int, int]:
+def _admit(net: Any, xs: Any) -> None:
     if not isinstance(net, nn.Module):
         raise TypeError(
             f"snn.run(net, xs): net is a module, not {type(net).__name__}. For a pure step: snf.scan(step, ...)."
@@ -161,7 +167,6 @@ def _admit(net: Any, xs: Any) -> tuple[int, int]:
             f"snn.run(net, xs): xs has shape {tuple(xs.shape)}; expected [T, batch, ...] with at least one step. For T equal steps "
             "give x.expand(T, *x.shape)."
         )
-    return xs.shape[0], xs.shape[1] if xs.dim() > 1 else 1
 
 
 def _obstacle(net: nn.Module, xs: Tensor) -> str | None:
@@ -205,7 +210,7 @@ def _known(module: nn.Module) -> bool:
 def _rehearse(net: nn.Module, xs: Tensor) -> str | None:
     """Three steps both ways, from the same random states between spiking and not."""
     devices = [xs.device] if xs.device.type == "cuda" else []
-    with torch.no_grad(), torch.random.fork_rng(devices):
+    with outside(), torch.no_grad(), torch.random.fork_rng(devices):
         try:
             torch.manual_seed(0)
             given = torch.rand(4, *xs.shape[1:]).to(xs.device, xs.dtype) * 2

@@ -20,10 +20,10 @@ from typing import Any
 import torch
 from torch import nn, Tensor
 
-from .._modifiers import immediate_reset, inhibit, quantize
 from .._neuron import Neuron
 from .._scan import scan
 from .._tree import tree_map
+from ..modifiers import immediate_reset, inhibit, quantize
 from ..surrogate import ATan, fires
 
 
@@ -216,7 +216,7 @@ class Stateful(nn.Module):
             if self._hidden is None:
                 return self.neuron.init(self.params(input_.dtype), input_)
             held = self._hidden.mem
-            if held.shape != self._shape(input_):
+            if held.dim() and held.shape != self._shape(input_):
                 raise ValueError(
                     f"{name}(init_hidden=True) holds the state of an input {tuple(held.shape)}, but {self._shape(input_)} came. "
                     "Between batches call snn.utils.reset(net), or this layer's reset_mem()."
