@@ -13,7 +13,7 @@ from helpers import assert_allclose, assert_equal, backward, dot, each_case, law
 from hypothesis import given, strategies as st
 
 import snn_functional as snf
-from snn_functional.learning import eprop, ottt, rtrl, sltt, tbptt
+from snn_functional.learning import aligned, eprop, ottt, rtrl, sltt, tbptt
 
 
 double = functools.partial(torch.tensor, dtype=torch.float64)
@@ -65,6 +65,7 @@ class Network:
 
 
 each_number = lambda n: snf.SynapticParams(uniform(n) / 10 + 0.7, uniform(n) / 10 + 0.8, double(0.9))
+adaptive = lambda: snf.AdaptiveLeakyParams(uniform(4) / 10 + 0.8, double(0.95), double(0.2), double(0.8))
 NETWORKS = {
     "alone": Network(snf.synaptic, lambda: each_number(5), out=5),
     "layer": Network(snf.chain(snf.linear, snf.leaky), lambda: (linear(5, 4), leaks())),
@@ -84,6 +85,21 @@ NETWORKS = {
         into=(1, 4, 4),
         out=3,
     ),
+    "recurrent": Network(
+        snf.chain(snf.linear, snf.recurrent(snf.leaky), snf.linear),
+        lambda: (linear(5, 4), snf.RecurrentParams(leaks(), snf.Linear(normal(4, 4) / 2, double(0.0))), linear(4, 2)),
+        out=2,
+    ),
+    "fed_back": Network(
+        snf.chain(snf.linear, snf.filtered(snf.recurrent(snf.adaptive_leaky)), snf.linear, snf.recurrent(snf.leaky)),
+        lambda: (
+            linear(5, 4),
+            snf.FilteredParams(snf.RecurrentParams(adaptive(), linear(4, 4)), double(0.8)),
+            linear(4, 3),
+            snf.RecurrentParams(leaks(), uniform(3)),
+        ),
+        out=3,
+    ),
     "wired": Network(
         snf.rleaky, lambda: snf.RLeakyParams(double(0.9), snf.Linear(normal(4, 4) / 2, normal(4)), double(1.0)), (4,)
     ),
@@ -97,8 +113,8 @@ RULES = {
 }
 TRIED = {
     "rtrl": ["alone", "readout", "deep", "wired"],
-    "eprop": ["readout", "deep"],
-    "ottt": ["deep", "conv"],
+    "eprop": ["readout", "fed_back"],
+    "ottt": ["recurrent", "conv"],
     "sltt": ["conv", "wired"],
     "tbptt": ["deep", "wired"],
 }
@@ -114,8 +130,10 @@ def made(rule, network):
 
 
 @each
-def test_a_rule_runs_the_network(rule, network):
-    """The losses and the last state are the loop's; the gradient is a tree like params."""
+def test_a_rule_runs_the_network(rule, network, monkeypatch):
+    """The losses and the last state are the loop's, in however large pieces it is taken up; the gradient is a tree like params."""
+    if rule != "tbptt":
+        monkeypatch.setattr(RULES[rule], "size", 4)
     params, state, xs, targets = NETWORKS[network]
     grads, losses, last = made(rule, network)(params, state, xs, targets)
     expected = loop(NETWORKS[network].neuron.step, error, params, state, xs, targets)
@@ -250,11 +268,13 @@ def test_sltt_is_the_gradient_of_each_moment(name):
 
 @each_case
 def test_rtrl_of_every_neuron_is_backpropagation(case):
-    """Alone, whatever its choices: pointwise or wired."""
-    step, params, state, xs = case.world(T=6, batch=2, n=3, dtype=torch.float64)
-    targets = torch.rand_like(step(params, state, xs[0])[0]).expand(6, *step(params, state, xs[0])[0].shape)
-    grads, _, last = rtrl(step, error)(params, state, xs, targets)
-    close(grads, bptt(step, error, params, state, xs, targets))
+    """Alone, whatever its choices, its input and its output: pointwise or wired."""
+    step, params, state, xs = case.world(T=5, batch=2, n=3, dtype=torch.float64)
+    output, _ = step(params, state, optree.tree_map(lambda x: x[0], xs))
+    targets = optree.tree_map(lambda x: torch.rand(5, *x.shape, dtype=x.dtype), output)
+    loss = lambda output, target: sum(map(error, optree.tree_leaves(output), optree.tree_leaves(target)))
+    moments = [[optree.tree_map(lambda x, t=t: x[t], tree) for t in range(5)] for tree in (xs, targets)]
+    close(rtrl(step, loss)(params, state, xs, targets)[0], bptt(step, loss, params, state, *moments))
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -368,3 +388,194 @@ def test_ottt_of_one_layer_is_backpropagation(network, reset):
     grads, expected = ottt(step, error)(params, state, xs, targets)[0], bptt(step, error, params, state, xs, targets)
     wires = lambda tree: [p for p in tree if isinstance(p, (snf.Linear, snf.Conv2d))]
     close(wires(grads), wires(expected))
+
+
+def test_ottt_of_feedback():
+    """What comes back is an input as any other, with its own trace; through the neurons that fired it goes no gradient."""
+    params, state, xs, targets = NETWORKS["recurrent"]
+    front, (neuron, V), out = params[0], (params[1].inner, params[1].V), params[2]
+    grads, _, _ = made("ottt", "recurrent")(params, state, xs, targets)
+    u, s, a = (torch.zeros(3, 4, dtype=torch.float64) for _ in range(3))
+    expected = torch.zeros_like(V.weight)
+    for x, target in zip(xs, targets):
+        a = neuron.beta * a + s
+        u = neuron.beta * u - s * neuron.threshold + front(x) + V(s)
+        s = (u > neuron.threshold).double()
+        g = 2 * (out(s) - target) @ out.weight * slope(neuron, u - neuron.threshold)
+        expected += g.T @ a
+    close(grads[1].V.weight, expected)
+
+
+@pytest.mark.parametrize("jump", [0.0, 0.3], ids=["LIF", "ALIF"])
+@pytest.mark.parametrize("feedback", ["symmetric", "random"])
+def test_eprop_is_its_paper(feedback, jump):
+    """Bellec et al. 2020, for a recurrent layer and a leaky readout y[t] = kappa y[t-1] + W_out z[t].
+
+    eps_v[t] = alpha eps_v[t-1] + z_pre                            eps_a[t] = psi[t-1] eps_v[t-1] + (rho - psi[t-1] beta) eps_a[t-1]
+    e[t]     = psi[t] (eps_v[t] - beta eps_a[t])                   grad = sum_t (y - y*) B (kappa-filtered e)[t]
+    """
+    neuron = snf.AdaptiveLeakyParams(double(0.9), double(0.95), double(jump), double(0.7))
+    front, V, out, kappa = linear(5, 4), snf.Linear(normal(4, 4) / 2, double(0.0)), normal(2, 4), double(0.8)
+    B = out if feedback == "symmetric" else normal(2, 4)
+    xs, targets = 2 * uniform(8, 3, 5), normal(8, 3, 2)
+    if jump:
+        cell, numbers = snf.adaptive_leaky, neuron
+    else:
+        cell, numbers = snf.leaky, snf.LeakyParams(double(0.9), double(0.7))
+    net = snf.chain(snf.linear, snf.filtered(snf.recurrent(cell)))
+    params = front, snf.FilteredParams(snf.RecurrentParams(numbers, V), kappa)
+    half = lambda trace, target: (aligned(trace, out, B) - target).square().sum() / 2
+    grads, _, _ = eprop(net.step, half)(params, net.init(params, xs[0]), xs, targets)
+
+    v, a, z, y, psi = torch.zeros(5, 3, 4, dtype=torch.float64)
+    y = y[:, :2]
+    eps_v, eps_a, trace, total = torch.zeros(4, 3, 4, 10, dtype=torch.float64)  # of 5 inputs, the bias, 4 neurons
+    for x, target in zip(xs, targets):
+        pre = torch.cat([x, torch.ones(3, 1, dtype=torch.float64), z], dim=1)
+        a = neuron.rho * a + z
+        v = neuron.beta * v + front(x) + V(z) - z * neuron.threshold
+        eps_a = psi[..., None] * eps_v + (neuron.rho - psi * jump)[..., None] * eps_a
+        eps_v = neuron.beta * eps_v + pre[:, None, :]
+        above = v - neuron.threshold - jump * a
+        z, psi = (above > 0).double(), slope(neuron, above)
+        trace = kappa * trace + psi[..., None] * (eps_v - jump * eps_a)
+        y = kappa * y + z @ out.T
+        total = total + ((y - target) @ B)[..., None] * trace
+    weight, bias, fed = total.sum(0).split([5, 1, 4], dim=1)
+    close((grads[0].weight, grads[0].bias, grads[1].inner.V.weight), (weight, bias[:, 0], fed))
+
+    if feedback == "symmetric":  # the readout as a layer, which learns too
+        net = snf.chain(*net.step.layers, snf.linear)
+        params = *params, snf.Linear(out, double(0.0))
+        error_ = lambda y, target: (y - target).square().sum() / 2
+        grads = eprop(net.step, error_)(params, net.init(params, xs[0]), xs, targets)[0]
+        close((grads[0].weight, grads[1].inner.V.weight), (weight, fed))
+        assert grads[2].weight.any()
+
+
+def inputs_only(state):
+    """The same state, what was fired last taken as a number."""
+    if not hasattr(state, "inner"):
+        return state
+    spk = {"spk": state.spk.detach()} if hasattr(state, "spk") else {}
+    return dataclasses.replace(state, inner=inputs_only(state.inner), **spk)
+
+
+@pytest.mark.parametrize("name", ["deep", "fed_back"])
+def test_eprop_is_backpropagation_cut_between_neurons(name):
+    """Of each layer: its own states carry derivatives from step to step; spikes fed back to others and other layers' states do not."""
+    step = NETWORKS[name].neuron.step
+    params, state, xs, targets = NETWORKS[name]
+    grads, _, _ = eprop(step, error)(params, state, xs, targets)
+    numbers = lambda tree: optree.tree_map(torch.detach, tree)
+    stateful = [i for i, s in enumerate(state) if optree.tree_leaves(s)]
+    for i in stateful:
+
+        def cut(p, s, x, i=i):
+            return step(
+                p,
+                tuple((inputs_only(part) if i == 1 else part) if j == i else numbers(part) for j, part in enumerate(s)),
+                x,
+            )
+
+        expected = bptt(cut, error, params, state, xs, targets)
+        close(grads[i - 1 : i + 1], expected[i - 1 : i + 1])
+    assert not torch.allclose(grads[0].weight, bptt(step, error, params, state, xs, targets)[0].weight)
+
+
+def test_aligned_goes_back_another_way():
+    x, weight, feedback = normal(3, 4), normal(2, 4), normal(2, 4)
+    out, back = torch.func.vjp(aligned, x, weight, feedback)
+    assert_equal(out, x @ weight.T)
+    g = torch.randn_like(out)
+    close(back(g), (g @ feedback, g.T @ x, torch.zeros_like(feedback)))
+
+
+def test_random_readouts_in_a_chain():
+    """A layer of one's own, after the last neuron: any function of params."""
+    B = normal(2, 4)
+    readout = snf.Neuron(snf.Linear, tuple, lambda p, x: (), lambda p, s, x: (aligned(x, p.weight, B) + p.bias, s))
+    net = snf.chain(snf.linear, snf.leaky, readout)
+    params = linear(5, 4), leaks(), linear(4, 2)
+    xs, targets = 2 * uniform(5, 3, 5), normal(5, 3, 2)
+    world = params, net.init(params, xs[0]), xs, targets
+    close(eprop(net.step, error)(*world)[0], bptt(net.step, error, *world))
+
+
+# What is refused.
+
+slstm = snf.SLSTMParams(linear(4, 16), linear(4, 16))
+single = lambda *layers: snf.chain(*layers).step
+
+
+@pytest.mark.parametrize(
+    "rule, params, state, says",
+    [
+        (
+            eprop(snf.slstm_step, error),
+            slstm,
+            snf.slstm_init(slstm, uniform(3, 4)),
+            "slstm_step is not pointwise.*rtrl, sltt and tbptt",
+        ),
+        (
+            eprop(single(snf.conv2d, snf.leaky), error),
+            (snf.Conv2d(normal(1, 1, 3, 3)), leaks()),
+            ((), snf.LeakyState(normal(1, 1, 4, 4))),
+            "layer 0, conv2d_step, is not linear in front of layer 1, leaky_step, .*shared",
+        ),
+        (
+            eprop(single(snf.linear, torch.relu, snf.leaky), error),
+            (linear(4, 4), (), leaks()),
+            ((), (), snf.LeakyState(normal(3, 4))),
+            "functions stand between it and the neuron",
+        ),
+        (
+            eprop(single(snf.linear, snf.linear, snf.leaky), error),
+            (linear(4, 4), linear(4, 4), leaks()),
+            ((), (), snf.LeakyState(normal(3, 4))),
+            "layer 0, linear_step, has parameters, and what they do to layer 2",
+        ),
+        (eprop(single(snf.linear), error), (linear(4, 4),), ((),), "has no state"),
+        (
+            ottt(single(snf.linear, snf.synaptic), error),
+            (linear(4, 4), snf.SynapticParams(0.9, 0.8)),
+            ((), snf.SynapticState(normal(3, 4), normal(3, 4))),
+            "layer 1, synaptic_step, has another memory than one membrane `mem`.*eprop takes",
+        ),
+        (
+            ottt(single(snf.linear, snf.leaky), error),
+            (linear(4, 4), snf.LeakyParams(torch.rand(4))),
+            ((), snf.LeakyState(normal(3, 4))),
+            "layer 1, leaky_step, has 4 leaks, and a trace of its input only one",
+        ),
+        (ottt(snf.leaky_step, error), leaks(), snf.LeakyState(normal(3, 4)), "no connection leads to a neuron"),
+    ],
+)
+def test_a_rule_says_what_it_does_not_take(rule, params, state, says):
+    with pytest.raises(ValueError, match=f"^{type(rule).__name__}.step, loss.: .*{says}"):
+        rule.init(params, state)
+
+
+def test_errors_show_the_call():
+    with pytest.raises(
+        TypeError, match=r"rtrl\(step, loss\): step is called, but came as Neuron. Give its step: rtrl\(neuron.step"
+    ):
+        rtrl(snf.leaky, error)
+    with pytest.raises(TypeError, match=r"sltt\(step, loss\): loss is called, but came as int"):
+        sltt(snf.leaky_step, 3)
+    with pytest.raises(ValueError, match=r"chunk=0\): expected a number of steps, 1 or more"):
+        tbptt(snf.leaky_step, error, chunk=0)
+    params, state, xs, targets = NETWORKS["layer"]
+    for rule in RULES:
+        with pytest.raises(ValueError, match=r"loss\(output, target\) is one number.*but shape \(3, 4\) came"):
+            RULES[rule](snf.chain(snf.linear, snf.leaky).step, torch.sub)(params, state, xs, targets)
+        with pytest.raises(ValueError, match="the time axes differ"):
+            made(rule, "layer")(params, state, xs, targets[:-1])
+    for params, came in (({"n": torch.tensor(1)}, "torch.int64"), ({"n": 0.5}, "float")):
+        with pytest.raises(TypeError, match=f"every leaf of params is a floating tensor, but {came} came"):
+            rtrl(lambda p, s, x: (x, s), error).init(params, state)
+
+
+def test_rules_are_values():
+    assert rtrl(snf.leaky_step, error) == rtrl(snf.leaky_step, error) != eprop(snf.leaky_step, error)
+    assert pickle.loads(pickle.dumps(tbptt(snf.leaky_step, error, chunk=3))) == tbptt(snf.leaky_step, error, chunk=3)

@@ -17,7 +17,7 @@ from .._connections import conv2d_step, linear_step
 from .._neuron import SPIKES
 from .._scan import step_name
 from .._scan._steps import known
-from .._tree import tree_flatten, tree_leaves, tree_unflatten
+from .._tree import replaced, tree_flatten, tree_leaves, tree_unflatten
 from ..kernels import Unsupported
 from ..kernels._trace import trace
 
@@ -125,14 +125,8 @@ def with_feedback(params: Any, V: Any) -> Any:
     if feedback(params) is None:
         return params
     if hasattr(params, "V"):
-        return replaced(params, "V", V)
-    return replaced(params, "inner", with_feedback(params.inner, V))
-
-
-def replaced(tree: Any, name: str, value: Any) -> Any:
-    # As a transform rebuilds a tree: nothing is converted or checked.
-    children = [value if leaf == name else getattr(tree, leaf) for leaf in tree.__leaves__]
-    return tree.__rebuild__(children, [getattr(tree, choice) for choice in tree.__choices__])
+        return replaced(params, V=V)
+    return replaced(params, inner=with_feedback(params.inner, V))
 
 
 def entwined(step: Any, params: Any, state: Any) -> str | None:

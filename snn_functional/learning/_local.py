@@ -19,8 +19,9 @@ from torch.func import vjp
 
 from .._connections import linear_step
 from .._scan import step_name
+from .._tree import replaced
 from ..kernels import Unsupported
-from ._cells import Cell, cells, connections, entwined, feedback, nested, replaced, row, steps, walk, with_feedback
+from ._cells import Cell, cells, connections, entwined, feedback, nested, row, steps, walk, with_feedback
 from ._rule import floating, gradients, LearningState, Rule
 
 
@@ -145,4 +146,4 @@ def _carried(signal: Sequence[Tensor], e: Sequence[Tensor], like: Tensor) -> Ten
 def _learnt(grad: Any, signal: Sequence[Tensor], e: tuple[Any, Any]) -> Any:
     """A connection's gradient, with what reaches it through the state."""
     weight = grad.weight + _carried([L.unsqueeze(-1) for L in signal], e[0], grad.weight)
-    return replaced(replaced(grad, "weight", weight), "bias", grad.bias + _carried(signal, e[1], grad.bias))
+    return replaced(grad, weight=weight, bias=grad.bias + _carried(signal, e[1], grad.bias))

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from .._neuron import unit
 from .._scan import step_name
-from .._tree import tree_map
+from .._tree import replaced, tree_map
 from ..kernels import Unsupported
 from ._cells import Cell, cells, connections, feedback, row, steps, walk
 from ._rule import floating, gradients, LearningState, Rule
@@ -57,7 +57,7 @@ class ottt(Rule):
                 a, one = learning.traces[n][len(new[n])]
                 a, one = leaks[n] * a + pre.detach(), leaks[n] * one + 1
                 new[n].append((a, one))
-                traced = dataclasses.replace(connection, bias=one * connection.bias)(a)
+                traced = replaced(connection, bias=one * connection.bias)(a)
                 return tree_map(Tensor.detach, connection)(pre) + (traced - traced.detach())
 
             output, state, _ = walk(self.network, params, learning.state, x, current)

@@ -24,6 +24,7 @@ from torch import Tensor
 
 from .._functorch import transforms
 from .._scan import scan
+from .._scan._door import admit
 from .._tree import pytree, tree_flatten, tree_leaves, tree_map, tree_unflatten
 
 
@@ -91,8 +92,21 @@ class Rule:
 
         `inputs`, `targets`: trees, time first. Raises as `scan` does for time axes that do not fit.
         """
-        losses, learning = scan(self.step, params, self.init(params, state), (inputs, targets), kind="loop")
-        return learning.grad, losses, learning.state
+        learning, losses = self.init(params, state), []
+        admit(self.network, params, state, (inputs, targets), None)
+        for piece in moments((inputs, targets), lambda leaf: leaf.split(self.size)):
+            some, learning = self.over_time(params, learning, piece)
+            losses.append(some)
+        return learning.grad, torch.cat(losses), learning.state
+
+    @property
+    def size(self) -> int:
+        """How many steps are taken up at once: a view of each moment of a long sequence would cost more than what is learnt from."""
+        return 100
+
+    def over_time(self, params: Any, learning: LearningState, piece: Any) -> tuple[Tensor, LearningState]:
+        """The losses of some steps, and what has been learnt."""
+        return scan(self.step, params, learning, piece, kind="loop")
 
     def traces(self, params: Any, state: Any) -> Any:
         return ()
@@ -128,6 +142,12 @@ def floating(tree: Any) -> tuple[list[Tensor], Callable[[Any], Any]]:
         return tree_unflatten(spec, [next(given) if leaf.is_floating_point() else leaf for leaf in leaves])
 
     return [leaf for leaf in leaves if leaf.is_floating_point()], back
+
+
+def moments(tree: Any, cut: Callable[[Tensor], Any]) -> list[Any]:
+    """The tree of each part that `cut` makes of the leaves' time axis."""
+    leaves, spec = tree_flatten(tree)
+    return [tree_unflatten(spec, moment) for moment in zip(*map(cut, leaves))]
 
 
 def gradients(function: Callable[..., tuple[Tensor, Any]], *trees: Any) -> tuple[list[Any], Tensor, Any]:

@@ -14,7 +14,6 @@ Memory grows with the chunk, not with T. Source: Williams and Peng 1990, doi:10.
 """
 
 import dataclasses
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -22,8 +21,7 @@ from torch import Tensor
 
 from .._scan import scan
 from .._scan._door import admit
-from .._tree import tree_flatten, tree_unflatten
-from ._rule import gradients, LearningState, Rule
+from ._rule import gradients, LearningState, moments, Rule
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,29 +35,23 @@ class tbptt(Rule):
         if not isinstance(self.chunk, int) or self.chunk < 1:
             raise ValueError(f"tbptt(step, loss, chunk={self.chunk!r}): expected a number of steps, 1 or more.")
 
-    def __call__(self, params: Any, state: Any, inputs: Any, targets: Any) -> tuple[Any, Tensor, Any]:
-        learning, losses = self.init(params, state), []
-        admit(self.network, params, state, (inputs, targets), None)
-        for chunk in _moments((inputs, targets), lambda leaf: leaf.split(self.chunk)):
-            loss, learning = self.step(params, learning, chunk)
-            losses.append(loss)
-        return learning.grad, torch.cat(losses), learning.state
+    @property
+    def size(self) -> int:
+        return self.chunk
+
+    def over_time(self, params: Any, learning: LearningState, piece: Any) -> tuple[Tensor, LearningState]:
+        return self.step(params, learning, piece)
 
     def learn(self, params: Any, learning: LearningState, x: Any, target: Any) -> tuple[Tensor, Any, Any, Any]:
         length = admit(self.network, params, learning.state, (x, target), None)
 
         def total(params: Any) -> Any:
             outputs, state = scan(self.network, params, learning.state, x, length=length)
-            losses = [self.measured(*moment) for moment in _moments((outputs, target), Tensor.unbind)]
+            losses = [self.measured(*moment) for moment in moments((outputs, target), Tensor.unbind)]
             return torch.stack(losses).sum(), (torch.stack(losses), state)
 
         (grad,), _, (losses, state) = gradients(total, params)
         return losses, state, grad, ()
-
-
-def _moments(tree: Any, cut: Callable[[Tensor], Any]) -> list[Any]:
-    leaves, spec = tree_flatten(tree)
-    return [tree_unflatten(spec, moment) for moment in zip(*map(cut, leaves))]
 
 
 @dataclasses.dataclass(frozen=True)
