@@ -521,13 +521,13 @@ single = lambda *layers: snf.chain(*layers).step
             eprop(single(snf.conv2d, snf.leaky), error),
             (snf.Conv2d(normal(1, 1, 3, 3)), leaks()),
             ((), snf.LeakyState(normal(1, 1, 4, 4))),
-            "layer 0, conv2d_step, is not linear in front of layer 1, leaky_step, .*shared",
+            "layer 0, conv2d_step, is not linear right before layer 1, leaky_step, .*shared",
         ),
         (
             eprop(single(snf.linear, torch.relu, snf.leaky), error),
             (linear(4, 4), (), leaks()),
             ((), (), snf.LeakyState(normal(3, 4))),
-            "functions stand between it and the neuron",
+            "functions stand between them",
         ),
         (
             eprop(single(snf.linear, snf.linear, snf.leaky), error),

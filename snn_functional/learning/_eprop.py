@@ -19,7 +19,7 @@ from typing import Any
 from torch import Tensor
 
 from ..kernels import Unsupported
-from . import _local as local
+from ._local import admit, learn, nothing
 from ._rule import LearningState, Rule
 
 
@@ -37,16 +37,16 @@ class eprop(Rule):
 
     def traces(self, params: Any, state: Any) -> Any:
         try:
-            local.admit(self.network, params, state)
+            admit(self.network, params, state)
         except Unsupported as reason:
             raise ValueError(
                 f"eprop(step, loss): {reason}. It takes a chain of linear layers, each before a pointwise neuron or "
                 "recurrent(neuron), and functions before them. rtrl, sltt and tbptt take any step."
             ) from None
-        return local.nothing(self.network, params, state)
+        return nothing(self.network, params, state)
 
     def learn(self, params: Any, learning: LearningState, x: Any, target: Any) -> tuple[Tensor, Any, Any, Any]:
-        return local.learn(self, params, learning, x, target)
+        return learn(self, params, learning, x, target)
 
 
 def aligned(x: Tensor, weight: Tensor, feedback: Tensor) -> Tensor:

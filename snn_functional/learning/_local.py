@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.func import vjp
 
-from .._connections import linear_step
+from .._connections import Linear, linear_step
 from .._scan import step_name
 from .._tree import replaced
 from ..kernels import Unsupported
@@ -34,11 +34,11 @@ def admit(network: Any, params: Any, state: Any) -> list[Cell]:
         step, p, s = (part[i] for part in (steps(network), row(network, params), row(network, state)))
         V, name = feedback(p), f"layer {i}, {step_name(step)}," if len(steps(network)) > 1 else step_name(step)
         if front is not None and (steps(network)[front] is not linear_step or between):
-            what = "functions stand between it and the neuron" if between else "its weights are shared between neurons"
+            what = "functions stand between them" if between else "its weights are shared between neurons"
             raise Unsupported(
-                f"layer {front}, {step_name(steps(network)[front])}, is not linear in front of {name} {what}"
+                f"layer {front}, {step_name(steps(network)[front])}, is not linear right before {name} {what}"
             )
-        if V is not None and type(V).__name__ != "Linear":
+        if V is not None and not isinstance(V, Linear):
             raise Unsupported(f"{name} feeds back through {type(V).__name__}, not Linear")
         if reason := entwined(step, with_feedback(p, torch.zeros(())), s):
             raise Unsupported(f"{name} is not pointwise: {reason}")

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.func import jvp, vjp, vmap
 
-from . import _local as local
+from ._local import is_exact, learn, nothing
 from ._rule import floating, LearningState, Rule
 
 
@@ -33,13 +33,13 @@ class rtrl(Rule):
     """
 
     def traces(self, params: Any, state: Any) -> Any:
-        if local.is_exact(self.network, params, state):
-            return local.nothing(self.network, params, state)
+        if is_exact(self.network, params, state):
+            return nothing(self.network, params, state)
         return torch.cat([leaf.reshape(-1) for tree in (params, state) for leaf in floating(tree)[0]]).new_zeros(())
 
     def learn(self, params: Any, learning: LearningState, x: Any, target: Any) -> tuple[Tensor, Any, Any, Any]:
         if not isinstance(learning.traces, Tensor):
-            return local.learn(self, params, learning, x, target)
+            return learn(self, params, learning, x, target)
         theta, to_params = _vector(params, learning.traces)
         memory, to_state = _vector(learning.state, learning.traces)
 
