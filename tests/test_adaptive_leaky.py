@@ -8,7 +8,7 @@ import snn_functional as snf
 
 
 def lsnn(params, xs):
-    """Bellec et al. 2020, eq. 8 to 11, in the paper's order: the last spike is kept, with its gradient but in the reset."""
+    """Bellec et al. 2020, in the order of its equations: the last spike is kept, with its gradient but in the reset."""
     spike = params.spike_grad
     v = a = z = torch.zeros_like(xs[0])
     for x in xs:

@@ -48,8 +48,8 @@ class adaptive_threshold(Modifier):
         params = AdaptiveThresholdParams(LeakyParams(0.9), decay=0.95, jump=0.3)
         spks, state = scan(neuron.step, params, neuron.init(params, xs[0]), xs)
 
-    Needs a state with `mem` and params with `threshold` and `reset_mechanism`. Source: Bellec et al. 2018, arXiv:1803.09574, eq. 1 and 2,
-    which subtracts the raised threshold, as "subtract" does here.
+    Needs a state with `mem` and params with `threshold` and `reset_mechanism`. Source: the LSNN of Bellec et al. 2018,
+    arXiv:1803.09574; `adaptive_leaky` is its neuron, which resets one step later.
     """
 
     step: Step

@@ -12,8 +12,8 @@ A spike lowers the membrane and raises the threshold one step later. No gradient
 adapt the surrogate's does, on which the LSNN's learning over long delays rests. The reset takes off the threshold alone, without what
 was added to it.
 
-Source: Bellec et al. 2020, doi:10.1038/s41467-020-17236-y (e-prop), eq. 8 to 11, for one neuron; the ALIF of Bellec et al. 2018,
-arXiv:1803.09574. There beta is called alpha, and jump beta. `adaptive_threshold` does the like for any neuron.
+Source: the ALIF neuron of Bellec et al. 2018, arXiv:1803.09574, in the form of Bellec et al. 2020,
+doi:10.1038/s41467-020-17236-y (e-prop), where beta is called alpha, and jump beta. `adaptive_threshold` does the like for any neuron.
 """
 
 from torch import Tensor
