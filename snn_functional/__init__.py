@@ -22,7 +22,6 @@ from ._chain import chain as chain
 from ._connections import Conv2d as Conv2d, conv2d as conv2d, Linear as Linear, linear as linear
 from ._layers import avg_pool2d as avg_pool2d, flatten as flatten, max_pool2d as max_pool2d
 from ._linear_scan import linear_scan as linear_scan
-from ._modifiers import immediate_reset as immediate_reset, inhibit as inhibit, quantize as quantize
 from ._neuron import admit as admit, at_rest as at_rest, Neuron as Neuron
 from ._scan import explain as explain, scan as scan
 from ._tree import (
@@ -33,6 +32,7 @@ from ._tree import (
     static as static,
     with_leaves as with_leaves,
 )
+from .modifiers import *
 from .neurons import *
 from .snn import defunctionalize as defunctionalize, functionalize as functionalize
 

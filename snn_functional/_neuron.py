@@ -82,11 +82,23 @@ def wired(params: Any, state: Any, input: Tensor, axes: int, weight: Tensor) -> 
         if given != batch and any(n not in (1, m) for n, m in zip(given[::-1], batch[::-1])):
             raise ValueError(
                 f"{type(state).__name__}.{name} has shape {tuple(leaf.shape)}, which does not fit an input "
-                f"{tuple(input.shape)}. A state that fits is made by {_neuron_of(params)}_init(params, input)."
+                f"{tuple(input.shape)}. A state that fits is made by {_init_of(params)}(params, input)."
             )
         if leaf.dtype != input.dtype and leaf.dim():
             raise _cannot_hold(state, name, leaf, input.dtype)
     return input
+
+
+def beside(params: Any, state: Any, like: Tensor) -> None:
+    """What `admit` is for a modifier: its own leaves, those beside the trees of the neuron inside, fit `like`, one step of spikes."""
+    _check_input(state if params is None else params, like)
+    for name in () if state is None else state.__leaves__:
+        leaf = getattr(state, name)
+        if isinstance(leaf, Tensor):
+            _check_place(state, name, leaf, like)
+            _state_dtype(state, name, leaf, like.dtype)
+    if params is not None:
+        _check_params(params, like, like.dtype)
 
 
 def _check_input(params: Any, input: Any) -> None:
@@ -122,7 +134,7 @@ def _check_place(tree: Any, name: str, leaf: Tensor, input: Tensor) -> None:
         if type(tree).__name__.endswith("Params"):
             help = "For many parameter sets at once: torch.func.vmap over params."
         else:
-            help = f"A state that fits is made by {_neuron_of(tree)}_init(params, input)."
+            help = f"A state that fits is made by {_init_of(tree)}(params, input)."
         raise ValueError(
             f"{where} has shape {tuple(have)}, which does not broadcast to the input's {tuple(want)}. Expected {fits}. {help}"
         )
@@ -144,7 +156,7 @@ def _state_dtype(state: Any, name: str, leaf: Tensor, dtype: torch.dtype) -> tor
 def _cannot_hold(state: Any, name: str, leaf: Tensor, dtype: torch.dtype) -> TypeError:
     return TypeError(
         f"{type(state).__name__}.{name} is {leaf.dtype} and cannot hold an input of {dtype}. Expected the input's dtype: "
-        f"{_neuron_of(state)}_init(params, input) makes it."
+        f"{_init_of(state)}(params, input) makes it."
     )
 
 
@@ -152,3 +164,8 @@ def _neuron_of(tree: Any) -> str:
     """LeakyIntegratorState -> leaky_integrator: the neuron's name, for messages that show a call."""
     name = type(tree).__name__.removesuffix("Params").removesuffix("State")
     return re.sub(r"(?<=[a-z])(?=[A-Z][a-z])", "_", name).lower()
+
+
+def _init_of(tree: Any) -> str:
+    """The call that makes a state: a modified neuron's is that of its bundle."""
+    return "neuron.init" if hasattr(tree, "inner") else f"{_neuron_of(tree)}_init"

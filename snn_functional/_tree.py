@@ -69,6 +69,9 @@ def static(*, default: Any = dataclasses.MISSING, choices: tuple[Any, ...] | Non
     return dataclasses.field(default=default, metadata={"static": True, "choices": choices})
 
 
+_classes: list[type] = []  # where torch.compile can name the class of a tree that it returns; in a closure it could not
+
+
 @dataclass_transform(frozen_default=True, eq_default=False, field_specifiers=(leaf, static))
 def pytree(cls: type[T]) -> type[T]:
     """Class decorator: a frozen dataclass, registered as a node of optree (globally) and of torch's pytree.
@@ -109,14 +112,17 @@ def pytree(cls: type[T]) -> type[T]:
     def flatten(tree: Any) -> tuple[list[Any], Any]:
         return [getattr(tree, n) for n in leaves], tuple(getattr(tree, n) for n in choices)
 
+    number = len(_classes)
+
     def unflatten(children: Any, static_values: Any) -> Any:
-        tree = object.__new__(cls)
+        tree = object.__new__(_classes[number])
         for name, value in zip(leaves, children):
             object.__setattr__(tree, name, value)
         for name, value in zip(choices, static_values):
             object.__setattr__(tree, name, value)
         return tree
 
+    _classes.append(cls)
     setattr(cls, "__leaves__", leaves)
     setattr(cls, "__choices__", choices)
     setattr(cls, "__rebuild__", staticmethod(unflatten))
@@ -137,6 +143,12 @@ def pytree(cls: type[T]) -> type[T]:
         torch_pytree._register_pytree_node(cls, flatten, unflatten)
     allow_loading(cls)
     return cls
+
+
+def replaced(tree: Any, **values: Any) -> Any:
+    """`dataclasses.replace` within a step: nothing is converted or checked, as in any rebuilding."""
+    parts = ([values.get(name, getattr(tree, name)) for name in names] for names in (tree.__leaves__, tree.__choices__))
+    return tree.__rebuild__(*parts)
 
 
 def allow_loading(cls: type) -> None:

@@ -18,6 +18,7 @@ import snn_functional as snf
 NEURONS = {k: v for k, v in vars(snf.neurons).items() if isinstance(v, snf.Neuron)} | {"alif": alif}
 
 USUAL = {"alpha": 0.9, "beta": 0.8, "R": 5.0, "C": 1.0}  # 0.9 for a number that has neither a default nor a place here
+UNITS = {"izhikevich": 40.0}  # the size of inputs and states, where it is not 1
 
 # The laws are asked of the definition. SNN_KIND=checkpointed asks them of the other kind that is equal to it bit for bit.
 scan = functools.partial(snf.scan, kind=os.environ.get("SNN_KIND", "loop"))
@@ -65,17 +66,74 @@ class Case:
 
     def inputs(self, T=6, batch=3, n=4, dtype=torch.float32):
         """Currents that make some neurons fire."""
-        return torch.randn(T, batch, n, dtype=dtype) / 2 + 0.3
+        return UNITS.get(self.name, 1) * (torch.randn(T, batch, n, dtype=dtype) / 2 + 0.3)
 
     def world(self, T=6, batch=3, n=4, dtype=torch.float32, **choices):
         """Parameters per neuron, a state on both sides of the threshold, and an input that makes some neurons fire."""
         params, inputs = self.params(n, dtype=dtype, **choices), self.inputs(T, batch, n, dtype)
-        state = optree.tree_map(torch.randn_like, self.neuron.init(params, inputs[0]))
+        some = lambda x: UNITS.get(self.name, 1) * torch.randn_like(x)
+        state = optree.tree_map(some, self.neuron.init(params, at(inputs, 0)))
         return World(self.neuron.step, params, state, inputs)
 
     def smooth(self, **sizes):
         """A world whose derivatives finite differences can see."""
         return self.world(**sizes, dtype=torch.float64, **({"spike_grad": steep} if self.spiking else {}))
+
+
+@dataclasses.dataclass(frozen=True)
+class Modified(Case):
+    """A leaky within modifiers."""
+
+    spiking = True
+
+    @property
+    def pointwise(self):
+        return self.name not in NOT_POINTWISE
+
+    def params(self, *shape, dtype=torch.float32, **choices):
+        inner = Case("leaky", snf.leaky, self.choices).params(*shape, dtype=dtype, **choices)
+        number = lambda usual: usual * (1 - torch.rand(shape, dtype=dtype) / 20)
+        return MODIFIED[self.name][1](inner, number)
+
+    def inputs(self, T=6, batch=3, n=4, dtype=torch.float32):
+        inputs = super().inputs(T, batch, n, dtype)
+        return (inputs, torch.randn_like(inputs)) if self.name == "noisy" else inputs
+
+
+def halved(x):
+    return 0.5 * x
+
+
+NOT_POINTWISE = ("inhibit", "recurrent-linear")
+MODIFIED = {  # the neuron, its parameters around those of leaky
+    "inhibit": (snf.inhibit(snf.leaky), lambda inner, number: inner),
+    "quantize": (snf.quantize(snf.leaky, halved), lambda inner, number: inner),
+    "immediate_reset": (snf.immediate_reset(snf.leaky), lambda inner, number: inner),
+    "refractory": (snf.refractory(snf.leaky, 2), lambda inner, number: inner),
+    "adaptive_threshold": (
+        snf.adaptive_threshold(snf.leaky),
+        lambda inner, number: snf.AdaptiveThresholdParams(inner, number(0.9), number(0.3)),
+    ),
+    "noisy": (snf.noisy(snf.leaky), lambda inner, number: snf.NoisyParams(inner, number(0.5))),
+    "record": (snf.record(snf.leaky), lambda inner, number: inner),
+    "recurrent": (snf.recurrent(snf.leaky), lambda inner, number: snf.RecurrentParams(inner, number(0.7))),
+    "recurrent-linear": (
+        snf.recurrent(snf.leaky),
+        lambda inner, number: snf.RecurrentParams(inner, snf.Linear(*_weights(inner))),
+    ),
+    "filtered": (snf.filtered(snf.leaky), lambda inner, number: snf.FilteredParams(inner, number(0.8))),
+    "nested": (
+        snf.filtered(snf.recurrent(snf.refractory(snf.adaptive_threshold(snf.leaky), 1))),
+        lambda inner, number: snf.FilteredParams(
+            snf.RecurrentParams(snf.AdaptiveThresholdParams(inner, number(0.9), number(0.3)), number(0.7)), number(0.8)
+        ),
+    ),
+}
+
+
+def _weights(params):
+    n = params.beta.shape[-1] if params.beta.dim() else 4
+    return torch.randn(n, n, dtype=params.beta.dtype) / 2, torch.randn(n, dtype=params.beta.dtype) / 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -151,6 +209,11 @@ def steep(u):
     return torch.sigmoid(4 * u)
 
 
+def at(tree, *index):
+    """A part of every leaf."""
+    return optree.tree_map(lambda x: x[index], tree)
+
+
 def _cases():
     for name, neuron in NEURONS.items():
         if any(f.type in (snf.Linear, snf.Conv2d) for f in dataclasses.fields(neuron.Params)):
@@ -167,10 +230,18 @@ WIRED_CASES = [
     Wired(name, neuron, {"reset_mechanism": "subtract"} if hasattr(neuron.Params, "reset_mechanism") else {})
     for name, (neuron, *_) in WIRED.items()
 ]
-each_pointwise = pytest.mark.parametrize("case", CASES, ids=str)
-CASES = [*CASES, *WIRED_CASES]
+CASES = [*CASES, *(Modified(name, neuron, {}) for name, (neuron, _) in MODIFIED.items()), *WIRED_CASES]
+each_pointwise = pytest.mark.parametrize("case", [case for case in CASES if case.pointwise], ids=str)
 each_case = pytest.mark.parametrize("case", CASES, ids=str)
-each_neuron = pytest.mark.parametrize("case", {case.name: case for case in reversed(CASES)}.values(), ids=str)
+each_neuron = pytest.mark.parametrize(  # one choice of each, for what takes seconds; of the modified ones three
+    "case",
+    [
+        case
+        for case in {case.name: case for case in reversed(CASES)}.values()
+        if case.name not in MODIFIED or case.name in ("refractory", "adaptive_threshold", "record")
+    ],
+    ids=str,
+)
 
 
 def needs_torch(version, why):

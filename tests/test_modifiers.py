@@ -1,11 +1,14 @@
-"""Step in, step out: each modifier against its equation, and under the laws of a step."""
+"""Step in, step out: each modifier against its equation. The laws of a step they keep with the neurons: test_neurons.py."""
 
+import copy
 import dataclasses
 import pickle
 
+import optree
 import pytest
 import torch
-from torch.func import grad, vmap
+from helpers import assert_allclose, assert_equal, at, dot, MODIFIED
+from torch.func import grad
 
 import snn_functional as snf
 
@@ -93,15 +96,300 @@ def test_immediate_reset_without_reset_changes_nothing():
     assert torch.equal(run(snf.immediate_reset(snf.leaky_step), params)[0], run(snf.leaky_step, params)[0])
 
 
+# ------------------------------------------------------------------------------------------------ refractory
+
+
+def refractory_in_a_loop(params, steps, xs):
+    """By hand: a held neuron is skipped."""
+    mem, count, spks, mems = torch.zeros(xs.shape[1:]), torch.zeros(xs.shape[1:]), [], []
+    for x in xs:
+        spk, after = snf.leaky_step(params, snf.LeakyState(mem), x)
+        spk, mem = spk.clone(), mem.clone()
+        for i in range(spk.numel()):
+            if count.view(-1)[i] > 0:
+                spk.view(-1)[i] = 0
+                count.view(-1)[i] -= 1
+            else:
+                mem.view(-1)[i] = after.mem.view(-1)[i]
+                count.view(-1)[i] = steps if spk.view(-1)[i] else 0
+        spks.append(spk)
+        mems.append(mem)
+    return torch.stack(spks), torch.stack(mems)
+
+
+@pytest.mark.parametrize("steps", [1, 3])
+def test_refractory_holds_the_neuron_after_a_spike(steps):
+    neuron = snf.record(snf.refractory(snf.leaky, steps))
+    (spks, states), _ = snf.scan(neuron.step, LEAKY, neuron.init(LEAKY, X[0]), X)
+    assert_equal((spks, states.inner.mem), refractory_in_a_loop(LEAKY, steps, X))
+    times = spks[:, 0, 0].nonzero()[:, 0]
+    assert len(times) > 2 and times.diff().min() > steps
+
+
+def test_a_refractory_neuron_waits_above_its_threshold_or_with_an_immediate_reset_below_it():
+    x = torch.tensor([1.25, 0.5, 0.5, 0.5])[:, None]
+    mems = {}
+    for neuron in (snf.leaky, snf.immediate_reset(snf.leaky)):
+        held = snf.record(snf.refractory(neuron, 2))
+        (_, states), _ = snf.scan(held.step, LEAKY, held.init(LEAKY, x[0]), x)
+        mems[neuron] = states.inner.mem[:, 0]
+    assert_allclose(mems[snf.leaky], torch.tensor([1.25, 1.25, 1.25, 0.625]))
+    assert_allclose(mems[snf.immediate_reset(snf.leaky)], torch.tensor([0.25, 0.25, 0.25, 0.725]))
+
+
+V = snf.Linear(torch.tensor([[0.0, 0.0], [0.3, 0.0]]))
+
+
 @pytest.mark.parametrize(
-    "step", [snf.inhibit(snf.leaky_step), snf.immediate_reset(snf.leaky_step), snf.quantize(snf.leaky_step, HARD)]
+    "neuron, params",
+    [
+        (snf.refractory(snf.rleaky, 3), snf.RLeakyParams(1.0, V)),
+        (snf.refractory(snf.recurrent(snf.leaky), 3), snf.RecurrentParams(snf.LeakyParams(1.0), V)),
+        (snf.recurrent(snf.refractory(snf.leaky, 3)), snf.RecurrentParams(snf.LeakyParams(1.0), V)),
+    ],
+    ids=["rleaky", "recurrent inside", "recurrent outside"],
 )
-def test_a_modified_step_keeps_the_laws(step):
-    assert pickle.loads(pickle.dumps(snf.inhibit(snf.leaky_step))) == snf.inhibit(snf.leaky_step)
-    assert hash(step) == hash(dataclasses.replace(step))
-    whole, _ = run(step, LEAKY)
-    each = vmap(lambda x: run(step, LEAKY, x)[0], 1, 1)(X)
-    assert torch.equal(whole, each)
-    loss = lambda x, kind: snf.scan(step, LEAKY, snf.leaky_init(LEAKY, x[0]), x, kind=kind)[0].sum()
-    torch.testing.assert_close(vmap(grad(loss), (1, None), 1)(X, "loop"), grad(loss)(X, "loop"))
-    torch.testing.assert_close(grad(loss)(X, "checkpointed"), grad(loss)(X, "loop"))
+def test_a_held_neuron_feeds_nothing_back(neuron, params):
+    """Neuron 0 fires once; what it excites hears of it once, whichever of the two wraps the other."""
+    x = torch.zeros(4, 1, 2)
+    x[0, 0, 0] = 2.0
+    (_, states), _ = snf.scan(snf.record(neuron.step), params, neuron.init(params, x[0]), x)
+    while not hasattr(states, "mem"):
+        states = states.inner
+    assert_allclose(states.mem[:, 0, 1], torch.tensor([0.0, 0.3, 0.3, 0.3]))
+
+
+def test_refractory_counts_as_far_as_its_dtype():
+    assert torch.tensor(256.0).bfloat16() - 1 == 255
+    with pytest.raises(ValueError, match="counts to 256 only"):
+        snf.refractory(snf.leaky, 257).init(LEAKY, X[0].bfloat16())
+
+
+# ------------------------------------------------------------------------------------------------ adaptive_threshold
+
+
+@pytest.mark.parametrize("reset", ["subtract", "zero", "none"])
+def test_adaptive_threshold_rises_with_each_spike(reset):
+    params = snf.AdaptiveThresholdParams(snf.LeakyParams(0.9, reset_mechanism=reset), decay=0.95, jump=0.3)
+    neuron = snf.record(snf.adaptive_threshold(snf.leaky))
+    (spks, states), _ = snf.scan(neuron.step, params, neuron.init(params, X[0]), X)
+    mem, adapt = torch.zeros(4, 6), torch.zeros(4, 6)
+    for t, x in enumerate(X):
+        mem, threshold = params.inner.beta * mem + x, params.inner.threshold + adapt
+        spk = (mem > threshold).float()
+        mem = mem - spk * {"subtract": threshold, "zero": mem, "none": 0 * mem}[reset]
+        adapt = params.decay * adapt + params.jump * spk
+        assert_equal((spks[t], states.inner.mem[t], states.adapt[t]), (spk, mem, adapt))
+    assert 0 < spks.mean() < run(snf.leaky_step, params.inner)[0].mean()
+
+
+def test_adaptive_threshold_without_a_jump_is_the_immediate_reset():
+    params = snf.AdaptiveThresholdParams(snf.SynapticParams(0.8, 0.7), decay=0.9, jump=0.0)
+    for inner in (snf.synaptic, snf.immediate_reset(snf.synaptic)):
+        neuron = snf.adaptive_threshold(inner)
+        spks, state = snf.scan(neuron.step, params, neuron.init(params, X[0]), X)
+        plain = snf.immediate_reset(snf.synaptic)
+        expected = snf.scan(plain.step, params.inner, plain.init(params.inner, X[0]), X)
+        assert_equal((spks, state.inner), expected)
+
+
+def test_the_gradient_of_adaptive_threshold_flows_through_its_spikes():
+    neuron = snf.adaptive_threshold(snf.leaky)
+    last = lambda x: snf.scan(neuron.step, params, neuron.init(params, x[0]), x)[1].adapt.sum()
+    params = snf.AdaptiveThresholdParams(LEAKY, 0.95, 0.3)
+    slope = params.jump * grad(lambda u: LEAKY.spike_grad(u).sum())(X[:1, 0, 0] - 1)
+    assert_allclose(grad(last)(X[:1, 0, :1])[:, 0], slope)
+
+
+# ------------------------------------------------------------------------------------------------ the others
+
+
+def test_noisy_adds_the_noise_that_it_is_given():
+    neuron, noise = snf.noisy(snf.leaky), torch.randn(X.shape, generator=torch.Generator().manual_seed(1))
+    params = snf.NoisyParams(LEAKY, std=torch.rand(6))
+    outputs = snf.scan(neuron.step, params, neuron.init(params, (X[0], noise[0])), (X, noise))
+    assert_equal(outputs, snf.scan(snf.leaky_step, LEAKY, snf.leaky_init(LEAKY, X[0]), X + params.std * noise))
+    assert not torch.equal(outputs[0], run(snf.leaky_step, LEAKY)[0])
+
+
+def test_record_gives_every_state():
+    neuron = snf.record(snf.synaptic)
+    (spks, states), last = snf.scan(neuron.step, SYNAPTIC, neuron.init(SYNAPTIC, X[0]), X)
+    state = snf.synaptic_init(SYNAPTIC, X[0])
+    for t, x in enumerate(X):
+        spk, state = snf.synaptic_step(SYNAPTIC, state, x)
+        assert_equal((spks[t], at(states, t)), (spk, state))
+    assert_equal(last, state)
+
+
+@pytest.mark.parametrize(
+    "V", [torch.rand(6) - 0.5, snf.Linear(torch.randn(6, 6) / 3, torch.randn(6) / 3)], ids=["each", "all"]
+)
+def test_recurrent_leaky_is_rleaky(V):
+    double = lambda tree: optree.tree_map(torch.Tensor.double, tree)
+    xs, neuron = X.double(), snf.recurrent(snf.leaky)
+    one, other = double((snf.RecurrentParams(LEAKY, V), snf.RLeakyParams(0.9, V)))
+    weights = torch.randn_like(xs)
+
+    def spikes(neuron, params):
+        return snf.scan(neuron.step, params, neuron.init(params, xs[0]), xs)[0]
+
+    assert_equal(spikes(neuron, one), spikes(snf.rleaky, other))
+    g = grad(lambda p: dot(spikes(neuron, p), weights))(one)
+    expected = grad(lambda p: dot(spikes(snf.rleaky, p), weights))(other)
+    assert_allclose((g.V, g.inner.beta, g.inner.threshold), (expected.V, expected.beta, expected.threshold))
+
+
+def test_a_whole_network_may_be_recurrent():
+    net = snf.recurrent(snf.chain(snf.linear, snf.leaky))
+    w, v = torch.randn(5, 6), torch.randn(6, 5) / 2
+    params = snf.RecurrentParams((snf.Linear(w), LEAKY), snf.Linear(v))
+    spks, _ = snf.scan(net.step, params, net.init(params, X[0]), X)
+    spk, state = torch.zeros(4, 5), snf.leaky_init(LEAKY, torch.zeros(4, 5))
+    for t, x in enumerate(X):
+        spk, state = snf.leaky_step(LEAKY, state, (x + spk @ v.T) @ w.T)
+        assert_equal(spks[t], spk)
+    assert spks.sum() > 0
+
+
+def test_filtered_is_the_spikes_through_an_exponential():
+    neuron, params = snf.filtered(snf.leaky), snf.FilteredParams(LEAKY, decay=0.8)
+    traces, state = snf.scan(neuron.step, params, neuron.init(params, X[0]), X)
+    spks = run(snf.leaky_step, LEAKY)[0]
+    kernel = params.decay ** torch.arange(30)
+    for t in range(30):
+        assert_allclose(traces[t], (kernel[: t + 1].flip(0)[:, None, None] * spks[: t + 1]).sum(0))
+    assert torch.equal(state.trace, traces[-1])
+
+
+# ------------------------------------------------------------------------------------------------ all of them
+
+
+@pytest.mark.parametrize("name", MODIFIED)
+def test_a_modified_neuron_is_a_value(name):
+    neuron, _ = MODIFIED[name]
+    twin = pickle.loads(pickle.dumps(neuron))
+    assert twin == neuron == copy.deepcopy(neuron) and hash(twin) == hash(neuron)
+    assert dataclasses.replace(neuron.step) == neuron.step
+    assert "leaky_step" in repr(neuron.step) and repr(neuron.step).startswith(type(neuron.step).__name__)
+
+
+def test_a_step_is_modified_as_its_neuron_is():
+    assert snf.refractory(snf.leaky, 2).step == snf.refractory(snf.leaky_step, 2) != snf.refractory(snf.leaky_step, 3)
+    assert snf.refractory(snf.leaky, steps=2) == snf.refractory(step=snf.leaky, steps=2)
+    assert snf.inhibit(snf.leaky).init is snf.leaky_init and snf.inhibit(snf.leaky).State is snf.LeakyState
+    assert snf.noisy(snf.leaky)[:2] == (snf.NoisyParams, snf.LeakyState)
+    assert snf.refractory(snf.leaky, 2)[:2] == (snf.LeakyParams, snf.RefractoryState)
+
+
+def test_a_modified_step_starts_from_numbers():
+    """As any step does: the first one gives a state its shape."""
+    zero = torch.zeros(())
+    for name in ("refractory", "adaptive_threshold", "recurrent", "filtered"):
+        neuron, around = MODIFIED[name]
+        params = around(LEAKY, torch.tensor)
+        state = neuron.State(snf.LeakyState(zero), zero)
+        for kind in ("auto", "loop"):
+            given = snf.scan(neuron.step, params, state, X, kind=kind)
+            assert_equal(given, snf.scan(neuron.step, params, neuron.init(params, X[0]), X, kind="loop"))
+
+
+def test_a_modified_neuron_is_a_layer():
+    net = snf.chain(snf.linear, snf.refractory(snf.leaky, 2), snf.filtered(snf.leaky))
+    params = (snf.Linear(torch.randn(5, 6)), LEAKY, snf.FilteredParams(LEAKY, 0.8))
+    args = params, net.init(params, X[0]), X
+    assert snf.explain(net.step, *args).count("one kernel") == 2
+    assert_allclose(snf.scan(net.step, *args), snf.scan(net.step, *args, kind="loop"))
+
+
+# ------------------------------------------------------------------------------------------------ refusals
+
+REFUSED = {
+    "no step": (lambda: snf.inhibit(LEAKY), TypeError, r"inhibit\(...\) takes a neuron or its step, inhibit\(leaky\)"),
+    "a count that is none": (lambda: snf.refractory(snf.leaky, 0), ValueError, "steps=0.: expected a whole number"),
+    "a count that is not whole": (lambda: snf.refractory(snf.leaky, 2.0), ValueError, "steps=2.0.: expected a whole number"),
+    "inhibit after the reset": (
+        lambda: snf.inhibit(snf.immediate_reset(snf.leaky)),
+        ValueError,
+        r"immediate_reset goes outside, immediate_reset\(inhibit\(neuron\)\)",
+    ),
+    "quantize after inhibit": (
+        lambda: snf.quantize(snf.inhibit(snf.leaky), HARD),
+        ValueError,
+        r"inhibit goes outside, inhibit\(quantize\(neuron\)\)",
+    ),
+    "no membrane": (
+        lambda: once(snf.inhibit(snf.refractory(snf.leaky, 2)), LEAKY),
+        TypeError,
+        r"reads `mem`, which RefractoryState does not have. It goes inside: refractory\(inhibit\(neuron\)\)",
+    ),
+    "no threshold": (
+        lambda: once(snf.adaptive_threshold(snf.noisy(snf.leaky)), snf.AdaptiveThresholdParams(noisily, 0.9, 0.1), (X[0], X[0])),
+        TypeError,
+        r"reads `threshold`, which NoisyParams does not have. It goes inside: noisy\(adaptive_threshold\(neuron\)\)",
+    ),
+    "no choice of a reset": (
+        lambda: once(snf.adaptive_threshold(snf.izhikevich), snf.AdaptiveThresholdParams(snf.IzhikevichParams(), 0.9, 0.1)),
+        TypeError,
+        "adaptive_threshold reads `reset_mechanism`, which IzhikevichParams does not have.$",
+    ),
+    "two outputs": (
+        lambda: once(snf.refractory(snf.record(snf.leaky), 2), LEAKY),
+        TypeError,
+        r"gives its spikes alone, but tuple came. `record` goes outside: record\(refractory\(neuron\)\)",
+    ),
+    "params without a modifier's": (
+        lambda: once(snf.filtered(snf.leaky), LEAKY),
+        TypeError,
+        r"FilteredParams\(inner, ...\), around the tree of the neuron inside, was expected, but a LeakyParams came",
+    ),
+    "a state without a modifier's": (
+        lambda: snf.refractory(snf.leaky_step, 2)(LEAKY, snf.leaky_init(LEAKY, X[0]), X[0]),
+        TypeError,
+        r"RefractoryState\(inner, ...\), around the tree of the neuron inside, was expected, but a LeakyState came",
+    ),
+    "a network held": (
+        lambda: once(snf.refractory(snf.chain(snf.leaky, snf.linear), 2), (LEAKY, snf.Linear(torch.randn(3, 6)))),
+        ValueError,
+        r"\(4, 6\) stands in the state of spikes \(4, 3\). In a network hold the layer: chain",
+    ),
+    "noise that is missing": (lambda: once(snf.noisy(snf.leaky), noisily), TypeError, "a pair of tensors .x, noise., not Tensor"),
+    "noise of another dtype": (
+        lambda: once(snf.noisy(snf.leaky), noisily, (X[0], X[0].double())),
+        TypeError,
+        "x is torch.float32, its noise torch.float64",
+    ),
+    "noise of whole numbers": (
+        lambda: once(snf.noisy(snf.leaky), noisily, (X[0] > 0, X[0] > 0)),
+        TypeError,
+        "its noise torch.bool. Expected one floating dtype",
+    ),
+    "noise of another shape": (
+        lambda: once(snf.noisy(snf.leaky), noisily, (X[0], X[0, 0])),
+        ValueError,
+        r"x has shape \(4, 6\), its noise \(6,\). Expected one shape: noise.expand_as\(x\)",
+    ),
+    "feedback of noise": (
+        lambda: once(snf.recurrent(snf.noisy(snf.leaky)), snf.RecurrentParams(noisily, 0.5), (X[0], X[0])),
+        TypeError,
+        r"`noisy` goes outside: noisy\(recurrent\(neuron\)\)",
+    ),
+    "feedback to elsewhere": (
+        lambda: once(snf.recurrent(snf.leaky), snf.RecurrentParams(LEAKY, snf.Linear(torch.randn(1, 6)[[0] * 5]))),
+        ValueError,
+        r"V leads from spikes \(4, 6\) to \(4, 5\), the input is \(4, 6\)",
+    ),
+    "feedback by what is none": (lambda: snf.RecurrentParams(LEAKY, "all"), TypeError, "RecurrentParams.V='all'.: V is a leaf"),
+}  # fmt: skip
+noisily = snf.NoisyParams(LEAKY, 0.1)
+
+
+def once(neuron, params, input=X[0]):
+    return neuron.step(params, neuron.init(params, input), input)
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_cannot_be_modified_is_refused(case):
+    call, error, says = REFUSED[case]
+    with pytest.raises(error, match=says):
+        call()

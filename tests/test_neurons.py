@@ -12,6 +12,7 @@ import torch.utils._pytree as torch_pytree
 from helpers import (
     assert_allclose,
     assert_equal,
+    at,
     backward,
     dot,
     each_case,
@@ -48,8 +49,8 @@ def test_scan_is_the_step_in_a_loop(case, seed, size):
     world = step, params, state, inputs = case.world(**size)
     outputs, last = scan(*world)
     for t in range(size["T"]):
-        output, state = step(params, state, inputs[t])
-        assert_equal(outputs[t], output)
+        output, state = step(params, state, at(inputs, t))
+        assert_equal(at(outputs, t), output)
     assert_equal(last, state)
 
 
@@ -61,9 +62,9 @@ def test_fold(case, seed, size, data):
     torch.manual_seed(seed)
     step, params, state, inputs = world = case.world(**size | {"T": size["T"] + 1})
     cut = data.draw(st.integers(1, size["T"]))
-    begin, between = scan(step, params, state, inputs[:cut])
-    rest, last = scan(step, params, between, inputs[cut:])
-    assert_equal((torch.cat([begin, rest]), last), scan(*world))
+    begin, between = scan(step, params, state, at(inputs, slice(cut)))
+    rest, last = scan(step, params, between, at(inputs, slice(cut, None)))
+    assert_equal((optree.tree_map(lambda *parts: torch.cat(parts), begin, rest), last), scan(*world))
 
 
 @each_case
@@ -75,15 +76,16 @@ def test_causality(case, seed, size, data):
     step, params, state, inputs = world = case.world(**size)
     t = data.draw(st.integers(0, size["T"] - 1))
     outputs, _ = scan(*world)
-    others, _ = scan(step, params, state, torch.cat([inputs[:t], inputs[t:] + 1]))
-    assert_equal(others[:t], outputs[:t])
+    others, _ = scan(step, params, state, optree.tree_map(lambda x: torch.cat([x[:t], x[t:] + 1]), inputs))
+    assert_equal(at(others, slice(t)), at(outputs, slice(t)))
 
 
 @each_case
 def test_reverse_is_the_scan_of_the_reversed_inputs(case):
     world = case.world()
+    flipped = lambda tree: optree.tree_map(lambda x: x.flip(0), tree)
     outputs, last = scan(*world, reverse=True)
-    assert_equal((outputs.flip(0), last), scan(*world._replace(inputs=world.inputs.flip(0))))
+    assert_equal((flipped(outputs), last), scan(*world._replace(inputs=flipped(world.inputs))))
 
 
 @each_case
@@ -113,21 +115,20 @@ def test_params_broadcast_per_neuron_and_per_sample(case, seed, size):
     """Each neuron of a layer does what it would do by itself with its own numbers."""
     torch.manual_seed(seed)
     step, _, state, inputs = case.world(**size)
-    _, batch, n = inputs.shape
+    batch, n = size["batch"], size["n"]
     for params in (case.params(n), case.params(batch, 1), case.params(batch, n), case.params(1)):
         outputs, last = scan(step, params, state, inputs)
         whole = optree.tree_map(lambda x: x.broadcast_to(batch, n), params)
         for b in range(batch):
             for i in range(n):
-                single, start = (optree.tree_map(lambda x, b=b, i=i: x[b, i], tree) for tree in (whole, state))
-                alone = scan(step, single, start, inputs[:, b, i])
-                assert_equal((outputs[:, b, i], optree.tree_map(lambda x, b=b, i=i: x[b, i], last)), alone)
+                alone = scan(step, at(whole, b, i), at(state, b, i), at(inputs, slice(None), b, i))
+                assert_equal((at(outputs, slice(None), b, i), at(last, b, i)), alone)
 
 
 @each_case
 def test_spikes_are_exactly_0_or_1(case):
-    outputs, _ = scan(*case.world(T=50))
-    if case.spiking:
+    outputs = optree.tree_leaves(scan(*case.world(T=50))[0])[0]
+    if case.spiking and case.name not in ("filtered", "nested"):
         assert set(outputs.unique().tolist()) == {0.0, 1.0}
     else:
         assert 1 < len(outputs.unique())
@@ -136,10 +137,13 @@ def test_spikes_are_exactly_0_or_1(case):
 @each_pointwise
 def test_silence(case):
     """At rest, nothing comes of nothing."""
-    params, inputs = case.params(4), torch.zeros(5, 3, 4)
-    rest = case.neuron.init(params, inputs[0])
-    assert_equal(rest, optree.tree_map(lambda x: torch.zeros(3, 4), rest))
-    assert_equal(scan(case.neuron.step, params, rest, inputs), (inputs, rest))
+    zeros = lambda tree, *shape: optree.tree_map(lambda x: torch.zeros(shape), tree)
+    params, inputs = case.params(4), zeros(case.inputs(), 5, 3, 4)
+    rest = case.neuron.init(params, at(inputs, 0))
+    outputs, last = scan(case.neuron.step, params, rest, inputs)
+    assert_equal(outputs, zeros(outputs, 5, 3, 4))
+    if case.name != "izhikevich":  # whose rest is below zero, and not where the paper starts
+        assert_equal((rest, last), (zeros(rest, 3, 4), rest))
 
 
 def test_leaky_integrator_is_leaky_without_reset_read_at_the_membrane():
@@ -162,7 +166,7 @@ def test_purity(case):
     leaves = optree.tree_leaves(world[1:])
     before = [leaf.clone() for leaf in leaves], [leaf._version for leaf in leaves]
     once, twice = scan(*world), scan(*world)
-    case.neuron.init(world.params, world.inputs[0])
+    case.neuron.init(world.params, at(world.inputs, 0))
     assert_equal(once, twice)
     assert_equal(leaves, before[0])
     assert [leaf._version for leaf in leaves] == before[1]
@@ -175,7 +179,7 @@ def test_purity(case):
 def test_gradients_per_sample(case):
     """vmap(grad) over the samples is a loop over them."""
     step, params, state, inputs = case.world(dtype=torch.float64)
-    sample = lambda b: World(step, params, optree.tree_map(lambda x: x[b], state), inputs[:, b])
+    sample = lambda b: World(step, params, at(state, b), at(inputs, slice(None), b))
     loss = mixture(sample(0))
     together = vmap(grad(loss, ALL), in_dims=(None, 0, 1))(params, state, inputs)
     assert_allclose(together, stacked([grad(loss, ALL)(*sample(b)[1:]) for b in range(3)]))
@@ -296,8 +300,8 @@ def test_every_kind_is_the_loop_to_the_second_derivative(case, kind):
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16], ids=str)
 def test_dtype_out_as_in(case, dtype):
     for params in (case.params(), case.params(4, dtype=dtype))[not case.pointwise :]:
-        inputs = case.inputs().to(dtype)
-        rest = case.neuron.init(params, inputs[0])
+        inputs = optree.tree_map(lambda x: x.to(dtype), case.inputs())
+        rest = case.neuron.init(params, at(inputs, 0))
         outputs, last = scan(case.neuron.step, params, rest, inputs)
         assert {x.dtype for x in optree.tree_leaves((rest, outputs, last))} == {dtype}
 
@@ -306,9 +310,9 @@ def test_dtype_out_as_in(case, dtype):
 def test_device_out_as_in(case):
     step, _, _, given = world = case.world()
     shapes = lambda tree: [x.shape for x in optree.tree_leaves(tree)]
-    inputs = torch.empty_like(given, device="meta")
+    inputs = optree.tree_map(lambda x: torch.empty_like(x, device="meta"), given)
     for params in (case.params(), optree.tree_map(lambda x: x.to("meta"), case.params(4)))[not case.pointwise :]:
-        rest = case.neuron.init(params, inputs[0])
+        rest = case.neuron.init(params, at(inputs, 0))
         outputs, last = scan(step, params, rest, inputs)
         assert {x.device.type for x in optree.tree_leaves((rest, outputs, last))} == {"meta"}
         assert shapes((outputs, last)) == shapes(scan(*world)) and shapes(rest) == shapes(last)
@@ -319,9 +323,11 @@ def test_device_out_as_in(case):
 @pytest.mark.parametrize("floating", [torch.float32, torch.float64], ids=str)
 def test_spikes_come_in_as_bool_or_uint8(case, dtype, floating):
     step, params, state, inputs = case.world(dtype=floating)
-    spikes = inputs > 0
-    assert_equal(scan(step, params, state, spikes.to(dtype)), scan(step, params, state, spikes.to(floating)))
-    rest = case.neuron.init(case.params(), spikes[0].to(dtype))
+    (x, *noise), tree = optree.tree_flatten(inputs)
+    spikes = lambda dtype: optree.tree_unflatten(tree, [(x > 0).to(dtype), *noise])
+    assert_equal(scan(step, params, state, spikes(dtype)), scan(step, params, state, spikes(floating)))
+    noise = [x.float() for x in noise]
+    rest = case.neuron.init(case.params(), at(spikes(dtype), 0))
     assert {x.dtype for x in optree.tree_leaves(rest)} == {torch.float32}
 
 
@@ -329,11 +335,13 @@ def test_spikes_come_in_as_bool_or_uint8(case, dtype, floating):
 @pytest.mark.parametrize("shape", [(4,), (3, 4), (2, 3, 5, 4), ()], ids=str)
 def test_any_number_of_axes(case, shape):
     """The last axes of a scan are those of its parts."""
-    params, inputs = case.params(), torch.randn(5, *shape)
-    outputs, last = scan(case.neuron.step, params, case.neuron.init(params, inputs[0]), inputs)
-    lines = inputs.view(5, -1)
-    flat_outputs, flat_last = scan(case.neuron.step, params, case.neuron.init(params, lines[0]), lines)
-    assert_equal((outputs.view(5, -1), optree.tree_map(lambda x: x.view(-1), last)), (flat_outputs, flat_last))
+    params, inputs = case.params(), optree.tree_map(lambda x: torch.randn(5, *shape), case.inputs())
+    lined = lambda tree, *first: optree.tree_map(lambda x: x.view(*first, -1), tree)
+    outputs, last = scan(case.neuron.step, params, case.neuron.init(params, at(inputs, 0)), inputs)
+    lines = lined(inputs, 5)
+    assert_equal(
+        (lined(outputs, 5), lined(last)), scan(case.neuron.step, params, case.neuron.init(params, at(lines, 0)), lines)
+    )
 
 
 @each_case
@@ -374,11 +382,12 @@ def test_trees(case):
         same_tree(pickle.loads(pickle.dumps(tree)), tree)
         same_tree(copy.deepcopy(tree), tree)
         same_tree(dataclasses.replace(tree), tree)
-        name, leaf = next((name, x) for name, x in vars(tree).items() if isinstance(x, torch.Tensor))
-        new = dataclasses.replace(tree, **{name: leaf * 0.99})
-        assert torch.equal(getattr(new, name), leaf * 0.99)
-        with pytest.raises(dataclasses.FrozenInstanceError):
-            setattr(tree, name, leaf)
+        for name, leaf in vars(tree).items():
+            if isinstance(leaf, torch.Tensor):
+                new = dataclasses.replace(tree, **{name: leaf * 0.99})
+                assert torch.equal(getattr(new, name), leaf * 0.99)
+            with pytest.raises(dataclasses.FrozenInstanceError):
+                setattr(tree, name, leaf)
 
 
 @each_case
@@ -416,7 +425,7 @@ def test_compile(case):
 def test_compile_gradients_per_sample(case):
     torch.compiler.reset()
     step, params, state, inputs = world = case.world(T=3)
-    loss = mixture(World(step, params, optree.tree_map(lambda x: x[0], state), inputs[:, 0]), kind="loop")
+    loss = mixture(World(step, params, at(state, 0), at(inputs, slice(None), 0)), kind="loop")
     per_sample = vmap(grad(loss, ALL), in_dims=(None, 0, 1))
     compiled = torch.compile(per_sample, backend="aot_eager", fullgraph=True)
     assert_allclose(compiled(*world[1:]), per_sample(*world[1:]))
@@ -431,7 +440,7 @@ def test_export(case):
         def forward(self, params, state, input):
             return step(params, state, input)
 
-    arguments = (params, state, inputs[0])
+    arguments = (params, state, at(inputs, 0))
     assert_allclose(torch.export.export(Layer(), arguments).module()(*arguments), step(*arguments))
 
 
@@ -454,31 +463,31 @@ BAD = {
 def test_refuses_params_and_states_that_do_not_fit(case, bad):
     which, leaf, error, message = BAD[bad]
     step, *arguments = case.world()
-    for name in (f.name for f in dataclasses.fields(arguments[which]) if not f.metadata.get("static")):
+    leaves, spec = optree.tree_flatten(arguments[which])
+    for worse in range(len(leaves)):
         given = list(arguments)
-        leaves, spec = optree.tree_flatten(given[which])
-        at = [path[-1] for path in optree.tree_paths(given[which])].index(name)
-        given[which] = optree.tree_unflatten(spec, [leaf if i == at else x for i, x in enumerate(leaves)])
+        given[which] = optree.tree_unflatten(spec, [leaf if i == worse else x for i, x in enumerate(leaves)])
         with pytest.raises(error, match=message):
             snf.scan(step, *given)
         with pytest.raises(error, match=message):
-            step(given[0], given[1], given[2][0])
+            step(given[0], given[1], at(given[2], 0))
         if which == 0:
             with pytest.raises(error, match=message):
-                case.neuron.init(given[0], given[2][0])
+                case.neuron.init(given[0], at(given[2], 0))
 
 
 @each_case
 @pytest.mark.parametrize("run", ["init", "step", "scan"])
 def test_refuses_inputs_that_are_none(case, run):
     step, params, state, inputs = case.world()
+    first = lambda x: x[0] if isinstance(x, list) else at(x, 0)
     start = {
-        "init": lambda x: case.neuron.init(params, x[0]),
-        "step": lambda x: step(params, state, x[0]),
+        "init": lambda x: case.neuron.init(params, first(x)),
+        "step": lambda x: step(params, state, first(x)),
         "scan": lambda x: snf.scan(step, params, state, x),
     }[run]
     with pytest.raises(TypeError, match="int64; expected a floating tensor"):
-        start(inputs.long())
+        start(optree.tree_map(torch.Tensor.long, inputs))
     with pytest.raises(TypeError, match="not|every leaf is a tensor"):
         start([0.0])
 
@@ -487,7 +496,7 @@ def test_refuses_inputs_that_are_none(case, run):
 def test_refuses_an_empty_time_axis(case):
     step, params, state, inputs = case.world()
     with pytest.raises(ValueError, match="time axis is empty"):
-        snf.scan(step, params, state, inputs[:0])
+        snf.scan(step, params, state, at(inputs, slice(0)))
 
 
 @each_case
@@ -497,7 +506,7 @@ def test_refuses_params_that_cannot_be(case):
         if f.metadata.get("choices"):
             with pytest.raises(ValueError, match=f"{f.name}='substract'.: unknown choice"):
                 dataclasses.replace(params, **{f.name: "substract"})
-        elif not f.metadata.get("static"):
+        elif not f.metadata.get("static") and f.name != "inner":
             for bad in (float("nan"), torch.tensor([0.5, float("nan")])):
                 with pytest.raises(ValueError, match=f"{f.name}=....? holds NaN"):
                     dataclasses.replace(params, **{f.name: bad})

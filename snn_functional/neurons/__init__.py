@@ -3,9 +3,11 @@
 A new neuron is a new file and a line here; the tests find it by themselves.
 """
 
+from ._adaptive_leaky import *
 from ._alpha import *
 from ._associative_leaky import *
 from ._delta_leaky import *
+from ._izhikevich import *
 from ._lapicque import *
 from ._leaky import *
 from ._leaky_integrator import *

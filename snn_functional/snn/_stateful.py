@@ -20,10 +20,10 @@ from typing import Any
 import torch
 from torch import nn, Tensor
 
-from .._modifiers import immediate_reset, inhibit, quantize
 from .._neuron import Neuron
 from .._scan import scan
 from .._tree import tree_map
+from ..modifiers import immediate_reset, inhibit, quantize
 from ..surrogate import ATan, fires
 
 

@@ -1,0 +1,27 @@
+"""Modifiers: a step in, a step out; or a neuron in, a neuron out. What other libraries do with flags of the neuron, or with twins of it.
+
+    neuron = refractory(adaptive_threshold(leaky), 3)          a Neuron: its Params, State, init and step
+    step = inhibit(leaky_step)                                 a step
+
+One that has numbers or a memory of its own puts them beside those of the neuron, which are under `inner`:
+`AdaptiveThresholdParams(LeakyParams(0.9), decay=0.95, jump=0.3)`. A modified step is a value (a frozen dataclass that can be called),
+so two made alike are equal and pickle, and `scan` finds its kernel as it does for any step.
+
+Which goes inside which, from the neuron outwards; what cannot work in another order is refused:
+
+    quantize, inhibit, immediate_reset, adaptive_threshold       read the membrane
+    refractory, recurrent, noisy                                 take any step that gives spikes
+    filtered, record                                             give something else than spikes
+"""
+
+from ._adaptive_threshold import (
+    adaptive_threshold as adaptive_threshold,
+    AdaptiveThresholdParams as AdaptiveThresholdParams,
+    AdaptiveThresholdState as AdaptiveThresholdState,
+)
+from ._filtered import filtered as filtered, FilteredParams as FilteredParams, FilteredState as FilteredState
+from ._membrane import immediate_reset as immediate_reset, inhibit as inhibit, quantize as quantize
+from ._noisy import noisy as noisy, NoisyParams as NoisyParams
+from ._record import record as record
+from ._recurrent import recurrent as recurrent, RecurrentParams as RecurrentParams, RecurrentState as RecurrentState
+from ._refractory import refractory as refractory, RefractoryState as RefractoryState

@@ -1,0 +1,112 @@
+"""Modifiers that read the membrane: who may fire, with how many bits, and when a spike lowers it.
+
+A neuron that has them all is `immediate_reset(inhibit(quantize(neuron, quantizer)))`: each reads the membrane as the one inside it
+has left it, so another order would read one that was lowered already, or fire again what was silenced, and is refused.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .._tree import replaced, tree_map
+from ._modifier import emitted, Modifier, name, Step
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class inhibit(Modifier):
+    """Winner takes all: along `dim`, only the neuron furthest above its threshold may fire.
+
+        winner = argmax(mem - threshold)
+        spk    = spk where the neuron is the winner, else 0
+
+    At most one spike along `dim`; of equal neurons the first wins. Losers above the threshold stay silent but are reset all the
+    same, and the gradient reaches the winner only: `inhibition=True` of snnTorch 1.0.0, which allows dim 1 of 2 only.
+
+    Needs a state with `mem` and params with `threshold`.
+    """
+
+    step: Step
+    dim: int = -1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _outside(self, immediate_reset)
+
+    def __call__(self, params: Any, state: Any, input: Any) -> tuple[Tensor, Any]:
+        self.reads(params, "threshold")
+        self.reads(state, "mem")
+        output, state = self.step(params, state, input)
+        spk = self.spikes(output)
+        winner = (state.mem - params.threshold).argmax(self.dim, keepdim=True)
+        spk = spk * torch.zeros_like(spk).scatter(self.dim, winner, 1.0)
+        return spk, emitted(spk, state)
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class quantize(Modifier):
+    """Every leaf of the state is passed through `quantizer` after the step, and the spike is taken again from what is left.
+
+    `quantizer` maps a tensor to one of its shape: `state_quant` of snnTorch 1.0.0.
+    Needs a state with `mem` and params with `threshold` and `spike_grad`.
+    """
+
+    step: Step
+    quantizer: Callable[[Tensor], Tensor]
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _outside(self, immediate_reset, inhibit)
+
+    def __call__(self, params: Any, state: Any, input: Any) -> tuple[Tensor, Any]:
+        self.reads(params, "threshold", "spike_grad")
+        self.reads(state, "mem")
+        output, state = self.step(params, state, input)
+        self.spikes(output)
+        state = tree_map(self.quantizer, state)
+        fire = getattr(params, "fire", lambda mem: params.spike_grad(mem - params.threshold))
+        spk = fire(state.mem)
+        return spk, emitted(spk, state)
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class immediate_reset(Modifier):
+    """A spike lowers the membrane in the step it is fired, not in the next one.
+
+        spk, U = the step without reset
+        mem    = U - spk threshold      "subtract"
+                 U - spk U              "zero", "clear"
+
+    The surrogate's gradient flows through this reset. snnTorch 1.0.0's `reset_delay=False` differs where a membrane stays above
+    its threshold after the reset: there it gives the next reset back and loses the spike; here the neuron fires again.
+
+    Needs a state with `mem` and params with `threshold` and `reset_mechanism`.
+    """
+
+    step: Step
+
+    def __call__(self, params: Any, state: Any, input: Any) -> tuple[Tensor, Any]:
+        self.reads(params, "threshold", "reset_mechanism")
+        self.reads(state, "mem")
+        return lowered(self, params, state, input)
+
+
+def lowered(modifier: Modifier, params: Any, state: Any, input: Any) -> tuple[Tensor, Any]:
+    """A step of what is inside, and the membrane less what its spike costs."""
+    output, state = modifier.step(replaced(params, reset_mechanism="none"), state, input)
+    spk = modifier.spikes(output)
+    if params.reset_mechanism == "none":
+        return spk, state
+    lost = params.threshold if params.reset_mechanism == "subtract" else state.mem
+    return spk, replaced(state, mem=state.mem - spk * lost)
+
+
+def _outside(modifier: Modifier, *others: type) -> None:
+    if isinstance(modifier.step, others):
+        inner = name(modifier.step)
+        raise ValueError(
+            f"{name(modifier)}({inner}(neuron)): {inner} goes outside, {inner}({name(modifier)}(neuron)). {name(modifier)} reads the "
+            "membrane and the spikes as the neuron makes them."
+        )
