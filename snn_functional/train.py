@@ -28,7 +28,16 @@ from .data import Samples
 from .encode import direct, latency, rate
 
 
-_KNOWN = snf.leaky, snf.synaptic, snf.lapicque, snf.alpha, snf.rleaky, snf.rsynaptic, snf.leaky_integrator
+_KNOWN = (
+    snf.leaky,
+    snf.synaptic,
+    snf.lapicque,
+    snf.alpha,
+    snf.rleaky,
+    snf.rsynaptic,
+    snf.adaptive_leaky,
+    snf.leaky_integrator,
+)
 NEURONS = {neuron.Params: neuron for neuron in _KNOWN}
 
 # Where training begins. Every leaf is learned, for each neuron on its own; the steps read decays as clamped to [0, 1].
@@ -39,6 +48,7 @@ HIDDEN = {
     "alpha": snf.AlphaParams(alpha=0.9, beta=0.5),
     "rleaky": snf.RLeakyParams(beta=0.9, V=0.1),
     "rsynaptic": snf.RSynapticParams(alpha=0.5, beta=0.9, V=0.1),
+    "adaptive_leaky": snf.AdaptiveLeakyParams(beta=0.9),
 }
 READOUT = snf.LeakyIntegratorParams(beta=0.9)
 

@@ -8,7 +8,7 @@ import itertools
 import optree
 import pytest
 import torch
-from helpers import assert_allclose, backward, dot, each_neuron, flat, law, stacked, steep
+from helpers import assert_allclose, at, backward, dot, each_neuron, flat, law, stacked, steep
 from hypothesis import given, strategies as st
 from torch.func import grad, hessian, jacfwd, jacrev, jvp, vjp, vmap
 from torch.nn.functional import cross_entropy, log_softmax
@@ -76,18 +76,17 @@ def autograd(loss, params, *args, create_graph=False):
 def test_populations_of_every_neuron(case):
     """Populations, each with its input, times parameter sets: two vmaps, and the loop over both."""
     sets = [case.params(4, dtype=torch.float64) for _ in range(3)]
-    worlds = torch.stack([case.inputs(T=5, batch=2, n=4, dtype=torch.float64) for _ in range(2)])
-    weight = torch.randn_like(
-        snf.scan(case.neuron.step, sets[0], case.neuron.init(sets[0], worlds[0][0]), worlds[0])[0]
-    )
+    worlds = [case.inputs(T=5, batch=2, n=4, dtype=torch.float64) for _ in range(2)]
 
     def run(params, xs, kind="auto"):
-        return snf.scan(case.neuron.step, params, case.neuron.init(params, xs[0]), xs, kind=kind)[0]
+        return snf.scan(case.neuron.step, params, case.neuron.init(params, at(xs, 0)), xs, kind=kind)[0]
+
+    weight = optree.tree_map(torch.randn_like, run(sets[0], worlds[0]))
 
     def loss(params, xs, kind="auto"):
-        return (run(params, xs, kind) * weight).sum()
+        return dot(run(params, xs, kind), weight)
 
-    nested = lambda f: vmap(vmap(f, (None, 0)), (0, None))(stacked(sets), worlds)
+    nested = lambda f: vmap(vmap(f, (None, 0)), (0, None))(stacked(sets), stacked(worlds))
     looped = lambda f: stacked([stacked([f(params, xs) for xs in worlds]) for params in sets])
     case.same(nested(run), looped(lambda *args: run(*args, "loop")))
     assert_allclose(
