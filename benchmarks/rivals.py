@@ -5,10 +5,11 @@ the spikes and the gradient of the currents. Fair to all: loops go over `unbind`
 the layout that the library asks for, and state is made anew at every run. The dynamics differ a little (where the reset
 stands, a factor 1 - beta); the arithmetic is alike.
 
-    python rivals.py NAME THREADS      a worker: reads `T batch neurons` a line, runs once to wake up, then for 50 ms, and
-                                       answers with the median of these runs in milliseconds
+    python rivals.py NAME THREADS DEVICE   a worker: reads `T batch neurons` a line, runs once to wake up, then for 50 ms, and
+                                           answers with the median of these runs in milliseconds
 """
 
+import contextlib
 import os
 import statistics
 import sys
@@ -185,22 +186,30 @@ HOMES = {  # the virtual environment that each lives in; None: where this projec
 RIVALS = {name: globals()[name] for name in HOMES}
 
 
-def work(name: str, threads: int) -> None:
+def work(name: str, threads: int, device: str) -> None:
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
-    if HOMES[name] != "jax":
+    there, finish = contextlib.nullcontext(), lambda: None
+    if HOMES[name] == "jax":
+        os.environ |= {"JAX_PLATFORMS": device, "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
+    else:
         import torch
 
         torch.set_num_threads(threads)
+        there = torch.device(device)
+        finish = torch.cuda.synchronize if device == "cuda" else finish
     size, run = None, None
     print("ready", flush=True)
     for line in sys.stdin:
         if (asked := tuple(map(int, line.split()))) != size:
-            size, run = asked, RIVALS[name](*asked)
+            with there:
+                size, run = asked, RIVALS[name](*asked)
         run()
+        finish()
         taken: list[float] = []
         while sum(taken) < 0.05:
             start = time.perf_counter()
             run()
+            finish()
             taken.append(time.perf_counter() - start)
         print(statistics.median(taken) * 1e3, flush=True)
 
@@ -208,4 +217,4 @@ def work(name: str, threads: int) -> None:
 if __name__ == "__main__":
     # This folder's files are named after what they measure; a library of the same name comes first.
     sys.path.append(sys.path.pop(0))
-    work(sys.argv[1], int(sys.argv[2]))
+    work(sys.argv[1], int(sys.argv[2]), sys.argv[3])

@@ -1,10 +1,11 @@
-"""python benchmarks/scan.py [--threads 1] [--repeat 15] [--out build/benchmarks]: `scan` beside its rivals, and its own promises.
+"""python benchmarks/scan.py [--device cpu] [--threads 1] [--repeat 15]: `scan` beside its rivals, and its own promises.
 
     layer       one LIF layer forward and backward by everybody (rivals.py), interleaved: a turn is 50 ms of each
     own         this library's kinds on a user's own neuron, per-sample gradients, memory, first results, cost a neuron-step
 
 Milliseconds are medians over turns within one run, so that a machine that changes its speed slows all alike: read the ratios.
-`benchmarks/peers.sh` installs the rivals; who is not installed is named and left out. Leaves a table, scan-THREADS.json and .png.
+`benchmarks/peers.sh` installs the rivals; who is not installed, or raises, is named and left out. With `--device cuda` each run is
+waited for, and memory and first results are not measured. Leaves a table and scan-DEVICE-THREADS.json and .png in build/benchmarks.
 """
 
 import argparse
@@ -26,19 +27,23 @@ import snn_functional as snf
 
 HERE = Path(__file__).parent
 LAYERS = [(100, 64, 1000), (500, 16, 256), (1000, 1, 64)]
+LARGE = [(100, 256, 4096)]  # fills a GPU
 
 
-def layers(threads: int, repeat: int) -> list[dict[str, Any]]:
-    workers = {name: worker for name in HOMES if (worker := start(name, threads))}
+def layers(sizes: list[tuple[int, int, int]], threads: int, repeat: int, device: str) -> list[dict[str, Any]]:
+    workers = {name: worker for name in HOMES if (worker := start(name, threads, device))}
     rows = []
-    for size in LAYERS:
+    for size in sizes:
         taken: dict[str, list[float]] = {name: [] for name in workers}
         for turn in range(repeat + 2):
-            for name, worker in workers.items():
+            for name, worker in list(workers.items()):
                 print(*size, file=worker.stdin, flush=True)
-                ms = float(worker.stdout.readline())  # type: ignore[union-attr]
-                if turn > 1:  # the first turns build, compile and warm up
-                    taken[name].append(ms)
+                answer = worker.stdout.readline()  # type: ignore[union-attr]
+                if not answer:
+                    print(f"{name} is left out from here on: it raised, or died")
+                    del workers[name], taken[name]
+                elif turn > 1:  # the first turns build, compile and warm up
+                    taken[name].append(float(answer))
         rows += [row("layer", size, name, times) for name, times in taken.items()]
         show(rows[-len(taken) :])
     for worker in workers.values():
@@ -46,13 +51,13 @@ def layers(threads: int, repeat: int) -> list[dict[str, Any]]:
     return rows
 
 
-def start(name: str, threads: int) -> subprocess.Popen[str] | None:
+def start(name: str, threads: int, device: str) -> subprocess.Popen[str] | None:
     home = HOMES[name]
     python = Path(sys.executable if home is None else HERE.parent / "build/peers" / home / "bin/python")
     if not python.exists():
         print(f"{name} is left out: it is not installed (benchmarks/peers.sh)")
         return None
-    command = [str(python), "-W", "ignore", str(HERE / "rivals.py"), name, str(threads)]
+    command = [str(python), "-W", "ignore", str(HERE / "rivals.py"), name, str(threads), device]
     worker = subprocess.Popen(
         command, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
     )
@@ -187,6 +192,8 @@ def compare(
         for name, run in runs.items():
             start = time.perf_counter()
             run()
+            if torch.cuda.is_initialized():
+                torch.cuda.synchronize()
             if turn > 1:
                 taken[name].append((time.perf_counter() - start) * 1e3)
     rows = [row(work, size, name, times) for name, times in taken.items()]
@@ -210,11 +217,11 @@ def show(rows: list[dict[str, Any]]) -> None:
         )
 
 
-def draw(rows: list[dict[str, Any]], path: Path) -> None:
+def draw(rows: list[dict[str, Any]], sizes: list[tuple[int, int, int]], path: Path) -> None:
     import matplotlib.pyplot as plt
 
-    figure, axes = plt.subplots(1, len(LAYERS), figsize=(4 * len(LAYERS), 3.4), layout="constrained")
-    for ax, size in zip(axes, LAYERS):
+    figure, axes = plt.subplots(1, len(sizes), figsize=(4 * len(sizes), 3.4), layout="constrained")
+    for ax, size in zip(axes, sizes):
         mine = sorted((r for r in rows if r["work"] == "layer" and r["size"] == size), key=lambda r: -r["ms"])
         colours = ["C1" if r["who"] == "fused" else "C0" if r["who"] != "copy" else "C7" for r in mine]
         ax.barh([r["who"] for r in mine], [r["ms"] for r in mine], color=colours)
@@ -226,25 +233,33 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--repeat", type=int, default=15)
     parser.add_argument("--out", type=Path, default=HERE.parent / "build/benchmarks")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
-    print(f"torch {torch.__version__}, {options.threads} thread(s), medians of {options.repeat} turns (and quartiles)")
-    rows = layers(options.threads, options.repeat)
+    card = f" on {torch.cuda.get_device_name()}" if options.device == "cuda" else ""
+    print(
+        f"torch {torch.__version__}{card}, {options.threads} thread(s), medians of {options.repeat} turns (and quartiles)"
+    )
+    sizes = LAYERS + LARGE * (options.device == "cuda")
+    rows = layers(sizes, options.threads, options.repeat, options.device)
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: options.threads])
     torch.set_num_threads(options.threads)
-    rows += own_neuron(options.repeat) + per_sample(options.repeat)
-    print("\ncost a neuron-step, forward and backward")
-    rows += flat(options.repeat)
-    print("\nmemory of forward and backward beyond inputs, outputs and gradients")
-    rows += memory()
-    print("\ntime to the first gradient of a new step")
-    rows += first_results(options.out)
-    (options.out / f"scan-{options.threads}.json").write_text(json.dumps(rows, indent=1))
-    draw(rows, options.out / f"scan-{options.threads}.png")
-    print(f"\nscan-{options.threads}.json and .png are in {options.out}")
+    with torch.device(options.device):
+        rows += own_neuron(options.repeat) + per_sample(options.repeat)
+        print("\ncost a neuron-step, forward and backward")
+        rows += flat(options.repeat)
+    if options.device == "cpu":
+        print("\nmemory of forward and backward beyond inputs, outputs and gradients")
+        rows += memory()
+        print("\ntime to the first gradient of a new step")
+        rows += first_results(options.out)
+    name = f"scan-{options.device}-{options.threads}"
+    (options.out / f"{name}.json").write_text(json.dumps(rows, indent=1))
+    draw(rows, sizes, options.out / f"{name}.png")
+    print(f"\n{name}.json and .png are in {options.out}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""python benchmarks/transforms.py [--threads 1] [--repeat 7]: what transforms of a spiking network cost, against Python loops.
+"""python benchmarks/transforms.py [--device cpu] [--threads 1] [--repeat 7]: what transforms cost, against Python loops.
 
     populations     the spikes of 1,000 LIF populations of 100 neurons, each with its own leak and threshold, T=200
     slopes          the same, and each population's gradient
@@ -154,23 +154,27 @@ def check(name: str) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--repeat", type=int, default=7)
     parser.add_argument("--works", nargs="*", default=list(WORKS), choices=list(WORKS))
     parser.add_argument("--out", type=Path, default=HERE.parent / "build/benchmarks")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
+    finish = torch.cuda.synchronize if options.device == "cuda" else lambda: None
     rows = []
-    print(f"{options.threads} thread(s), medians of {options.repeat}")
+    print(f"{options.device}, {options.threads} thread(s), medians of {options.repeat}")
     for name in options.works:
         torch.manual_seed(0)
-        check(name)
-        work = WORKS[name]()
+        with torch.device(options.device):
+            check(name)
+            work = WORKS[name]()
         times: dict[str, list[float]] = {who: [] for who in work}
         for turn in range(options.repeat + 1):
             for who, (every, run) in work.items():
                 start = time.perf_counter()
                 run()
+                finish()
                 if turn:  # the first one warms up
                     times[who].append((time.perf_counter() - start) * 1e3 * every)
         for who, (every, _) in work.items():
@@ -180,7 +184,7 @@ def main() -> None:
             part = f"   1 of {every} members, times {every}" if every > 1 else ""
             print(f"    {name:15} {who:8} {ms:10.1f} ms {ratio:8.2f}x{part}", flush=True)
     options.out.mkdir(parents=True, exist_ok=True)
-    (options.out / f"transforms-{options.threads}.json").write_text(json.dumps(rows, indent=1))
+    (options.out / f"transforms-{options.device}-{options.threads}.json").write_text(json.dumps(rows, indent=1))
 
 
 if __name__ == "__main__":

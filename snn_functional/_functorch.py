@@ -96,6 +96,13 @@ def wrapping(tensors: Iterable[Tensor]) -> set[str]:
     return found if grads else found - {"tracked"}
 
 
+def solid(tensors: Iterable[Tensor]) -> list[Tensor]:
+    """As they stand in memory. Three kinds have none of their own: the wrapper that a transform left behind, forward mode's zeros,
+    and the imaginary part of a conjugate, which is negated lazily."""
+    bare = (x.resolve_neg() for x in tensors)  # which takes the wrapper off, too
+    return [x.new_zeros(()).expand(x.shape) if x._is_zerotensor() else x for x in bare]
+
+
 def intercepted() -> bool:
     """Does something else than torch's own kernels see the operations: `make_fx`, fake tensors, a counter, `torch.jit.trace`?"""
     return bool(torch._C._len_torch_dispatch_stack()) or torch._C._get_tracing_state() is not None

@@ -1,4 +1,7 @@
-"""A stricter world than the users': warnings are errors (pyproject), one thread, seeds, and fresh memory full of NaN."""
+"""A stricter world than the users': warnings are errors (pyproject), one thread, seeds, and fresh memory full of NaN.
+
+Where there is a GPU, `SNN_DEVICE=cuda python -m pytest` makes every tensor there that a test makes.
+"""
 
 import os
 
@@ -7,6 +10,8 @@ import torch
 
 
 torch.set_num_threads(int(os.environ.get("SNN_THREADS", "1")))
+if device := os.environ.get("SNN_DEVICE"):
+    torch.set_default_device(device)
 
 
 @pytest.fixture(autouse=True)
@@ -26,7 +31,7 @@ def _nan_filled_memory(monkeypatch):
     def filled(make):
         def wrapper(*args, **kwargs):
             out = make(*args, **kwargs)
-            if type(out) is torch.Tensor and out.device.type == "cpu" and out.numel():
+            if type(out) is torch.Tensor and out.device.type in ("cpu", "cuda") and out.numel():
                 out.fill_(float("nan") if out.dtype.is_floating_point or out.dtype.is_complex else _largest(out.dtype))
             return out
 

@@ -210,8 +210,24 @@ def test_states_may_change_places_and_be_constants():
     agree(lambda p, s, x: (p * x + 1, s), torch.rand(6), None, torch.randn(5, 6))
 
 
-def test_zeros_without_memory_are_read_as_zeros():
-    assert torch.equal(_gpu._bits(torch._efficientzerotensor((2, 3))), torch.zeros(2, 3))
+def test_tensors_without_memory_of_their_own():
+    """Forward mode's zeros, a wrapper whose transform is over, and a view that is negated lazily."""
+    x, left = torch.randn(30, 40, device=DEVICE), []
+    grad(lambda x: left.append(x) or x.sum())(x)
+    zeros = torch._efficientzerotensor(x.shape, device=DEVICE)
+    negated = torch.complex(x, x).conj().imag
+    assert torch._C._functorch.is_gradtrackingtensor(left[0]) and negated.is_neg()
+    step, params, state, _ = placed(leaky(torch.randn(30, 40)))
+    plan = snf._scan._prepared.prepare(step, params, state, x, 30)[0].plan
+    forward, backward = plan.forward((True, True), DEVICE), plan.backward((True, True), (3,), DEVICE)
+
+    def run(x):
+        leaves, size = (params.beta, params.threshold, state.mem, x), (torch.Size([40]), 30, False)
+        ys, last, points = forward(leaves, *size, 6)
+        return ys, last, backward(leaves, [x, x[0]], points, *size, 6)
+
+    for without, same in ((zeros, torch.zeros_like(x)), (left[0], x), (negated, -x)):
+        assert_equal(run(without), run(same))
 
 
 @pytest.mark.parametrize("seed", range(6))

@@ -22,6 +22,7 @@ from helpers import (
     FUSED,
     law,
     mixture,
+    needs_kernels,
     needs_torch,
     scan,
     stacked,
@@ -316,6 +317,24 @@ def test_device_out_as_in(case):
         outputs, last = scan(step, params, rest, inputs)
         assert {x.device.type for x in optree.tree_leaves((rest, outputs, last))} == {"meta"}
         assert shapes((outputs, last)) == shapes(scan(*world)) and shapes(rest) == shapes(last)
+
+
+@each_neuron
+def test_the_default_device_is_not_asked(case, monkeypatch):
+    step, params, state, inputs = case.world()
+    kind = "fused" if case.pointwise and not needs_kernels.args[0] else "auto"
+    every = lambda *given: snf.scan(step, *given, kind=kind)
+
+    def run():
+        for known in ("_prepared", "_plans"):
+            monkeypatch.setattr(snf._scan._prepared, known, {})
+        results = every(params, case.neuron.init(params, at(inputs, 0)), inputs)
+        total = lambda *given: sum(x.sum() for x in optree.tree_leaves(every(*given)))
+        return results, grad(total, ALL)(params, state, inputs)
+
+    expected = run()
+    with torch.device("meta"):  # where a tensor that asks lands
+        assert_equal(run(), expected)
 
 
 @each_case

@@ -71,3 +71,8 @@ def test_ci_runs_the_readmes_test_command():
         text=True,
     )
     assert command and found.stdout.strip() == command[0]
+
+
+def test_second_screen(names):
+    samples = names["samples"]
+    assert samples[0].weight.shape == (32, 64, 256) and names["ensemble"][2].weight.shape == (8, 10, 64)

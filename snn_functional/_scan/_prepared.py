@@ -174,7 +174,7 @@ def _traced(name: Any, what: Any, ps: list[Tensor], ss: list[Tensor], xs: list[T
         out_tree[:] = [tree]
         return (*outputs, *states)
 
-    like = lambda leaf, scalar: torch.empty(() if scalar else (1,), dtype=leaf.dtype)
+    like = lambda leaf, scalar: torch.empty(() if scalar else (1,), dtype=leaf.dtype, device="cpu")
     examples = [like(leaf, leaf.dim() == 0) for leaf in (*ps, *ss)] + [like(x, x.dim() == 1) for x in xs]
     plan = Plan(function, tuple(examples), (len(ps), len(ss), len(xs)))
     return plan, out_tree[0]
@@ -185,10 +185,10 @@ def _rehearsed(
 ) -> tuple[list[list[Tensor]], list[Tensor]]:
     """Two steps of the loop at numbers of these shapes: the numbers, what came of them (a last state as its one step), its errors."""
     steps = min(length, 2)
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator("cpu").manual_seed(0)
 
     def some(leaf: Tensor, shape: Any, low: float) -> Tensor:
-        numbers = torch.rand(shape, generator=generator, dtype=torch.float64) * (1 - low) + low
+        numbers = torch.rand(shape, generator=generator, dtype=torch.float64, device="cpu") * (1 - low) + low
         return (numbers if leaf.is_floating_point() else numbers > 0.5).to(leaf.device, leaf.dtype)
 
     given = [

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .._functorch import solid
 from ._build import load
 from ._print import body, computed, keep, operand, stored
 from ._program import Operand, Program
@@ -31,6 +32,11 @@ def _cache() -> int:
 
 
 CACHE = _cache()
+
+
+def empty(size: Any, dtype: torch.dtype) -> Tensor:
+    """On the CPU, whatever the user's default device is."""
+    return torch.empty(size, dtype=dtype, device="cpu")
 
 
 class Kernel:
@@ -57,7 +63,7 @@ class Kernel:
                 self._layouts.clear()
             self._layouts[key] = _layout(tensors, timed, lanes, T, block, threads, reverse, every, width)
         numbers, size = self._layouts[key]
-        scratch = torch.empty(size, dtype=torch.uint8)
+        scratch = empty(size, dtype=torch.uint8)
         addresses = [scratch.data_ptr(), *(0 if x is None else x.data_ptr() for x in tensors)]
         self.function(numbers, (ctypes.c_int64 * len(addresses))(*addresses))
 
@@ -90,11 +96,6 @@ def _place(x: Tensor, lanes: torch.Size, in_time: bool) -> list[int]:
     return [kind, time, *over]
 
 
-def _solid(tensors: Iterable[Tensor]) -> list[Tensor]:
-    """As they stand in memory: torch's forward mode has zeros without any, and the imaginary part of a conjugate is lazily negated."""
-    return [x.new_zeros(()).expand(x.shape) if x._is_zerotensor() else x.resolve_neg() for x in tensors]
-
-
 def _block(lanes: int, width: int) -> int:
     """Neurons in a block: what fits the cache, and enough blocks for all threads."""
     fits = max(CACHE // max(width, 1), ROW)
@@ -117,10 +118,10 @@ class Forward(Kernel):
     def __call__(
         self, leaves: Sequence[Tensor], lanes: torch.Size, T: int, reverse: bool, every: int
     ) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
-        leaves = _solid(leaves)
-        ys = [torch.empty((T, *lanes), dtype=dtype) for dtype in self.ys]
-        last = [torch.empty(lanes, dtype=dtype) for dtype in self.ss]
-        points = [torch.empty((-(-T // every), *lanes), dtype=dtype) for dtype in self.ss] if every else []
+        leaves = solid(leaves)
+        ys = [empty((T, *lanes), dtype=dtype) for dtype in self.ys]
+        last = [empty(lanes, dtype=dtype) for dtype in self.ss]
+        points = [empty((-(-T // every), *lanes), dtype=dtype) for dtype in self.ss] if every else []
         block = _block(lanes.numel(), self.width)
         self._call([*leaves, *ys, *last, *(points or [None] * len(last))], self.timed, lanes, T, block, reverse, every,
                    self.width)  # fmt: skip
@@ -188,16 +189,16 @@ class Backward(Kernel):
     ) -> list[Tensor]:  # fmt: skip
         """The gradients of the wanted leaves: params over all neurons (in parts to be summed where one number serves all)."""
         params, states, _ = self.counts
-        leaves, cotangents = _solid(leaves), _solid(cotangents)
+        leaves, cotangents = solid(leaves), solid(cotangents)
         width = self.width + self.held * (every + (0 if checkpoints else -(-T // every)))
         block = _block(lanes.numel(), width)
         gradients = []
         for i in self.wanted:
             if i < params and self.uniform[i]:
-                gradients.append(torch.empty(-(-lanes.numel() // block), dtype=torch.float64))
+                gradients.append(empty(-(-lanes.numel() // block), dtype=torch.float64))
             else:
                 shape = (T, *lanes) if i >= params + states else lanes
-                gradients.append(torch.empty(shape, dtype=self.types[i]))
+                gradients.append(empty(shape, dtype=self.types[i]))
         given = list(checkpoints) or [None] * states
         self._call([*leaves, *cotangents, *given, *gradients], self.timed, lanes, T, block, reverse, every, width)
         return gradients
@@ -374,4 +375,4 @@ def _close(text: str, arguments: int, fresh: list[tuple[int, torch.dtype]]) -> s
 
 
 def _bytes(dtype: torch.dtype) -> int:
-    return torch.empty((), dtype=dtype).element_size()
+    return empty((), dtype=dtype).element_size()

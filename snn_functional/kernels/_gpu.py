@@ -27,6 +27,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from .._functorch import solid
 from ._build import _folder
 from ._print_triton import computed, HALF, HEADER, kept, Lines, read, renamed, rounded
 from ._program import Program, Unsupported
@@ -56,6 +57,7 @@ class Forward:
     def __call__(
         self, leaves: Sequence[Tensor], lanes: torch.Size, T: int, reverse: bool, every: int
     ) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+        leaves = solid(leaves)
         empty = functools.partial(torch.empty, device=leaves[0].device)
         ys = [empty((T, *lanes), dtype=dtype) for dtype in self.ys]
         last = [empty(lanes, dtype=dtype) for dtype in self.ss]
@@ -115,6 +117,7 @@ class Backward:
     ) -> list[Tensor]:  # fmt: skip
         """The gradients of the wanted leaves: params over all neurons, for the caller to sum where one number serves many."""
         params, states, _ = self.counts
+        leaves, cotangents = solid(leaves), solid(cotangents)
         if states and not checkpoints:
             checkpoints = self.walk(leaves, lanes, T, reverse, every)[2]
         empty = functools.partial(torch.empty, device=leaves[0].device)
@@ -320,8 +323,6 @@ def _launch(
 
 
 def _bits(x: Tensor) -> Tensor:
-    if x._is_zerotensor():  # torch's forward mode has zeros without memory
-        x = x.new_zeros(()).expand(x.shape)
     return x.view(torch.int16) if x.dtype == torch.bfloat16 else x
 
 

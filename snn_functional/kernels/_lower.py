@@ -201,7 +201,9 @@ class Reader:
         if isinstance(x, Const):
             if not dtype.is_floating_point:
                 return Const(bool(x.value) if dtype == torch.bool else int(x.value), dtype)
-            return Const(torch.tensor(x.value, dtype=dtype).item() if half and rounded else x.value, dtype)
+            return Const(
+                torch.tensor(x.value, dtype=dtype, device="cpu").item() if half and rounded else x.value, dtype
+            )
         if x.dtype == dtype or (half and not rounded and x.dtype == torch.float32):
             return x
         key = ("cast", dtype, (x,))

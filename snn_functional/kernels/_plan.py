@@ -148,7 +148,7 @@ class Plan:
     @lazily
     def _cotangents(self) -> list[Tensor]:
         types = [self.types[j] for j in self.sensitive] + [self.types[self.outputs + s] for s in self.moving]
-        return [torch.zeros(1, dtype=dtype) for dtype in types]
+        return [torch.zeros(1, dtype=dtype, device="cpu") for dtype in types]
 
     def _typed(self, *leaves: Tensor) -> tuple[Tensor, ...]:
         """The step at one number a neuron, where a 0-d one stood that promotes nothing: nor must this one."""

@@ -55,7 +55,7 @@ def operand(x: Operand) -> str:
     if not x.dtype.is_floating_point:
         return f"({stored(x.dtype)}){int(x.value)}"
     kind = "D" if x.dtype == torch.float64 else "F"
-    value = float(torch.tensor(x.value, dtype=torch.float64 if kind == "D" else torch.float32))
+    value = float(torch.tensor(x.value, dtype=torch.float64 if kind == "D" else torch.float32, device="cpu"))
     if math.isnan(value) or math.isinf(value):
         return f"NAN_{kind}" if math.isnan(value) else f"({'-' if value < 0 else ''}INF_{kind})"
     return f"({value.hex()}{'' if kind == 'D' else 'f'})"

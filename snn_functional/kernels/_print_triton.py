@@ -135,7 +135,9 @@ class Lines:
 def _literal(x: Const) -> str:
     if not x.dtype.is_floating_point:
         return str(bool(x.value) if x.dtype == torch.bool else int(x.value))
-    value = float(torch.tensor(x.value, dtype=torch.float64 if x.dtype == torch.float64 else torch.float32))
+    value = float(
+        torch.tensor(x.value, dtype=torch.float64 if x.dtype == torch.float64 else torch.float32, device="cpu")
+    )
     return repr(value) if math.isfinite(value) else f'float("{value}")'
 
 

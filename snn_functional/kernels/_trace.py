@@ -30,7 +30,7 @@ from ._program import Program, Unsupported
 
 def trace(function: Callable[..., Sequence[Tensor]], leaves: Sequence[Tensor]) -> Program:
     """The program of `function` at leaves like these: their dtypes, and whether they are 0-d."""
-    with outside():
+    with outside(), torch.device("cpu"):
         # Distinct numbers in distinct tensors: one tensor given twice would be one input.
         examples = [_example(i, leaf) for i, leaf in enumerate(leaves)]
         try:

@@ -138,7 +138,7 @@ def entwined(step: Any, params: Any, state: Any) -> str | None:
     if key not in _read:
         with kernels.lock:
             _read[key] = _reason(
-                step, spec, [torch.empty(() if scalar else (1,), dtype=dtype) for dtype, scalar in key[2]]
+                step, spec, [torch.empty(() if scalar else (1,), dtype=dtype, device="cpu") for dtype, scalar in key[2]]
             )
     return _read[key]
 
@@ -153,13 +153,13 @@ def _reason(step: Any, spec: Any, leaves: list[Tensor]) -> str | None:
 
     dtype = next((leaf.dtype for leaf in leaves if leaf.dim() and leaf.is_floating_point()), torch.get_default_dtype())
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), torch.device("cpu"):
             warnings.simplefilter("ignore")
             function(*(torch.ones_like(leaf) for leaf in leaves), torch.ones(1, dtype=dtype))
     except Exception as error:  # it takes another input, or sees a whole layer
         return f"it does not take one neuron alone ({type(error).__name__}: {(str(error).splitlines() or [''])[0]})"
     try:
-        trace(function, [*leaves, torch.empty((1,), dtype=dtype)])
+        trace(function, [*leaves, torch.empty((1,), dtype=dtype, device="cpu")])
     except Unsupported as reason:
         return str(reason)
     return None
