@@ -163,7 +163,7 @@ def test_no_graph_comes_in_or_is_left_and_nothing_is_written_to(rule, network):
     before = [leaf._version for leaf in optree.tree_leaves(known)]
     weight = normal(arguments[3].shape[-1]).requires_grad_()
     results = RULES[rule](NETWORKS[network].neuron.step, error)(*known)
-    assert_equal(results, expected)
+    close(results, expected)  # a product may be rounded in another way
     captured = RULES[rule](NETWORKS[network].neuron.step, lambda o, t: error(o * weight, t))(*known)
     assert not any(leaf.requires_grad for leaf in optree.tree_leaves((results, captured)))
     assert [leaf._version for leaf in optree.tree_leaves(known)] == before

@@ -49,3 +49,8 @@ def test_whose_error_it_is():
     mine = fails(lambda: check.same(torch.zeros(2), torch.zeros(2)))
     assert mine["ours"] and mine["where"].startswith("check.py:")
     assert not fails(lambda: check.same(torch.zeros(2), torch.ones(2)))["ours"]
+
+
+def test_the_readme_has_these_rows():
+    readme = (Path(__file__).parents[1] / "README.md").read_text()
+    assert [f"| {use.title} | yes |" in readme for use in USES.values()] == [True] * len(USES)

@@ -19,6 +19,9 @@ from ._recurrent import _connection
 from ._stateful import _fitted, _recorded
 
 
+SPK_AND_MEM = _recorded(state_leaky.step, ("mem",), graded=True)
+
+
 class Whole(nn.Module):
     """A layer that takes whole sequences."""
 
@@ -139,9 +142,9 @@ class StateLeaky(Whole):
     def _through(self, currents: Tensor) -> Any:
         params, steps = self.params(currents.dtype), self.kernel_truncation_steps
         if self.output and not (steps or self.state_quant or self.kind == "parallel"):
-            rest, step = state_leaky.init(params, currents[0]), _recorded(state_leaky.step, ("mem",), graded=True)
+            rest = state_leaky.init(params, currents[0])
             factor = _fitted(self.graded_spikes_factor, currents.dtype)
-            return scan(step, (params, factor), rest, currents, kind=self.kind)[0]
+            return scan(SPK_AND_MEM, (params, factor), rest, currents, kind=self.kind)[0]
         beta = unit(params.beta)
         mem = window(beta, currents, steps) if steps else linear_scan(beta, currents, kind=self.kind)
         mem = self.state_quant(mem) if self.state_quant else mem

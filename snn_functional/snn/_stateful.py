@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from torch import nn, Tensor
 
+from .._functorch import intercepted, is_compiling
 from .._neuron import Neuron
 from .._scan import scan
 from .._tree import tree_map
@@ -85,12 +86,12 @@ class Stateful(nn.Module):
             return self._time.through(self, input_)
         self._admit(input_)
         state = self._state(input_, args, kwargs)
-        step, params = self._recording(input_.dtype, every=self.output or not self.init_hidden)
+        what, params = self._recording(input_.dtype, every=self.output or not self.init_hidden)
         if input_.numel() >= LARGE and input_.device.type == "cpu" and self._in_one_kernel():
-            outputs, state = scan(step, params, state, input_[None])
+            outputs, state = scan(_recorded(*what), params, state, input_[None])
             outputs = tuple(x.squeeze(0) for x in outputs)
         else:
-            outputs, state = step(params, state, input_)
+            outputs, state = _record(*what, params, state, input_)
         if self.init_hidden:
             self._hidden = state
         return outputs if self.output or not self.init_hidden else outputs[0]
@@ -146,13 +147,13 @@ class Stateful(nn.Module):
     def _scanned(self, xs: Tensor) -> tuple[tuple[Tensor, ...], Any]:
         """What `forward` returns for each step of `xs` from the hidden state on, as a tuple; and the last state."""
         self._admit(xs[0])
-        step, params = self._recording(xs.dtype, every=self.output)
-        return scan(step, params, self._state(xs[0], (), {}), xs)
+        what, params = self._recording(xs.dtype, every=self.output)
+        return scan(_recorded(*what), params, self._state(xs[0], (), {}), xs)
 
     def _recording(self, dtype: torch.dtype, every: bool) -> tuple[Any, Any]:
-        """The step that gives what this layer returns, as a tuple, and its params."""
+        """What `_recorded` is to be made of to give what this layer returns, and its params."""
         factor = self.graded_spikes_factor if self.graded else None
-        return _recorded(self._step(), self._beside() if every else (), self.graded), (self.params(dtype), factor)
+        return (self._step(), self._beside() if every else (), self.graded), (self.params(dtype), factor)
 
     def _in_one_kernel(self) -> bool:
         """Is it worth asking? Weights, a winner or a user's quantiser are not pointwise."""
@@ -270,9 +271,14 @@ class _recorded:
     graded: bool
 
     def __call__(self, params: Any, state: Any, input: Any) -> Any:
-        params, factor = params
-        spk, state = self.step(params, state, input)
-        return (spk * factor if self.graded else spk, *(getattr(state, name) for name in self.fields)), state
+        return _record(self.step, self.fields, self.graded, params, state, input)
+
+
+def _record(step: Any, fields: tuple[str, ...], graded: bool, params: Any, state: Any, input: Any) -> Any:
+    """One step of `_recorded(step, fields, graded)`, which need not be made: torch.compile of torch 2.11 cannot."""
+    params, factor = params
+    spk, state = step(params, state, input)
+    return (spk * factor if graded else spk, *(getattr(state, name) for name in fields)), state
 
 
 LARGE = 4096  # neurons in a step, from which on one kernel is faster than some twenty operations; measured on CPUs only
@@ -359,4 +365,5 @@ def _call(State: Any) -> str:
 
 
 def _brief(number: Tensor) -> str:
-    return f"{number.item():.4g}" if number.numel() == 1 else f"{list(number.shape)}"
+    traced = intercepted() or is_compiling()
+    return f"{number.item():.4g}" if number.numel() == 1 and not traced else f"{list(number.shape)}"
