@@ -150,7 +150,7 @@ class Stateful(nn.Module):
         what, params = self._recording(xs.dtype, every=self.output)
         return scan(_recorded(*what), params, self._state(xs[0], (), {}), xs)
 
-    def _recording(self, dtype: torch.dtype, every: bool) -> tuple[Any, Any]:
+    def _recording(self, dtype: torch.dtype, every: bool) -> tuple[tuple[Any, tuple[str, ...], bool], Any]:
         """What `_recorded` is to be made of to give what this layer returns, and its params."""
         factor = self.graded_spikes_factor if self.graded else None
         return (self._step(), self._beside() if every else (), self.graded), (self.params(dtype), factor)
