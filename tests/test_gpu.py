@@ -321,7 +321,7 @@ for path, pointers in zip(sys.argv[1::2], sys.argv[2::2]):
     assert all(x.do_not_specialize for x in module.kernel.params if not x.is_constexpr)
     types = dict(zip(module.kernel.arg_names, pointers.split(",")))
     types = {name: types.get(name, "constexpr" if name == "BLOCK" else "i32") for name in module.kernel.arg_names}
-    source = ASTSource(fn=module.kernel, signature=types, constexprs={"BLOCK": 128})
+    source = ASTSource(fn=module.kernel, signature=types, constexprs={"BLOCK": 256})
     built = triton.compile(source, target=GPUTarget("cuda", 90, 32), options={"num_warps": 4, "enable_fp_fusion": False})
     assert built.asm["cubin"]
     print(built.asm["ptx"], "=" * 9)

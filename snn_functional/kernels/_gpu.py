@@ -1,6 +1,6 @@
 """The Triton of a scan: the loop over time for a block of neurons, forward and backward, around a printed program.
 
-A program instance holds `BLOCK` neurons (lanes), one a thread, and their state stays in registers for all T steps: the inputs are
+A program instance holds `BLOCK` neurons (lanes), one or two a thread, and their state stays in registers for all T steps: the inputs are
 read once and the outputs written once. How a tensor lies in memory is part of the text: dense over the lanes, one number for all,
 or strided (then the place of each lane is computed once, before the loop, over as few axes as the strides allow), and whether it
 moves in time (if not, it is read before the loop). Sizes and strides are numbers that the kernel is called with, so neither T nor
@@ -33,9 +33,11 @@ from ._print_triton import computed, HALF, HEADER, kept, Lines, read, renamed, r
 from ._program import Program, Unsupported
 
 
-WIDE = 1 << 15  # lanes that fill a GPU with blocks of four warps; fewer are spread over more, smaller blocks
+WIDE = (
+    1 << 15
+)  # lanes that fill a GPU with blocks of four warps, two a thread; fewer are spread over more, smaller blocks
 STAGES = 4  # steps that inputs are fetched ahead, through shared memory
-SHARED = 384  # bytes of it for a lane: what every GPU has for a block of four warps
+SHARED = 192  # bytes of it for a lane: what every GPU has for a block of four warps
 
 
 def ready() -> None:
@@ -62,7 +64,7 @@ class Forward:
         ys = [empty((T, *lanes), dtype=dtype) for dtype in self.ys]
         last = [empty(lanes, dtype=dtype) for dtype in self.ss]
         points = [empty((-(-T // every), *lanes), dtype=dtype) for dtype in self.ss if every]
-        forms, numbers = _forms(leaves, self.timed, lanes)
+        forms, numbers = _forms(tuple([(x.shape, x.stride()) for x in leaves]), self.timed, lanes)
         key = forms, bool(every)
         if key not in self.kernels:
             self.kernels[key] = _load(self.source(*key))
@@ -124,7 +126,7 @@ class Backward:
         held = [empty((every, *lanes), dtype=x.dtype) for x in checkpoints]
         shapes = [(T, *lanes) if i >= params + states else lanes for i in self.wanted]
         gradients = [empty(shape, dtype=self._type(i)) for i, shape in zip(self.wanted, shapes)]
-        forms, numbers = _forms([*leaves, *cotangents], self.timed, lanes)
+        forms, numbers = _forms(tuple([(x.shape, x.stride()) for x in (*leaves, *cotangents)]), self.timed, lanes)
         if forms not in self.kernels:
             self.kernels[forms] = _load(self.source(forms))
         tensors = [*leaves, *cotangents, *checkpoints, *held, *gradients]
@@ -272,14 +274,16 @@ def _advance(lines: Lines, states: Sequence[Any], types: Sequence[torch.dtype]) 
     return [f"s{s} = {lines.cast(new, dtype)}" for s, (new, dtype) in enumerate(zip(states, types))]
 
 
-def _forms(tensors: Sequence[Tensor], timed: range, lanes: torch.Size) -> tuple[Forms, list[int]]:
-    """How the tensors lie, and the sizes and strides that go with it, in the order of the kernel's arguments."""
+@functools.lru_cache(10_000)
+def _forms(
+    tensors: tuple[tuple[torch.Size, tuple[int, ...]], ...], timed: range, lanes: torch.Size
+) -> tuple[Forms, tuple[int, ...]]:
+    """How tensors of these shapes and strides lie, and the numbers that go with it, in the order of the kernel's arguments."""
     wide = [d for d, n in enumerate(lanes) if n > 1]
     sizes = [lanes[d] for d in wide]
     dense = [math.prod(sizes[d + 1 :]) for d in range(len(sizes))]
     times, overs = [], []
-    for i, x in enumerate(tensors):
-        shape, strides = x.shape, x.stride()
+    for i, (shape, strides) in enumerate(tensors):
         times.append(strides[0] if i in timed and shape[0] > 1 else 0)
         if i in timed:
             shape, strides = shape[1:], strides[1:]
@@ -296,7 +300,7 @@ def _forms(tensors: Sequence[Tensor], timed: range, lanes: torch.Size) -> tuple[
         if form.over == "strided":
             numbers += [steps[strided] for _, steps in axes]
             strided += 1
-    return Forms(each, len(axes)), numbers
+    return Forms(each, len(axes)), tuple(numbers)
 
 
 def _axes(sizes: list[int], rows: list[list[int]]) -> list[tuple[int, list[int]]]:
@@ -311,14 +315,14 @@ def _axes(sizes: list[int], rows: list[list[int]]) -> list[tuple[int, list[int]]
 
 
 def _launch(
-    kernel: Any, tensors: Sequence[Tensor], T: int, lanes: torch.Size, reverse: bool, every: int, numbers: list[int]
+    kernel: Any, tensors: Sequence[Tensor], T: int, lanes: torch.Size, reverse: bool, every: int, numbers: Sequence[int]
 ) -> None:
     count = lanes.numel()
-    block = 128 if count >= WIDE else 32
+    block, warps = (256, 4) if count >= WIDE else (32, 1)
     walk = [T, count, T - 1 if reverse else 0, -1 if reverse else 1, every]
     with torch.cuda.device_of(tensors[0]):
         kernel[(-(-count // block),)](
-            *map(_bits, tensors), *walk, *numbers, BLOCK=block, num_warps=block // 32, enable_fp_fusion=False
+            *map(_bits, tensors), *walk, *numbers, BLOCK=block, num_warps=warps, enable_fp_fusion=False
         )  # fmt: skip
 
 
