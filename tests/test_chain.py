@@ -7,7 +7,7 @@ import pickle
 import optree
 import pytest
 import torch
-from helpers import assert_allclose, assert_equal, law
+from helpers import assert_allclose, assert_equal, law, needs_kernels
 from hypothesis import given, strategies as st
 from torch.func import grad, jvp, vmap
 
@@ -192,6 +192,7 @@ def test_what_looks_back_is_no_chain_and_runs_as_the_loop():
     assert_equal(snf.scan(fed_back, params, state, xs), snf.scan(fed_back, params, state, xs, kind="loop"))
 
 
+@needs_kernels
 def test_explain_shows_the_plan():
     step, params, state, xs = world(_recurrent)
     lines = snf.explain(step, params, state, xs).splitlines()

@@ -426,6 +426,7 @@ class Branch(Layers):
         return self.lif2(self.fc2(spk) + spk)
 
 
+@needs_torch("2.4", "before, nothing can be tried out beside a transform, and every scan is a loop")
 @pytest.mark.parametrize("transform", ["plain", "grad", "vmap"])
 def test_a_rehearsal_under_a_transform(transform):
     """It is tried out in the first scan, whatever is going on there."""

@@ -46,6 +46,8 @@ ROUNDED = {
     "1.0.0/Leaky/sigmoid5/f64": "times the sigmoid's slope",
     "0.4.11/Leaky/sigmoid5/f64": "times the sigmoid's slope",
 }
+# Their float32 alpha and beta have logarithms that torch rounds in another way from version to version.
+LOGARITHMS = {"1.0.0/Alpha/vec/f64", "0.4.11/Alpha/vec/f64"}
 
 
 def verdict(case):
@@ -133,9 +135,9 @@ def compare(case, outputs, grads):
         if name == "spk":
             assert torch.equal(outputs[name].double(), array(key).double()), f"{key}: spikes differ"
         else:
-            close("state", outputs[name], key)
+            close("state", outputs[name], key, "float32" if case["id"] in LOGARITHMS else None)
     for name, key in case["grads"].items():
-        close("grad", grads[name], key, "float32" if case["id"] in ROUNDED else None)
+        close("grad", grads[name], key, "float32" if case["id"] in {*ROUNDED, *LOGARITHMS} else None)
 
 
 RUNNERS = [run_steps]

@@ -7,7 +7,7 @@ import pickle
 import optree
 import pytest
 import torch
-from helpers import assert_allclose, assert_equal, at, dot, MODIFIED
+from helpers import assert_allclose, assert_equal, at, dot, MODIFIED, needs_kernels
 from torch.func import grad
 
 import snn_functional as snf
@@ -294,6 +294,7 @@ def test_a_modified_step_starts_from_numbers():
             assert_equal(given, snf.scan(neuron.step, params, neuron.init(params, X[0]), X, kind="loop"))
 
 
+@needs_kernels
 def test_a_modified_neuron_is_a_layer():
     net = snf.chain(snf.linear, snf.refractory(snf.leaky, 2), snf.filtered(snf.leaky))
     params = (snf.Linear(torch.randn(5, 6)), LEAKY, snf.FilteredParams(LEAKY, 0.8))
