@@ -14,6 +14,7 @@ whole layer before the next begins: a layer without state is one call on all ste
 user's), a pointwise one is one kernel.
 """
 
+import contextlib
 import dataclasses
 import inspect
 from collections.abc import Callable
@@ -190,17 +191,21 @@ def _lifted(layer: Neuron, params: Any, state: Any, inputs: Any, steps: int, rev
     if layer.step is conv2d_step:
         inputs = _channels_last(inputs)
     once = lambda x: layer.step(params, state, x)[0]
-    if all(x.stride(0) == 0 for x in tree_leaves(inputs)):  # constant in time: so is what comes out
-        return tree_map(lambda x: x.expand(steps, *x.shape), once(tree_map(lambda x: x[0], inputs))), state
+    vmap: Any = torch.func.vmap
+    constant = all(x.stride(0) == 0 for x in tree_leaves(inputs))
+    first = tree_map(lambda x: x[:1], inputs) if constant else inputs
+    over = lambda outputs: tree_map(lambda x: x.expand(steps, *x.shape[1:]), outputs)
     if _any_axes(layer.step):
-        return once(inputs), state
-    try:
-        return torch.func.vmap(once, randomness="different")(inputs), state
-    except RuntimeError:  # what vmap cannot follow, a branch on a number say, is called step by step
-        outputs, _ = scan(
-            lambda p, s, x: (layer.step(p, s, x)[0], s), params, state, inputs, kind="loop", reverse=reverse
-        )
-        return outputs, state
+        return over(once(first)), state
+    tries = [(inputs, "different")] if tree_leaves(inputs) else []
+    if tries and constant:  # so is what comes out, unless it is drawn
+        tries.insert(0, (first, "error"))
+    for taken, randomness in tries:
+        with contextlib.suppress(RuntimeError):
+            return over(vmap(once, randomness=randomness)(taken)), state
+    # What vmap cannot follow, a branch on a number say, is called step by step.
+    each = lambda p, s, x: (layer.step(p, s, x)[0], s)
+    return scan(each, params, state, inputs, kind="loop", reverse=reverse, length=steps)[0], state
 
 
 def _any_axes(step: Any) -> bool:

@@ -172,6 +172,19 @@ def test_a_constant_input_is_one_call():
     assert_equal(fast, snf.scan(net.step, params, ((), snf.LeakyState(torch.zeros(3, 4))), xs, kind="loop"))
 
 
+@pytest.mark.parametrize("generator", [False, True])
+def test_what_is_drawn_is_drawn_at_each_step(generator):
+    """Rate coding within a network, of an image that is constant in time."""
+    drawn = torch.Generator().manual_seed(1) if generator else None
+    net = snf.chain(lambda x: torch.bernoulli(x, generator=drawn), snf.linear, snf.leaky)
+    params, xs = (
+        ((), snf.Linear(torch.eye(500)), snf.LeakyParams(0.0, 0.5, reset_mechanism="none")),
+        torch.full((500,), 0.5).expand(20, 500),
+    )
+    spks, _ = snf.scan(net.step, params, net.init(params, xs[0]), xs)
+    assert 0.4 < spks.mean() < 0.6 and 0.4 < (spks[1:] != spks[:-1]).float().mean() < 0.6
+
+
 def test_what_vmap_cannot_follow_runs_step_by_step():
     net = snf.chain(lambda x: x if x.sum() > 6 else -x, snf.leaky)
     params, xs = ((), snf.LeakyParams(0.9)), torch.rand(8, 3, 4)
