@@ -22,7 +22,7 @@ import snn_functional as snf
 from . import plot
 from ._tree import tree_flatten, tree_unflatten
 from .data import Dataset
-from .train import choose, encode, layer_currents, Network, network_apply, NEURONS, Recipe, scores, Training
+from .train import choose, encode, layer_apply, Network, network_apply, Recipe, scores, Training
 
 
 FILES = ("checkpoint.pt", "model.pt", "metrics.json", "learning_curve.png", "raster.png", "traces.png")
@@ -134,10 +134,8 @@ def save_pictures(folder: Path, network: Network, dataset: Dataset, recipe: Reci
     rasters.suptitle(title)
     save("raster.png", rasters)
 
-    layer = network.hidden[0]
-    neuron, currents = NEURONS[type(layer.neuron)], layer_currents(layer, xs)
-    recorded, _ = snf.scan(_recorded(neuron.step), layer.neuron, neuron.init(layer.neuron, currents[0]), currents)
-    spk, mem = (each[:, 0] for each in recorded)
+    hidden, states = layer_apply(network.hidden[0], xs, snf.record)
+    spk, mem = hidden[:, 0], states.mem[:, 0]
     busiest = spk.sum(0).argsort(descending=True)[:4]
     membranes = Figure(figsize=(7, 6), layout="constrained")
     top, bottom = membranes.subplots(2, 1)
@@ -149,16 +147,6 @@ def save_pictures(folder: Path, network: Network, dataset: Dataset, recipe: Reci
     bottom.set_title("readout")
     membranes.suptitle(title)
     save("traces.png", membranes)
-
-
-def _recorded(step: Any) -> Callable[[Any, Any, Any], tuple[Any, Any]]:
-    """The same step, with the membrane beside the spike in its output."""
-
-    def recorded(params: Any, state: Any, input: Any) -> tuple[Any, Any]:
-        spk, state = step(params, state, input)
-        return (spk, state.mem), state
-
-    return recorded
 
 
 def _write(path: Path, write: Callable[[Path], Any]) -> None:

@@ -14,7 +14,7 @@
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -76,10 +76,9 @@ class Recipe:
 
 @snf.pytree
 class Layer:
-    """- `weight`: (inputs, neurons). `bias`: (neurons,). `neuron`: the params of its neurons, every leaf (neurons,)."""
+    """- `connection`: from the layer below to its neurons. `neuron`: their params, every leaf (neurons,)."""
 
-    weight: Tensor
-    bias: Tensor
+    connection: snf.Linear
     neuron: Any
 
 
@@ -96,9 +95,9 @@ def network_init(generator: torch.Generator, sizes: Sequence[int], neuron: str) 
     device = generator.device
 
     def layer(inputs: int, neurons: int, params: Any) -> Layer:
-        weight = 2 * torch.rand(inputs, neurons, generator=generator, device=device) - 1
-        each = tree_map(lambda leaf: leaf.to(device).repeat(neurons), params)
-        return Layer(weight / inputs**0.5, torch.zeros(neurons, device=device), each)
+        weight = snf.Linear.random(inputs, neurons, bias=False, generator=generator, device=device).weight
+        connection = snf.Linear(weight, torch.zeros(neurons, device=device))  # drawn ones leave small networks silent
+        return Layer(connection, tree_map(lambda leaf: leaf.to(device).repeat(neurons), params))
 
     *hidden, readout = zip(sizes, sizes[1:])
     return Network(tuple(layer(*size, HIDDEN[neuron]) for size in hidden), layer(*readout, READOUT))
@@ -116,18 +115,12 @@ def network_apply(network: Network, xs: Tensor) -> tuple[Tensor, list[Tensor]]:
     return layer_apply(network.readout, xs), spks
 
 
-def layer_apply(layer: Layer, xs: Tensor) -> Tensor:
-    """What its neurons give out, from rest: [T, batch, inputs] -> [T, batch, neurons]."""
-    neuron, currents = NEURONS[type(layer.neuron)], layer_currents(layer, xs)
-    outputs, _ = snf.scan(neuron.step, layer.neuron, neuron.init(layer.neuron, currents[0]), currents)
+def layer_apply(layer: Layer, xs: Tensor, modifier: Callable[[Any], Any] = lambda neuron: neuron) -> Any:
+    """What its neurons, modified perhaps, give out, from rest: [T, batch, inputs] -> [T, batch, neurons]."""
+    net = snf.chain(snf.linear, modifier(NEURONS[type(layer.neuron)]))
+    params = layer.connection, layer.neuron
+    outputs, _ = snf.scan(net.step, params, net.init(params, xs[0]), xs)
     return outputs
-
-
-def layer_currents(layer: Layer, xs: Tensor) -> Tensor:
-    """One product for all of time; for an input that is constant in time (expanded), one for a single step, expanded again."""
-    if xs.stride(0) == 0:
-        return (xs[0] @ layer.weight + layer.bias).expand(len(xs), -1, -1)
-    return xs @ layer.weight + layer.bias
 
 
 def scores(mems: Tensor, lengths: Tensor | None = None) -> Tensor:

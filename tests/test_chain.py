@@ -172,6 +172,13 @@ def test_a_constant_input_is_one_call():
     assert_equal(fast, snf.scan(net.step, params, ((), snf.LeakyState(torch.zeros(3, 4))), xs, kind="loop"))
 
 
+def test_a_constant_input_is_multiplied_once():
+    connection, x = snf.Linear.random(4, 5), torch.rand(3, 4)
+    once, _ = snf._chain._lifted(snf.linear, connection, (), x.expand(6, 3, 4), 6, False)
+    assert once.shape == (6, 3, 5) and once.stride(0) == 0
+    torch.testing.assert_close(once[0], connection(x))
+
+
 @pytest.mark.parametrize("generator", [False, True])
 def test_what_is_drawn_is_drawn_at_each_step(generator):
     """Rate coding within a network, of an image that is constant in time."""

@@ -379,19 +379,11 @@ def test_what_is_padded_is_never_read():
     torch.testing.assert_close(score(x)[:1], alone)
 
 
-def test_a_constant_current_is_multiplied_once():
-    network = train.network_init(torch.Generator().manual_seed(0), (3, 8, 4), "leaky")
-    layer, x = network.hidden[0], torch.randn(2, 3)
-    once = train.layer_currents(layer, x.expand(7, 2, 3))
-    assert once.stride(0) == 0
-    torch.testing.assert_close(once, train.layer_currents(layer, x.repeat(7, 1, 1)))
-
-
 def test_network_is_a_tree_whose_every_leaf_learns():
     generator = torch.Generator().manual_seed(0)
     network = train.network_init(generator, (6, 16, 8, 3), "synaptic")
     assert all(
-        leaf.shape[-1:] == (n,) for layer, n in zip(network.hidden, (16, 8)) for leaf in optree.tree_leaves(layer)
+        leaf.shape[:1] == (n,) for layer, n in zip(network.hidden, (16, 8)) for leaf in optree.tree_leaves(layer)
     )
     xs, y = torch.rand(20, 5, 6, generator=generator) * 3, torch.tensor([0, 1, 2, 1, 0])
     grads, (value, counted) = torch.func.grad_and_value(train.loss, has_aux=True)(network, xs, y, None)
