@@ -1,6 +1,7 @@
 """A stricter world than the users': warnings are errors (pyproject), one thread, seeds, and fresh memory full of NaN.
 
-Where there is a GPU, `SNN_DEVICE=cuda python -m pytest` makes every tensor there that a test makes.
+Where there is a GPU, `SNN_DEVICE=cuda python -m pytest tests/test_neurons.py tests/test_transforms.py` makes every tensor there that a
+test makes. Those that draw from a generator on the CPU, or look for NaN at the door, fail there: numbers on a GPU are not read.
 """
 
 import os
