@@ -438,13 +438,24 @@ def test_a_rehearsal_under_a_transform(transform):
     assert list(snn._run._rehearsed[step._module].values()) == [None]
 
 
+class Outside(nn.Module):
+    """A face whose state is at rest at each step, and said to be."""
+
+    def __init__(self):
+        super().__init__()
+        self.fc, self.lif = nn.Linear(7, 5), snn.Leaky(0.9)
+
+    def forward(self, x):
+        return self.lif(self.fc(x), self.lif.reset_mem())
+
+
 @pytest.mark.parametrize(
     "net, xs, reason",
     [
         (Recurrent(), X, "it is recurrent across layers, or samples meet in it"),
         (dense(), X[:, 0], "has no axis for the batch"),
         (dense(), (X, X), "its input is not one tensor"),
-        (nn.Sequential(nn.Linear(7, 5), snn.Leaky(0.9)), X, r"a layer has its state outside \(init_hidden=False\)"),
+        (Outside(), X, r"a layer has its state outside \(init_hidden=False\)"),
     ],
 )
 def test_what_cannot_run_layer_by_layer_says_so(net, xs, reason):

@@ -207,9 +207,31 @@ def test_hooks_see_every_step():
     assert seen == [(3, 20)] * 6
 
 
+class Outside(nn.Module):
+    """Hands the state on by itself."""
+
+    def __init__(self):
+        super().__init__()
+        self.fc, self.lif, self.mem = nn.Linear(7, 5), snn.Leaky(0.9, threshold=0.1), torch.zeros(())
+
+    def forward(self, x):
+        spk, self.mem = self.lif(self.fc(x), self.mem)
+        return spk
+
+
 def test_states_outside_run_step_by_step():
-    net = nn.Sequential(nn.Linear(7, 5), snn.Leaky(0.9, threshold=0.1))
-    assert_is_the_loop(net, X, "step by step: a layer has its state outside")
+    assert_is_the_loop(Outside(), X, "step by step: a layer has its state outside")
+
+
+def test_a_face_without_memory_is_refused():
+    net = nn.Sequential(nn.Linear(7, 5), snn.Leaky(0.9))
+    with pytest.raises(TypeError, match=r"Layer '1', Leaky\(init_hidden=False\), got no state.*init_hidden=True"):
+        snn.run(net, X)
+    net(X[0])  # alone it is at rest, and remains so
+    step, params, state = snf.functionalize(net)
+    for kind in ("auto", "loop"):
+        with pytest.raises(TypeError, match="pass mem through forward"):
+            snf.scan(step, params, state, X, kind=kind)
 
 
 def test_without_a_batch_it_is_the_loop():

@@ -22,7 +22,7 @@ from .._tree import tree_leaves
 from ..kernels import Unsupported
 from ._parallel import Whole
 from ._run import _layer_by_layer, _Meet, _obstacle
-from ._stateful import Stateful
+from ._stateful import remembering, Stateful, without_hidden
 from .utils import _layers
 
 
@@ -49,7 +49,7 @@ def functionalize(module: nn.Module, *states: Any) -> tuple["Functional", dict[s
 
     Raises TypeError for what is no module, for one that takes whole sequences, and for states missing or too many; ValueError for
     names that collide. The step raises ValueError for other names than these, and TypeError for a forward that remembers
-    something in an attribute of its own.
+    something in an attribute of its own, or that gives a face with `init_hidden=False` no state.
     """
     step = Functional(copy.deepcopy(module), _explicit(module, states))
     params, state, names = step._params, step._state, step._explicit
@@ -108,6 +108,7 @@ class Functional:
         "_params",
         "_state",
         "_faces",
+        "_outside",
         "_places",
         "_kept",
         "_held",
@@ -119,7 +120,7 @@ class Functional:
         self._module, self._explicit, self._turn = module, explicit, threading.RLock()
         self._params: dict[str, Tensor] = {name: p.detach() for name, p in module.named_parameters()}
         self._state: dict[str, Any] = {name: b.detach() for name, b in module.named_buffers()}
-        self._faces = _faces(module)
+        self._faces, self._outside = _faces(module), without_hidden(module)
         for keys, face in self._faces:
             self._state |= zip(keys, _hidden(face))
             face.reset_hidden()
@@ -208,7 +209,8 @@ class Functional:
                     table[key] = tensors[name]
                 for keys, face in self._faces:
                     face._hidden = face.neuron.State.__rebuild__([state[key] for key in keys], ())
-                returned = go(self._module)
+                with remembering(self._outside) if self._outside and not is_compiling() else contextlib.nullcontext():
+                    returned = go(self._module)
                 self._refuse_memory()
                 for table, key, name, _ in self._kept:
                     new[name] = table[key]

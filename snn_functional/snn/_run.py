@@ -23,7 +23,7 @@ from torch import nn, Tensor
 
 from .._functorch import outside, transforms
 from .._tree import tree_flatten, tree_leaves, tree_map, tree_unflatten
-from ._stateful import Stateful
+from ._stateful import remembering, Stateful, without_hidden
 from .utils import _layers
 
 
@@ -39,7 +39,7 @@ def run(net: nn.Module, xs: Tensor) -> Any:
     The same numbers as the loop's to the rounding of larger matrix products. Dropout draws a mask for each step, but layer by layer.
     A network that is recurrent across layers, or whose samples meet, or that has hooks, runs step by step; `explain` says so.
 
-    Raises TypeError and ValueError for what is no sequence of tensors.
+    Raises TypeError and ValueError for what is no sequence of tensors, TypeError for a face that has no state from one step to the next.
     """
     _admit(net, xs)
     if _obstacle(net, xs) is None:
@@ -49,7 +49,9 @@ def run(net: nn.Module, xs: Tensor) -> Any:
         except _Meet:
             for layer, hidden in held.items():
                 layer._hidden = hidden
-    return _joined(torch.stack, [net(x) for x in xs.unbind(0)])
+    with remembering(without_hidden(net)):
+        first = net(xs[0])
+    return _joined(torch.stack, [first, *(net(x) for x in xs[1:].unbind(0))])
 
 
 ROWS = 4096  # samples times steps in a piece of time; half and twice that were as fast, all at once or few were slower

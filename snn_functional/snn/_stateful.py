@@ -11,6 +11,7 @@ One step function serves explicit and hidden state, so the two cannot diverge. T
 the input; it is no buffer, never in `state_dict()`, and only a layer with `init_hidden=True` holds one between calls.
 """
 
+import contextlib
 import dataclasses
 import inspect
 import weakref
@@ -75,6 +76,7 @@ class Stateful(nn.Module):
         self._reset_mechanism = options["reset_mechanism"]
         self._hidden: Any = None
         self._time: Any = None  # set while `run` has folded time into the batch
+        self._calls: Any = None  # within `remembering`: was it called with a state, without one?
         self._keep(numbers, learned, options)
         self.instances.append(self)
         factor = {"graded_spikes_factor": options.get("graded_spikes_factor", 1.0)}
@@ -213,6 +215,8 @@ class Stateful(nn.Module):
     def _state(self, input_: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         State = self.neuron.State
         name = type(self).__name__
+        if self._calls is not None:
+            self._calls.add(bool(args or kwargs))
         if not args and not kwargs:
             if self._hidden is None:
                 return self.neuron.init(self.params(input_.dtype), input_)
@@ -279,6 +283,30 @@ def _record(step: Any, fields: tuple[str, ...], graded: bool, params: Any, state
     params, factor = params
     spk, state = step(params, state, input)
     return (spk * factor if graded else spk, *(getattr(state, name) for name in fields)), state
+
+
+def without_hidden(net: nn.Module) -> dict[str, "Stateful"]:
+    """Its faces with `init_hidden=False`, by name."""
+    return {name: m for name, m in net.named_modules() if isinstance(m, Stateful) and not m.init_hidden}
+
+
+@contextlib.contextmanager
+def remembering(faces: dict[str, "Stateful"]) -> Iterator[None]:
+    """Around one step of many. Raises TypeError after it for a face that got no state in it, and holds none."""
+    for face in faces.values():
+        face._calls = set()
+    try:
+        yield
+        for name, face in faces.items():
+            if face._calls == {False}:
+                states = ", ".join(face.neuron.State.__leaves__)
+                raise TypeError(
+                    f"Layer {name!r}, {type(face).__name__}(init_hidden=False), got no state: it would be at rest at every step. "
+                    f"Say init_hidden=True, or pass {states} through forward."
+                )
+    finally:
+        for face in faces.values():
+            face._calls = None
 
 
 LARGE = 4096  # neurons in a step, from which on one kernel is faster than some twenty operations; measured on CPUs only
