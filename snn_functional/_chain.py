@@ -113,6 +113,16 @@ class Chain:
                     f"chain({', '.join(map(_name, self.layers))}): {name} is a tuple with an entry for each of {len(self.layers)} "
                     f"layers, () for a plain function, but {came}."
                 )
+        given = [("params", params, [layer.Params for layer in self.layers])]
+        if state is not self.layers:
+            given.append(("state", state, [layer.State for layer in self.layers]))
+        for name, trees, owns in given:
+            for number, (tree, own) in enumerate(zip(trees, owns)):
+                if hasattr(own, "__leaves__") and not isinstance(tree, own):
+                    raise TypeError(
+                        f"chain({', '.join(map(_name, self.layers))}): {name}[{number}] is a tree of {own.__name__}, but "
+                        f"{type(tree).__name__} came."
+                    )
         return zip(self.layers, params, state)
 
 

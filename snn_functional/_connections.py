@@ -103,7 +103,12 @@ linear = Neuron(Linear, tuple, _no_state, linear_step)
 conv2d = Neuron(Conv2d, tuple, _no_state, conv2d_step)
 
 
-def _floating(connection: Any, spikes: Tensor) -> Tensor:
+def _floating(connection: Any, spikes: Any) -> Tensor:
+    if not isinstance(spikes, Tensor):
+        raise TypeError(
+            f"{type(connection).__name__}: the input is one tensor, not {type(spikes).__name__}. In a chain it is what the layer "
+            "before puts out."
+        )
     return spikes.to(connection.weight.dtype) if spikes.dtype in SPIKES else spikes
 
 

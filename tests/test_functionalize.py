@@ -449,12 +449,21 @@ class Outside(nn.Module):
         return self.lif(self.fc(x), self.lif.reset_mem())
 
 
+class Two(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.net = dense()
+
+    def forward(self, pair):
+        return self.net(pair[0] + pair[1])
+
+
 @pytest.mark.parametrize(
     "net, xs, reason",
     [
         (Recurrent(), X, "it is recurrent across layers, or samples meet in it"),
         (dense(), X[:, 0], "has no axis for the batch"),
-        (dense(), (X, X), "its input is not one tensor"),
+        (Two(), (X, X), "its input is not one tensor"),
         (Outside(), X, r"a layer has its state outside \(init_hidden=False\)"),
     ],
 )

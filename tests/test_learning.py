@@ -156,6 +156,21 @@ def test_step_by_step_is_the_whole(rule, network):
 
 
 @each
+def test_in_pieces_it_is_the_whole(rule, network):
+    """A learning state goes on where it was, and comes back; and it forgets no more than the gradient."""
+    params, state, xs, targets = NETWORKS[network]
+    learn = made(rule, network)
+    grads, losses, last = learn(params, state, xs, targets)
+    learning, found, total = learn.init(params, state), [], optree.tree_map(torch.zeros_like, params)
+    for piece in zip(xs.split(3), targets.split(3)):
+        some, piece_losses, learning = learn(params, learning, *piece)
+        total = optree.tree_map(torch.add, total, some)
+        found.append(piece_losses)
+        learning = learning.forget()
+    close((total, torch.cat(found), learning.state), (grads, losses, last))
+
+
+@each
 def test_no_graph_comes_in_or_is_left_and_nothing_is_written_to(rule, network):
     arguments = tuple(NETWORKS[network])
     expected = made(rule, network)(*arguments)

@@ -206,6 +206,18 @@ def running_mean(params, state, x):
 
 
 @needs_kernels
+def test_explain_raises_where_scan_does():
+    params, xs = snf.LeakyParams(0.9), torch.rand(5, 3)
+    wrong = snf.inhibit(snf.refractory(snf.leaky, 2))
+    for step, state, says in (
+        (wrong.step, wrong.init(params, xs[0]), "inhibit reads"),
+        (lambda p, s, x: (x @ s, s), torch.zeros(2, 2), "size"),
+    ):
+        for run in (snf.scan, snf.explain):
+            with pytest.raises((TypeError, RuntimeError), match=says):
+                run(step, params, state, xs)
+
+
 def test_explain_says_what_auto_takes():
     params, state, xs = case(7)
     assert snf.explain(affine, params, state, xs) == "fused: affine is pointwise, one kernel for all 7 steps."

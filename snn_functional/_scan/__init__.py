@@ -15,6 +15,9 @@ import functools
 import warnings
 from typing import Any
 
+import torch
+
+from .._tree import tree_map
 from ..kernels import NoCompiler, Unsupported
 from ._checkpointed import checkpointed
 from ._door import admit
@@ -95,7 +98,8 @@ def scan(
 def explain(step: Step, params: Any, state: Any, inputs: Any, *, length: int | None = None) -> str:
     """Which kind `scan(kind="auto")` takes for these arguments, and why. Raises as `scan` does.
 
-    Nothing is run over time; of a chain one step is, for the shapes that its layers see.
+    Nothing is run over time, but where it cannot be told otherwise one step is: of a chain for the shapes that its layers see, of what
+    has no kernel to see whether it runs at all.
 
     >>> params = LeakyParams(beta=0.9)
     >>> xs = torch.zeros(5, 1, 3)
@@ -112,6 +116,8 @@ def explain(step: Step, params: Any, state: Any, inputs: Any, *, length: int | N
     try:
         prepare(step, params, state, inputs, length)
     except (Unsupported, NoCompiler) as reason:
+        with torch.no_grad():
+            loop(step, params, state, tree_map(lambda x: x[:1], inputs), 1, False)
         return f"loop: {reason}."
     return f"fused: {step_name(step)} is pointwise, one kernel for all {length} steps."
 

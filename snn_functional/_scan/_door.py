@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from .._tree import tree_leaves
+from ._loop import step_name
 
 
 def admit(step: Any, params: Any, state: Any, inputs: Any, length: int | None) -> int:
@@ -15,6 +16,8 @@ def admit(step: Any, params: Any, state: Any, inputs: Any, length: int | None) -
         raise TypeError(
             f"scan(step, params, state, inputs): step is called at each time step, but came as {type(step).__name__}.{hint}"
         )
+    for place, (kind, tree) in enumerate((("Params", params), ("State", state))):
+        _belongs(step, kind, place, tree)
     xs = tree_leaves(inputs)
     for x in xs:
         if not isinstance(x, Tensor):
@@ -43,6 +46,28 @@ def admit(step: Any, params: Any, state: Any, inputs: Any, length: int | None) -
         )
     _one_device(params, state, inputs)
     return steps
+
+
+def _belongs(step: Any, kind: str, place: int, tree: Any) -> None:
+    """Refuses the tree of another neuron, where the step says which is its own: by an annotation, or as a modifier does."""
+    around = getattr(step, kind, None)
+    own = around or _annotation(step, place)
+    if isinstance(own, type) and hasattr(own, "__leaves__") and not isinstance(tree, own):
+        raise TypeError(
+            f"scan({step_name(step)}, params, state, inputs): {kind.lower()} is a tree of {own.__name__}, but "
+            f"{'an' if type(tree).__name__[:1] in 'AEIOU' else 'a'} {type(tree).__name__} came."
+        )
+    if hasattr(step, kind) and callable(getattr(step, "step", None)):
+        _belongs(step.step, kind, place, tree.inner if around else tree)
+
+
+def _annotation(step: Any, place: int) -> Any:
+    function = getattr(step, "__func__", step)
+    code = getattr(function, "__code__", None)
+    place += function is not step  # a method's first argument is given
+    if code is None or code.co_argcount <= place:
+        return None
+    return function.__annotations__.get(code.co_varnames[place])
 
 
 def _one_device(params: Any, state: Any, inputs: Any) -> None:

@@ -1,12 +1,18 @@
 """An online learning rule is a step too, so `scan` streams it: memory does not grow with time, and no graph is kept.
 
     rule = rtrl(step, loss)                                    loss(output, target) -> scalar, of one time step
-    grads, losses, state = rule(params, state, inputs, targets)          the whole sequence
+    grads, losses, state = rule(params, state, inputs, targets)          a whole sequence
 
-    learning = rule.init(params, state)                        or step by step, and the weights may change after any step:
+    learning = rule.init(params, state)                        or piece by piece, the weights changing in between:
+    for xs, ys in pieces:
+        grads, losses, learning = rule(params, learning, xs, ys)
+        params = tree_map(lambda p, g: p - lr * g, params, grads)
+        learning = learning.forget()                           the gradient was used; state and traces stay
+
+                                                               or step by step:
     loss, learning = rule.step(params, learning, (x, target))
     params = tree_map(lambda p, g: p - lr * g, params, learning.grad)
-    learning = learning.forget()                               the gradient was used; state and traces stay
+    learning = learning.forget()
 
 The gradient is that of the sum of the losses over time. Sum or mean over the batch is the loss's own affair.
 
@@ -90,14 +96,17 @@ class Rule:
     def __call__(self, params: Any, state: Any, inputs: Any, targets: Any) -> tuple[Any, Tensor, Any]:
         """`(grads, losses, state)`: the gradient of the summed losses, a tree like params; each step's loss [T]; the last state.
 
-        `inputs`, `targets`: trees, time first. Raises as `scan` does for time axes that do not fit.
+        - `state`: the network's; what the rule carries begins and ends with the call. Or a `LearningState`, which goes on: then the
+          last one comes back, and `grads` are all since it was made, or made to forget. Only so a sequence may come in pieces.
+        - `inputs`, `targets`: trees, time first. Raises as `scan` does for time axes that do not fit.
         """
-        learning, losses = self.init(params, state), []
-        admit(self.network, params, state, (inputs, targets), None)
+        goes_on = isinstance(state, LearningState)
+        learning, losses = state if goes_on else self.init(params, state), []
+        admit(self.network, params, learning.state, (inputs, targets), None)
         for piece in moments((inputs, targets), lambda leaf: leaf.split(self.size)):
             some, learning = self.over_time(params, learning, piece)
             losses.append(some)
-        return learning.grad, torch.cat(losses), learning.state
+        return learning.grad, torch.cat(losses), learning if goes_on else learning.state
 
     @property
     def size(self) -> int:
