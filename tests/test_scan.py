@@ -211,7 +211,7 @@ def test_explain_raises_where_scan_does():
     wrong = snf.inhibit(snf.refractory(snf.leaky, 2))
     for step, state, says in (
         (wrong.step, wrong.init(params, xs[0]), "inhibit reads"),
-        (lambda p, s, x: (x @ s, s), torch.zeros(2, 2), "size"),
+        (lambda p, s, x: (x @ s, s), torch.zeros(2, 2), "shapes"),
     ):
         for run in (snf.scan, snf.explain):
             with pytest.raises((TypeError, RuntimeError), match=says):
