@@ -43,7 +43,9 @@ class Linear:
 @pytree
 class Conv2d:
     """- `weight`: (out, in, height, width). - `bias`: (out,), or one number for all.
-    - `stride`, `padding`: as torch's. "same", the default, pads by half the kernel: what is recurrent keeps its size (odd kernels).
+    - `stride`: pixels from one place of the kernel to the next, 1 or more.
+    - `padding`: zeros around the image, a number for both axes; or "same", half of the kernel on each side: at stride 1 the image keeps
+      its size. For an odd kernel only.
     """
 
     weight: Leaf
@@ -55,6 +57,12 @@ class Conv2d:
         _check_bias(self)
         if not (self.padding == "same" or (isinstance(self.padding, int) and self.padding >= 0)):
             raise ValueError(f'Conv2d(padding={self.padding!r}): expected "same" or a number of pixels, 0 or more.')
+        if self.padding == "same" and isinstance(self.weight, Tensor) and self.weight.dim() > 3:
+            if not all(size % 2 for size in self.weight.shape[-2:]):
+                raise ValueError(
+                    f'Conv2d(weight {tuple(self.weight.shape)}, padding="same"): half of an even kernel is not the same on both '
+                    "sides. Give the padding as a number: padding=0."
+                )
 
     def __call__(self, x: Tensor) -> Tensor:
         """`x` [..., in, H, W] -> [..., out, H', W']. Raises ValueError and TypeError where x does not fit the weight."""

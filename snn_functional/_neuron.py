@@ -131,6 +131,8 @@ def _check_place(tree: Any, name: str, leaf: Tensor, input: Tensor) -> None:
     have, want = leaf.shape, input.shape
     if have != want and (len(have) > len(want) or any(h not in (1, w) for h, w in zip(have[::-1], want[::-1]))):
         fits = f"() or a shape that fits from the right, like ({want[-1] if len(want) else 1},)"
+        if len(have) == 1 and have[0] in want[:-1]:  # one number a channel, say
+            fits += f" or {(have[0], *[1] * (len(want) - 1 - list(want).index(have[0])))}"
         if type(tree).__name__.endswith("Params"):
             help = "For many parameter sets at once: torch.func.vmap over params."
         else:

@@ -81,6 +81,11 @@ def pytree(cls: type[T]) -> type[T]:
         torch.save(params, path)
         params = torch.load(path, weights_only=True)     # torch >= 2.4: the class registers itself as safe
 
+    The axes of a `vmap` over some leaves only are a tree of numbers and None, which no tree of tensors is:
+
+        axes = optree.tree_map(lambda leaf: 0 if leaf.dim() else None, params)
+        torch.func.vmap(f, in_dims=(axes, None))(params, xs)
+
     Equality is identity: two trees of tensors have no single truth value.
     """
     check: Callable[[Any], None] | None = getattr(cls, "__check__", None)
@@ -98,6 +103,10 @@ def pytree(cls: type[T]) -> type[T]:
                     f"{cls.__name__}({name}={getattr(self, name)!r}): unknown choice. "
                     f"It is one of {', '.join(map(repr, values))}."
                 )
+        for name in choices:
+            value = getattr(self, name)
+            if isinstance(value, type) and hasattr(value, "shadow"):
+                raise TypeError(f"{cls.__name__}({name}={value.__name__}): a class. Give {value.__name__}().")
         if check is not None:
             check(self)
 
@@ -164,6 +173,16 @@ def named_leaves(tree: Any) -> dict[str, Tensor]:
         safetensors.torch.save_file(named_leaves(state), path)
         state = with_leaves(state, safetensors.torch.load_file(path))
 
+    A program that `torch.export` is to save takes and gives dictionaries:
+
+        class Step(torch.nn.Module):
+            def forward(self, params, state, x):
+                spk, new = leaky_step(with_leaves(P, params), with_leaves(S, state), x)
+                return spk, named_leaves(new)
+
+        program = torch.export.export(Step(), (named_leaves(P), named_leaves(S), x))
+        torch.export.save(program, path)
+
     Raises ValueError where two leaves have one name: {"a.b": x, "a": {"b": y}}.
     """
     paths = optree.tree_paths(tree)
@@ -210,7 +229,10 @@ def refuse_number(value: Any, cls: type, name: str) -> None:
     """Refuse what is no floating tensor, or holds NaN."""
     where = f"{cls.__name__}({name}=...)"
     if not isinstance(value, Tensor):
-        raise TypeError(f"{where} takes a number or a tensor, not {type(value).__name__}.")
+        axes = " For the axes of vmap: optree.tree_map(lambda leaf: 0 if leaf.dim() else None, params)."
+        raise TypeError(
+            f"{where} takes a number or a tensor, not {type(value).__name__}.{axes if value is None else ''}"
+        )
     if not value.is_floating_point():
         raise TypeError(f"{where} takes a floating tensor, not {value.dtype}: give {name}.float().")
     if readable(value) and bool(value.isnan().any()):

@@ -9,6 +9,12 @@ the bracket is exactly 0 forward, and autograd takes the slope of h, to any orde
 
     spk = ATan(alpha=2.0)(mem - threshold)
 
+Its number is part of the kernel that `scan` builds: another one is another kernel, a third of a second. One that changes with
+every update, or is learned, is a tensor in the closure of a step of one's own. Then one kernel serves all, and it has a gradient:
+
+    slope = torch.tensor(25.0)
+    step = lambda p, s, x: leaky_step(dataclasses.replace(p, spike_grad=FastSigmoid(slope)), s, x)
+
 Names and defaults are those of `snntorch.surrogate` 1.0.0, whose lower-case factories are here as aliases
 (`atan`, `fast_sigmoid`, ...). Four of its slopes were not what its papers say; they are right here, and their docstrings
 say what differs: `Triangular`, `SpikeRateEscape`, `LSO`, `SFS`.

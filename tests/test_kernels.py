@@ -1,5 +1,6 @@
 """The fused kind against the definition: random steps that no one wrote, odd sizes, all strides, and the building of kernels."""
 
+import dataclasses
 import math
 import os
 import subprocess
@@ -618,3 +619,22 @@ def test_what_is_refused_is_refused_politely():
         snf._scan._prepared.prepare(
             lambda p, s, x: (x + torch.rand_like(x), s), None, torch.zeros(3), torch.zeros(2, 3), 2
         )
+
+
+def test_a_slope_in_a_closure_is_one_kernel_for_all_numbers_and_has_a_gradient(monkeypatch):
+    built = []
+    load = kernels._cpu.load
+    monkeypatch.setattr(kernels._cpu, "load", lambda text, *more: built.append(text) or load(text, *more))
+    x = torch.randn(20, 3, 5, dtype=torch.float64)
+
+    def loss(slope, kind):
+        steep = snf.surrogate.FastSigmoid(slope)
+        step = lambda p, s, x: snf.leaky_step(dataclasses.replace(p, spike_grad=steep), s, x)
+        run = lambda p: (snf.scan(step, p, snf.leaky_init(p, x[0]), x, kind=kind)[0] * x).sum()
+        return grad(run)(snf.LeakyParams(x.new_tensor(0.9), x.new_tensor(1.0))).beta
+
+    for slope in (5.0, 10.0, 20.0):
+        slope = x.new_tensor(slope)
+        torch.testing.assert_close(loss(slope, "fused"), loss(slope, "loop"))
+        torch.testing.assert_close(grad(loss)(slope, "fused"), grad(loss)(slope, "loop"))
+    assert len(set(built)) == len(built)

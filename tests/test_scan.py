@@ -280,6 +280,26 @@ BAD = {
         ValueError,
         "mixed devices: state on cpu, inputs on meta",
     ),
+    "another neuron's params": (
+        lambda k: snf.scan(snf.leaky_step, snf.SynapticParams(0.5, 0.8), S, X, kind=k),
+        TypeError,
+        "scan\\(leaky_step, params, state, inputs\\): params is a tree of LeakyParams, but a SynapticParams came",
+    ),
+    "another neuron's state": (
+        lambda k: snf.scan(snf.refractory(snf.leaky, 2).step, P, S, X, kind=k),
+        TypeError,
+        "state is a tree of RefractoryState, but a LeakyState came",
+    ),
+    "another neuron's params inside": (
+        lambda k: snf.scan(snf.record(snf.inhibit(snf.synaptic)).step, P, S, X, kind=k),
+        TypeError,
+        "scan\\(synaptic_step, .*: params is a tree of SynapticParams, but a LeakyParams came",
+    ),
+    "a network's state for that of a rule": (
+        lambda k: snf.scan(snf.learning.sltt(snf.leaky_step, lambda spk, y: spk.sum()).step, P, S, (X, X), kind=k),
+        TypeError,
+        "state is a tree of LearningState, but a LeakyState came",
+    ),
     "a step without a pair": (
         lambda k: snf.scan(lambda p, s, x: x, P, S, X, kind=k),
         TypeError,

@@ -42,7 +42,9 @@ def trace(function: Callable[..., Sequence[Tensor]], leaves: Sequence[Tensor]) -
             if found := _found(_changes_shape, function, examples):
                 raise Unsupported(f"{found[0]} is not pointwise{found[1]}") from error
             reason = (str(error).splitlines() or [""])[0]
-            raise Unsupported(f"on single neurons it fails{_line_of(error)}: {type(error).__name__}: {reason}") from error
+            raise Unsupported(
+                f"on single neurons it fails{_line_of(error)}: {type(error).__name__}: {reason}"
+            ) from error
         try:
             return Reader(module, examples).program()
         except (TypeError, OverflowError, KeyError) as error:

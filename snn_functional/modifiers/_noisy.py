@@ -29,6 +29,8 @@ class noisy(Modifier):
         inputs = xs, torch.randn(xs.shape, generator=generator)            both [T, batch, ..., neurons]
         spks, state = scan(neuron.step, params, neuron.init(params, (xs[0], inputs[1][0])), inputs)
 
+    Within a network the layer before draws: `chain(linear, lambda x: (x, torch.randn_like(x)), noisy(leaky))`.
+
     The state is the neuron's own. Raises TypeError where the input is no pair of tensors of one floating dtype (x may be spikes as bool or
     uint8), ValueError where their shapes differ.
     """
