@@ -304,27 +304,6 @@ def test_captured_tensors_get_gradients():
     torch.testing.assert_close(w.grad, grad(loss)(w.detach(), v, "loop"))
 
 
-def test_a_step_is_read_again_when_what_it_uses_changes():
-    space = {"snf": snf, "factor": 2.0}
-    exec("def scale(x): return factor * x\ndef step(p, s, x): return scale(x), s", space)
-    x = torch.rand(4, 3)
-    run = lambda: snf.scan(space["step"], None, torch.zeros(3), x, kind="fused")[0]
-    assert torch.equal(run(), 2 * x)
-    space["factor"] = 3.0
-    assert torch.equal(run(), 3 * x)
-    exec("def scale(x): return x - factor", space)
-    assert torch.equal(run(), x - 3)
-    results = [snf.scan(lambda p, s, x, i=i: (x * i, s), None, torch.zeros(3), x, kind="fused")[0] for i in (1.0, 2.0)]
-    assert torch.equal(results[1], 2 * results[0])
-
-
-def test_a_global_tensor_that_shares_its_name_with_a_field_is_not_used():
-    space = {"mem": torch.zeros(2, 9)}
-    exec("def step(p, s, x): return s.mem + x, s", space)
-    args = None, snf.LeakyState(torch.ones(3)), torch.rand(4, 3)
-    equal(lambda k: snf.scan(space["step"], *args, kind=k))
-
-
 @pytest.mark.parametrize("kind", ["loop", "fused", "auto"])
 def test_the_loops_door_is_every_kinds_door(kind):
     """What a step refuses at the sizes at hand is refused with its own words, not only what is refused at any size."""
@@ -376,29 +355,6 @@ def test_very_long_time():
     loss = loss_of(snf.leaky_step, torch.randn(100_000, 2), snf.LeakyState(torch.randn(2)))
     equal(lambda k: snf.scan(snf.leaky_step, *args, kind=k))
     close(lambda k: grad(loss(k), 2)(*args), 1e-4, 1e-4)
-
-
-class Scale:
-    """A step whose numbers change under the same name."""
-
-    def __init__(self):
-        self.factor, self.more = 2.0, [1.0]
-
-    def __call__(self, params, state, x):
-        return x * self.factor * self.more[0], state
-
-    def step(self, params, state, x):
-        return self(params, state, x)
-
-
-def test_what_a_step_holds_is_looked_at_again():
-    held, table = Scale(), {"k": 2.0}
-    keyword = lambda k: lambda p, s, x, *, k=k: (x * k, s)
-    args = None, torch.zeros(3), torch.rand(4, 3)
-    for factor, more in ((2.0, 1.0), (3.0, 1.0), (3.0, 5.0)):
-        held.factor, held.more[0], table["k"] = factor, more, factor
-        for step in (held, held.step, lambda p, s, x: (x * table["k"], s), keyword(factor)):
-            equal(lambda k, step=step: snf.scan(step, *args, kind=k))
 
 
 def in_place_through_a_view(p, s, x):

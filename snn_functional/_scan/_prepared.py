@@ -13,7 +13,7 @@ from ..kernels import Plan, Unsupported
 from ._door import admit
 from ._loop import loop, Step
 from ._primitive import Call, Scan
-from ._steps import known
+from ._steps import chosen, known
 
 
 class Prepared(NamedTuple):
@@ -63,7 +63,8 @@ def prepare(step: Step, params: Any, state: Any, inputs: Any, length: int | None
     ps, p_tree = tree_flatten((params, what.captured) if what.captured else (params, ()))
     ss, s_tree = tree_flatten(state)
     xs, x_tree = tree_flatten(inputs)
-    name = what.key, p_tree, s_tree, x_tree, torch.get_default_dtype()
+    now = [chosen(form, tree) for form, tree in ((p_tree, params), (s_tree, state), (x_tree, inputs))]
+    name = what.key, p_tree, s_tree, x_tree, torch.get_default_dtype(), *now
     try:
         key = name, length, *((leaf.shape, leaf.dtype, leaf.device, leaf.layout) for leaf in (*ps, *ss, *xs))
     except AttributeError:
@@ -157,7 +158,7 @@ def _plan(name: Any, what: Any, ps: list[Tensor], ss: list[Tensor], xs: list[Ten
 
 
 def _traced(name: Any, what: Any, ps: list[Tensor], ss: list[Tensor], xs: list[Tensor]) -> tuple[Plan, Any]:
-    _, p_tree, s_tree, x_tree, _ = name
+    _, p_tree, s_tree, x_tree, *_ = name
     out_tree: list[Any] = []
 
     def function(*leaves: Tensor) -> tuple[Tensor, ...]:
@@ -196,7 +197,7 @@ def _rehearsed(
         [some(s, s.shape, -1) for s in ss],
         [some(x, (steps, *x.shape[1:]), -1) for x in xs],
     ]
-    _, p_tree, s_tree, x_tree, _ = name
+    _, p_tree, s_tree, x_tree, *_ = name
     params, captured = tree_unflatten(p_tree, given[0])
     state, inputs = tree_unflatten(s_tree, given[1]), tree_unflatten(x_tree, given[2])
     with torch.no_grad():

@@ -20,6 +20,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from .._functorch import outside
@@ -106,8 +107,25 @@ def _make_fx(function: Callable[..., Any], examples: list[Tensor]) -> torch.fx.G
 
     names = [name for name in DECOMPOSED.split() if hasattr(torch.ops.aten, name)]
     table: Any = get_decompositions([getattr(torch.ops.aten, name) for name in names])
+
+    def closed(*args: Tensor) -> Any:
+        with _Closed():
+            return function(*args)
+
     with torch.enable_grad():
-        return make_fx(function, decomposition_table=table)(*examples)
+        return make_fx(closed, decomposition_table=table)(*examples)
+
+
+class _Closed(TorchFunctionMode):
+    """Refuses to read a number out of a tensor: another may stand there tomorrow, where the kernel would keep this one."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in NUMBERS:
+            raise Unsupported(f"it takes a number out of a tensor, by {func.__name__}")
+        return func(*args, **(kwargs or {}))
+
+
+NUMBERS = {getattr(Tensor, name) for name in "item tolist numpy __array__ __bool__ __float__ __int__ __index__".split()}
 
 
 def _example(i: int, leaf: Tensor) -> Tensor:

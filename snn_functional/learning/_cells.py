@@ -16,7 +16,7 @@ from .._chain import Chain
 from .._connections import conv2d_step, linear_step
 from .._neuron import SPIKES
 from .._scan import step_name
-from .._scan._steps import known
+from .._scan._steps import chosen, known
 from .._tree import replaced, tree_flatten, tree_leaves, tree_unflatten
 from ..kernels import Unsupported
 from ..kernels._trace import trace
@@ -134,11 +134,12 @@ def entwined(step: Any, params: Any, state: Any) -> str | None:
     what = known(step)
     leaves, spec = tree_flatten((params, state))
     place = len(tree_leaves(params))
-    key = what.key, spec, tuple((leaf.dtype, i < place and leaf.dim() == 0) for i, leaf in enumerate(leaves))
+    forms = tuple((leaf.dtype, i < place and leaf.dim() == 0) for i, leaf in enumerate(leaves))
+    key = what.key, spec, chosen(spec, (params, state)), forms
     if key not in _read:
         with kernels.lock:
             _read[key] = _reason(
-                step, spec, [torch.empty(() if scalar else (1,), dtype=dtype, device="cpu") for dtype, scalar in key[2]]
+                step, spec, [torch.empty(() if scalar else (1,), dtype=dtype, device="cpu") for dtype, scalar in forms]
             )
     return _read[key]
 
