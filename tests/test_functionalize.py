@@ -4,6 +4,7 @@ import copy
 import pickle
 import re
 import threading
+import time
 
 import optree
 import pytest
@@ -512,6 +513,162 @@ class Remembers(Layers):
         return spk
 
 
+class InLazyBuffer(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("mem", None)
+
+    def forward(self, x):
+        self.mem = x if self.mem is None else 0.5 * self.mem + x
+        return self.mem
+
+
+class InNewBuffer(nn.Module):
+    def forward(self, x):
+        if not hasattr(self, "mem"):
+            self.register_buffer("mem", torch.zeros_like(x))
+        self.mem = 0.5 * self.mem + x
+        return self.mem
+
+
+class InContainer(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.mem = ({"last": [0.0]},)
+
+    def forward(self, x):
+        self.mem[0]["last"][0] = 0.5 * self.mem[0]["last"][0] + x
+        return self.mem[0]["last"][0]
+
+
+class Box:
+    last = 0.0
+
+
+class InObject(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.mem = Box()
+
+    def forward(self, x):
+        self.mem.last = 0.5 * self.mem.last + x
+        return self.mem.last
+
+
+class InTensor(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.mem = torch.zeros(7)
+
+    def forward(self, x):
+        self.mem.mul_(0.5).add_(x[0])
+        return self.mem.clone()
+
+
+class InFace(snn.Leaky):
+    def forward(self, input_):
+        self.mem_before = self.__dict__.get("mem_before", 0.0) * 0.5 + input_
+        return super().forward(self.mem_before)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [InLazyBuffer, InNewBuffer, InContainer, InObject, InTensor, lambda: InFace(0.9, init_hidden=True)],
+)
+def test_a_memory_is_refused_and_put_back(make):
+    net = make()
+    step, params, state = snf.functionalize(net)
+    for _ in range(2):
+        with pytest.raises(TypeError, match=rf"keeps something in {type(net).__name__}.mem.*A pure step remembers"):
+            step(params, state, X[0])
+    assert torch.equal(net(X[0]), make()(X[0]))  # nor has the module that was given seen anything
+    assert torch.equal(step._module(X[0]), make()(X[0]))
+
+
+class CountingFace(snn.Leaky):
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.register_buffer("count", torch.zeros(()))
+
+    def forward(self, input_):
+        self.count += 1
+        return super().forward(input_)
+
+
+def test_a_face_with_a_buffer_of_its_own():
+    net = CountingFace(0.9, init_hidden=True)
+    step, params, state = snf.functionalize(net)
+    _, once = step(params, state, X[0])
+    _, twice = step(params, once, X[0])
+    assert [float(s["count"]) for s in (state, once, twice)] == [0, 1, 2]
+    assert float(snf.scan(step, params, state, X)[1]["count"]) == len(X)
+
+
+class Alias(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.fc = nn.Linear(7, 7)
+        self.register_buffer("alias", self.fc.weight)
+
+    def forward(self, x):
+        return self.fc(x)
+
+
+def test_a_parameter_that_is_a_buffer_too_is_a_parameter():
+    net = Alias()
+    step, params, state = snf.functionalize(net)
+    assert sorted(params) == ["fc.bias", "fc.weight"] and not state
+    assert torch.func.grad(lambda p: step(p, state, X[0])[0].sum())(params)["fc.weight"].any()
+    snf.defunctionalize(net, params, state)
+
+
+class WritesItsWeights(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.fc = nn.Linear(7, 7)
+
+    def forward(self, x):
+        with torch.no_grad():
+            self.fc.weight.clamp_(-0.1, 0.1)
+        return self.fc(x)
+
+
+class InClosure(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.fc = nn.Linear(7, 7)
+        self.block = lambda x: self.fc(x)
+
+    def forward(self, x):
+        return self.block(x)
+
+
+@needs_kernels
+def test_a_kernel_that_is_built_in_a_turn_of_the_step():
+    """One thread reads the step for its kernel, the other builds one within the step."""
+
+    class Slow(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.lif = snn.Leaky(0.51)
+
+        def forward(self, x, mem):
+            time.sleep(0.05)
+            return self.lif(x, mem)
+
+    step, params, state = snf.functionalize(Slow(), torch.zeros(()))
+    calls = (
+        lambda: snf.scan(step, params, state, torch.rand(4, 2, 3)),
+        lambda: step(params, state, torch.rand(2, 5000)),
+    )
+    threads = [threading.Thread(target=call, daemon=True) for call in calls]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert not any(thread.is_alive() for thread in threads)
+
+
 class Clash(nn.Module):
     def __init__(self):
         super().__init__()
@@ -524,6 +681,10 @@ class Clash(nn.Module):
 def renamed(net, **more):
     step, params, state = snf.functionalize(net)
     return lambda: step(params, {**state, **more}, X[0])
+
+
+def with_mem(mem):
+    return written(lambda p, s: (p, {name: mem if name.endswith("mem") else x for name, x in s.items()}))
 
 
 def written(change):
@@ -562,7 +723,19 @@ BAD = {
         ValueError,
         "mem names an argument of forward and a tensor",
     ),
-    "a memory": (renamed(Remembers()), TypeError, r"forward of Remembers keeps before .*register_buffer"),
+    "a memory": (renamed(Remembers()), TypeError, r"keeps something in Remembers.before.*register_buffer"),
+    "a closure": (
+        lambda: snf.functionalize(InClosure()),
+        TypeError,
+        "InClosure.block is a function that holds a InClosure",
+    ),
+    "weights written to": (renamed(WritesItsWeights()), ValueError, "changed its arguments in place"),
+    "a state of integers": (
+        with_mem(torch.zeros((), dtype=torch.int64)),
+        TypeError,
+        "mem is a floating tensor, but torch.int64 came",
+    ),
+    "a state that is a number": (with_mem(0.5), TypeError, "mem is a floating tensor, but float came"),
     "an unknown name": (renamed(dense(), extra=X), ValueError, "state has the unknown extra. Expected the names"),
     "no dict": (
         lambda: renamed(dense())() and snf.functionalize(dense())[0]((), {}, X[0]),

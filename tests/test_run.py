@@ -183,6 +183,73 @@ def test_any_module_is_run_as_it_can_be(Net, how):
     assert all(layer._time is None for layer in net.modules() if isinstance(layer, snn.LIF))
 
 
+class Gate(OfItsOwn):
+    """Samples meet as soon as the gate opens, by learning."""
+
+    def __init__(self):
+        super().__init__()
+        self.gate = nn.Parameter(torch.zeros(()))
+
+    def forward(self, x):
+        x = self.fc1(x)
+        spk, mem = self.lif1(x - self.gate * x.mean(0))
+        return self.lif2(self.fc2(spk)), mem
+
+
+class Switch(OfItsOwn):
+    center = False
+
+    def __init__(self):
+        super().__init__()
+        self.center = False
+
+    def forward(self, x):
+        spk, mem = self.lif1(self.fc1(x - x.mean(0) if self.center else x))
+        return self.lif2(self.fc2(spk)), mem
+
+
+class Monitored(OfItsOwn):
+    """It counts its steps, and how many spikes there were of late."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("steps", torch.zeros(()))
+
+    def forward(self, x):
+        self.steps += 1
+        return super().forward(x)
+
+
+class Counted(OfItsOwn):
+    count = 0
+
+    def forward(self, x):
+        self.count += 1
+        return super().forward(x)
+
+
+def test_what_is_learned_switched_or_counted_is_seen():
+    gated = Gate()
+    assert_is_the_loop(gated, X, "step by step: it is recurrent across layers, or samples meet in it")
+    gated.gate.data.fill_(1.0)
+    snn.utils.reset(gated), gated.zero_grad()
+    assert_is_the_loop(gated, X, "step by step")
+    switched = Switch()
+    assert_is_the_loop(switched, X, "layer by layer")
+    switched.center = True
+    snn.utils.reset(switched), switched.zero_grad()
+    assert_is_the_loop(switched, X, "step by step: it is recurrent across layers, or samples meet in it")
+    monitored, counted = Monitored(), Counted()
+    snn.run(monitored, X), snn.run(counted, X)
+    assert float(monitored.steps) == counted.count == len(X)
+    assert snn.explain(counted, X) == "step by step: it counts its steps in an attribute."
+
+
+def test_a_norm_over_the_batch_is_run_step_by_step():
+    net = nn.Sequential(nn.LayerNorm((3, 7)), snn.Leaky(**LEAKY))
+    assert_is_the_loop(net, X, "step by step")
+
+
 @pytest.mark.parametrize("Net", [Feedback, Remembers])
 def test_a_recurrence_that_broadcasts_is_seen_too(Net):
     assert_is_the_loop(Net(), X[:, :1], "step by step: it is recurrent across layers, or samples meet in it")

@@ -55,7 +55,7 @@ def held_by(x: Any) -> tuple[Any, ...] | None:
 
 
 def _slots(cls: type) -> tuple[str, ...]:
-    slots = () if _foreign(cls.__module__) else vars(cls).get("__slots__", ())
+    slots = () if foreign(cls.__module__) else vars(cls).get("__slots__", ())
     return (slots,) if isinstance(slots, str) else tuple(slots)
 
 
@@ -63,16 +63,16 @@ def looked_up(x: Any, parts: tuple[Any, ...]) -> list[tuple[Any, str]]:
     """Namespaces and names that x reads beside its parts: a function in modules and classes, an object in its own class."""
     if isinstance(x, types.FunctionType):
         return [*_reached(parts, _attributes(x.__code__)), *((vars(x), name) for name in vars(x))]
-    spaces = [vars(cls) for cls in type(x).__mro__ if not _foreign(cls.__module__)]
+    spaces = [vars(cls) for cls in type(x).__mro__ if not foreign(cls.__module__)]
     return [(space, name) for space in spaces for name in space if name == "__call__" or not name.startswith("__")]
 
 
 def _reached(values: Iterable[Any], names: tuple[str, ...]) -> Iterator[tuple[Any, str]]:
     for value in values:
         if isinstance(value, types.ModuleType):
-            spaces = [] if _foreign(value.__name__) else [vars(value)]
+            spaces = [] if foreign(value.__name__) else [vars(value)]
         elif isinstance(value, type):
-            spaces = [vars(cls) for cls in value.__mro__ if not _foreign(cls.__module__)]
+            spaces = [vars(cls) for cls in value.__mro__ if not foreign(cls.__module__)]
         else:
             continue
         for space in spaces:
@@ -82,7 +82,7 @@ def _reached(values: Iterable[Any], names: tuple[str, ...]) -> Iterator[tuple[An
 
 
 @functools.cache
-def _foreign(module: str) -> bool:
+def foreign(module: str) -> bool:
     """Is it of a library, whose classes and modules stay what they are?"""
     return module.partition(".")[0] in {"snn_functional", "torch", "numpy", "optree", *sys.stdlib_module_names}
 

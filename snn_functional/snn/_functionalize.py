@@ -8,8 +8,6 @@ layer by layer, where `snn.run` would.
 import contextlib
 import copy
 import inspect
-import operator
-import threading
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -18,8 +16,10 @@ from torch import nn, Tensor
 
 from .._functorch import is_compiling, transforms
 from .._scan import explain
+from .._scan._loop import unchanged
 from .._tree import tree_leaves
-from ..kernels import Unsupported
+from ..kernels import lock, Unsupported
+from ._memory import Memory, of_library, refuse_closures
 from ._parallel import Whole
 from ._run import _layer_by_layer, _Meet, _obstacle
 from ._stateful import remembering, Stateful, without_hidden
@@ -76,7 +76,8 @@ def defunctionalize(module: nn.Module, params: dict[str, Tensor], state: dict[st
     if not isinstance(module, nn.Module):
         raise TypeError(f"defunctionalize(module, params, state): module is an nn.Module, not {type(module).__name__}.")
     call = f"defunctionalize({type(module).__name__}, params, state)"
-    own, buffers, faces = dict(module.named_parameters()), dict(module.named_buffers()), _faces(module)
+    own, faces = dict(module.named_parameters()), _faces(module)
+    buffers = {name: x for name, x in module.named_buffers() if all(x is not p for p in own.values())}
     hidden = [key for keys, _ in faces for key in keys]
     arguments, rest, _ = _arguments(module)
     inside = {k: x for k, x in state.items() if k in buffers or k in hidden or not _argument(k, arguments, rest)}
@@ -89,6 +90,11 @@ def defunctionalize(module: nn.Module, params: dict[str, Tensor], state: dict[st
                 f"{call}: {name} is {new.dtype} {tuple(new.shape)}, but the module's is {old.dtype} {tuple(old.shape)}. Of an "
                 "ensemble write one member back: optree.tree_map(lambda x: x[0], params)."
             )
+    for key in hidden:
+        x = inside[key]
+        if not isinstance(x, Tensor) or not x.is_floating_point():
+            came = x.dtype if isinstance(x, Tensor) else type(x).__name__
+            raise TypeError(f"{call}: the state {key} is a floating tensor, but {came} came.")
     with torch.no_grad():
         for _, old, new in written:
             old.copy_(new)
@@ -111,20 +117,20 @@ class Functional:
         "_outside",
         "_places",
         "_kept",
-        "_held",
-        "_turn",
+        "_memory",
         "__weakref__",
     )
 
     def __init__(self, module: nn.Module, explicit: tuple[str, ...]) -> None:
-        self._module, self._explicit, self._turn = module, explicit, threading.RLock()
+        self._module, self._explicit = module, explicit
+        own = {id(p): name for name, p in module.named_parameters()}
         self._params: dict[str, Tensor] = {name: p.detach() for name, p in module.named_parameters()}
-        self._state: dict[str, Any] = {name: b.detach() for name, b in module.named_buffers()}
+        self._state: dict[str, Any] = {name: b.detach() for name, b in module.named_buffers() if id(b) not in own}
         self._faces, self._outside = _faces(module), without_hidden(module)
         for keys, face in self._faces:
             self._state |= zip(keys, _hidden(face))
             face.reset_hidden()
-        names = {id(x): name for name, x in (*module.named_parameters(), *module.named_buffers())}
+        names = {id(x): name for name, x in module.named_buffers()} | own
         modules = list(module.modules())
         tables = [(m, table) for m in modules for table in (m._parameters, m._buffers)]
         self._places: list[tuple[Any, str, str, Any]] = [
@@ -135,13 +141,14 @@ class Functional:
             (m._buffers, key, names[id(x)], isinstance(m, nn.modules.batchnorm._NormBase))
             for m in modules
             for key, x in m._buffers.items()
-            if x is not None and not isinstance(m, Stateful)
+            if x is not None and id(x) not in own and not (isinstance(m, Stateful) and of_library(m))
         ]
-        self._held = [(m, dict(vars(m))) for m in modules]
+        self._memory = Memory(module)
 
     def __call__(self, params: dict[str, Tensor], state: dict[str, Any], input: Any) -> tuple[Any, dict[str, Any]]:
         given = [state[name] for name in self._explicit if name in state]
-        returned, new = self._within(params, state, input, lambda module: module(input, *given))
+        with unchanged(self, (params, input)):
+            returned, new = self._within(params, state, input, lambda module: module(input, *given))
         if not given:
             return returned, new
         out = returned[: -len(given)] if isinstance(returned, tuple | list) else ()
@@ -162,7 +169,7 @@ class Functional:
         """What `scan` of this step returns, layer by layer. Raises Unsupported, with the reason, where that would be something else."""
         if is_compiling():
             raise Unsupported("torch.compile is tracing")
-        with self._turn:
+        with lock:
             if reason := self._obstacle(inputs, reverse):
                 raise Unsupported(reason)
             try:
@@ -172,7 +179,7 @@ class Functional:
 
     def plan(self, params: dict[str, Tensor], state: dict[str, Any], inputs: Any, length: int) -> str:
         """How `scan` runs this step."""
-        with self._turn:
+        with lock:
             reason = self._obstacle(inputs)
         if not reason:
             return "layer by layer: each layer runs once over all of time."
@@ -203,7 +210,7 @@ class Functional:
             zero: Any = sum(x.new_zeros((), dtype=torch.uint8) for x in tree_leaves((params, state, input)))
             for _, _, key, _ in self._kept:
                 tensors[key] = tensors[key] + zero.to(tensors[key].dtype)
-        with contextlib.nullcontext() if is_compiling() else self._turn:
+        with contextlib.nullcontext() if is_compiling() else lock:
             try:
                 for table, key, name, _ in self._places:
                     table[key] = tensors[name]
@@ -211,7 +218,8 @@ class Functional:
                     face._hidden = face.neuron.State.__rebuild__([state[key] for key in keys], ())
                 with remembering(self._outside) if self._outside and not is_compiling() else contextlib.nullcontext():
                     returned = go(self._module)
-                self._refuse_memory()
+                if not is_compiling():
+                    self._memory.refuse()
                 for table, key, name, _ in self._kept:
                     new[name] = table[key]
                 for keys, face in self._faces:
@@ -227,34 +235,13 @@ class Functional:
             for _, face in self._faces:
                 face._hidden = None
             return
-        for module, held in self._held:
-            if not _unchanged(module, held):
-                vars(module).clear()
-                vars(module).update(held)
-
-    def _refuse_memory(self) -> None:
-        if is_compiling():
-            return
-        for module, held in self._held:
-            # torch's own modules cache what they can make again; a face's memory is in `state`.
-            if isinstance(module, Stateful) or type(module).__module__.startswith("torch.") or _unchanged(module, held):
-                continue
-            if names := [key for key, x in vars(module).items() if key not in held or held[key] is not x]:
-                raise TypeError(
-                    f"functionalize: forward of {type(module).__name__} keeps {', '.join(names)} as an attribute. A pure step "
-                    "remembers nothing: make it a buffer (register_buffer), an argument and a result of forward, or a local name."
-                )
+        self._memory.restore()
 
     def __repr__(self) -> str:
         return f"functionalize({type(self._module).__name__})"
 
     def __reduce__(self) -> Any:
         return Functional, (self._module, self._explicit)
-
-
-def _unchanged(module: nn.Module, held: dict[str, Any]) -> bool:
-    now = vars(module)
-    return len(now) == len(held) and all(map(operator.is_, now.values(), held.values()))
 
 
 def _faces(module: nn.Module) -> list[tuple[tuple[str, ...], Stateful]]:
@@ -302,6 +289,7 @@ def _explicit(module: nn.Module, states: tuple[Any, ...]) -> tuple[str, ...]:
                 f"functionalize({name}): a step is one time step, but {type(layer).__name__} takes whole sequences. It keeps no "
                 "state, so it is a function of its parameters: torch.func.functional_call(layer, params, (xs,))."
             )
+    refuse_closures(module)
     arguments, rest, needed = _arguments(module)
     if len(states) < needed or (len(states) > len(arguments) and rest is None):
         takes = ", ".join(["x", *arguments])

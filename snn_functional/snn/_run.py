@@ -23,6 +23,7 @@ from torch import nn, Tensor
 
 from .._functorch import outside, transforms
 from .._tree import tree_flatten, tree_leaves, tree_map, tree_unflatten
+from ._memory import of_library, STATE
 from ._stateful import remembering, Stateful, without_hidden
 from .utils import _layers
 
@@ -182,9 +183,11 @@ def _obstacle(net: nn.Module, xs: Tensor) -> str | None:
         return "a layer has its state outside (init_hidden=False)"
     if all(map(_known, modules)) and len(list(net.named_modules(remove_duplicate=False))) == len(modules):
         return None
-    key = (xs.shape[1:], xs.dtype, xs.device, *((id(m), m.training) for m in modules))
+    key = (xs.shape[1:], xs.dtype, xs.device, *((id(m), tuple(_settings(m).items())) for m in modules))
     kept = _rehearsed.setdefault(net, {})
     if key not in kept:
+        if len(kept) > 100:  # a setting that is a counter
+            kept.clear()
         kept[key] = _rehearse(net, xs)
     return kept[key]
 
@@ -196,7 +199,7 @@ _PER_SAMPLE = (
     nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d, nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d, nn.AdaptiveAvgPool1d,
     nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d, nn.AdaptiveMaxPool1d, nn.AdaptiveMaxPool2d, nn.AdaptiveMaxPool3d,
     nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.GELU, nn.SiLU, nn.Sigmoid, nn.Tanh, nn.Hardtanh, nn.Softplus,
-    nn.LayerNorm, nn.GroupNorm, nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d,
+    nn.GroupNorm, nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d,
     nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d,
     nn.LSTMCell,  # inside a face, which runs it
 )  # fmt: skip
@@ -206,7 +209,15 @@ def _known(module: nn.Module) -> bool:
     """Are samples kept apart, for sure? For subclasses nobody knows."""
     if isinstance(module, (nn.Flatten, nn.Sequential)):
         return type(module) is nn.Sequential or (type(module) is nn.Flatten and module.start_dim == 1)
-    return isinstance(module, Stateful) or type(module) in _PER_SAMPLE
+    if isinstance(module, nn.LayerNorm):
+        return type(module) is nn.LayerNorm and len(module.normalized_shape) == 1
+    return (isinstance(module, Stateful) and of_library(module)) or type(module) in _PER_SAMPLE
+
+
+def _settings(module: nn.Module) -> dict[str, Any]:
+    """The plain values among its attributes, on which its forward may depend."""
+    plain = (bool, int, float, str, type(None), torch.dtype)
+    return {name: x for name, x in vars(module).items() if isinstance(x, plain) and name not in STATE}
 
 
 def _rehearse(net: nn.Module, xs: Tensor) -> str | None:
@@ -220,6 +231,9 @@ def _rehearse(net: nn.Module, xs: Tensor) -> str | None:
             for module in slow.modules():
                 if isinstance(module, nn.modules.dropout._DropoutNd):
                     module.p = 0.0
+            for p in slow.parameters():  # a gate that is zero, as it was made, hides what it will let through
+                if p.is_floating_point():
+                    p.copy_(torch.where(p == 0, torch.rand_like(p) + 0.1, p))
             slow(given[0])
             for layer in _layers(slow).values():
                 layer._hidden = tree_map(lambda x, layer=layer: torch.randn_like(x) + layer.threshold, layer._hidden)
@@ -233,11 +247,18 @@ def _rehearse(net: nn.Module, xs: Tensor) -> str | None:
             return str(reason)
         except Exception as error:
             return f"it is recurrent across layers, or samples meet in it: layer by layer it fails, {_brief(error)}"
-    states = [[layer._hidden for layer in _layers(twin).values()] for twin in (fast, slow)]
-    pairs = list(zip(tree_leaves((found, states[0])), tree_leaves((expected, states[1]))))
+    left = [_left(twin) for twin in (fast, slow)]
+    pairs = list(zip(tree_leaves((found, left[0])), tree_leaves((expected, left[1]))))
     if any(a.shape != b.shape for a, b in pairs) or any(_apart(a, b) for a, b in pairs):
         return "it is recurrent across layers, or samples meet in it: layer by layer it gives something else"
+    if any(_settings(a) != _settings(b) for a, b in zip(fast.modules(), slow.modules())):
+        return "it counts its steps in an attribute"
     return None
+
+
+def _left(twin: nn.Module) -> list[Any]:
+    """What its forward left behind: hidden states, running statistics, and whatever it writes to."""
+    return [layer._hidden for layer in _layers(twin).values()] + list(twin.parameters()) + list(twin.buffers())
 
 
 def _brief(error: Exception) -> str:
