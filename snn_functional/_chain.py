@@ -24,10 +24,11 @@ import torch
 from torch import Tensor
 
 from ._connections import conv2d_step, linear_step
-from ._functorch import is_compiling, wrapping
+from ._functorch import is_compiling, transforms
 from ._layers import avg_pool2d, flatten, max_pool2d
 from ._neuron import Neuron
 from ._scan import explain, scan, step_name
+from ._scan._loop import unchanged
 from ._tree import tree_flatten, tree_leaves, tree_map, tree_unflatten
 from .kernels import Unsupported
 
@@ -38,7 +39,8 @@ def chain(*layers: Neuron | Callable[[Any], Any]) -> Neuron:
     A layer is
 
     - a `Neuron`: `leaky`, `linear`, `conv2d`, a modified one such as `refractory(leaky, 3)`, another chain;
-    - a function of one step's input: `flatten`, `max_pool2d(2)`, `torch.relu`. Its params and its state are `()`.
+    - a function of one step's input: `flatten`, `max_pool2d(2)`, `torch.relu`. Its params and its state are `()`. What it draws from
+      torch's generator is drawn at each step; from numpy's or Python's, once for many.
 
     Raises TypeError for what is neither: a step without its bundle, a tree or a module of parameters.
 
@@ -133,7 +135,8 @@ class Function:
     function: Callable[[Any], Any]
 
     def __call__(self, params: Any, state: Any, input: Any) -> tuple[Any, Any]:
-        return self.function(input), state
+        with unchanged(self.function, input):
+            return self.function(input), state
 
 
 def _nothing(params: Any, input: Any) -> tuple[()]:
@@ -148,10 +151,14 @@ def _layer(layer: Any) -> Neuron:
         raise TypeError(
             f"{call}: a tree belongs into params. The layer is the bundle: chain(linear, ...), not chain(Linear(w), ...)."
         )
+    if isinstance(layer, type):
+        raise TypeError(f"{call}: a class. Give {layer.__name__}().")
     if any(True for tensors in ("parameters", "buffers") if hasattr(layer, tensors) for _ in getattr(layer, tensors)()):
         raise TypeError(
             f"{call}: a module with parameters or buffers is no pure function. functionalize(module) makes it a step."
         )
+    if isinstance(layer, torch.nn.Module) and any(getattr(m, "inplace", False) for m in layer.modules()):
+        raise TypeError(f"{call}: it writes into its input, which is what the layer before put out. Say inplace=False.")
     if not callable(layer):
         raise TypeError(f"{call}: a layer is a Neuron, such as leaky, or a function of one step's input.")
     if _arguments(layer) == 3:
@@ -201,21 +208,30 @@ def _lifted(layer: Neuron, params: Any, state: Any, inputs: Any, steps: int, rev
     if layer.step is conv2d_step:
         inputs = _channels_last(inputs)
     once = lambda x: layer.step(params, state, x)[0]
+    # Under vmap a step sees views of all steps at once: whether it writes to them is seen here.
+    with unchanged(layer.step.function if isinstance(layer.step, Function) else layer.step, inputs):
+        return _stateless(layer, once, params, state, inputs, steps, reverse), state
+
+
+def _stateless(
+    layer: Neuron, once: Callable[[Any], Any], params: Any, state: Any, inputs: Any, steps: int, reverse: bool
+) -> Any:
+    """What a layer without state puts out over a piece of time."""
     vmap: Any = torch.func.vmap
     constant = all(x.stride(0) == 0 for x in tree_leaves(inputs))
     first = tree_map(lambda x: x[:1], inputs) if constant else inputs
     over = lambda outputs: tree_map(lambda x: x.expand(steps, *x.shape[1:]), outputs)
     if _any_axes(layer.step):
-        return over(once(first)), state
+        return over(once(first))
     tries = [(inputs, "different")] if tree_leaves(inputs) else []
     if tries and constant:  # so is what comes out, unless it is drawn
         tries.insert(0, (first, "error"))
     for taken, randomness in tries:
-        with contextlib.suppress(RuntimeError):
-            return over(vmap(once, randomness=randomness)(taken)), state
+        with contextlib.suppress(RuntimeError, ValueError):
+            return over(vmap(once, randomness=randomness)(taken))
     # What vmap cannot follow, a branch on a number say, is called step by step.
     each = lambda p, s, x: (layer.step(p, s, x)[0], s)
-    return scan(each, params, state, inputs, kind="loop", reverse=reverse, length=steps)[0], state
+    return scan(each, params, state, inputs, kind="loop", reverse=reverse, length=steps)[0]
 
 
 def _any_axes(step: Any) -> bool:
@@ -226,6 +242,6 @@ def _any_axes(step: Any) -> bool:
 
 def _channels_last(x: Tensor) -> Tensor:
     # On CPUs convolutions, and the pooling behind them, are up to ten times as fast with the channels last.
-    if x.dim() < 4 or x.device.type != "cpu" or x.stride(0) == 0 or "batched" in wrapping([x]):
+    if x.dim() < 4 or x.device.type != "cpu" or x.stride(0) == 0 or "Vmap" in transforms():
         return x
     return x.flatten(0, -4).to(memory_format=torch.channels_last).unflatten(0, x.shape[:-3])

@@ -45,3 +45,15 @@ def test_a_steady_current_is_answered_ever_more_slowly():
     spks, _ = snf.scan(snf.adaptive_leaky_step, params, snf.adaptive_leaky_init(params, xs[0]), xs)
     times = spks[:, 0].nonzero()[:, 0]
     assert times.diff()[-1] > 2 * times.diff()[0]
+
+
+def test_modifiers_look_at_the_adapted_threshold():
+    params = snf.AdaptiveLeakyParams(0.9, rho=0.99, jump=0.5)
+    xs = torch.rand(30, 2, 4)
+    same = snf.quantize(snf.adaptive_leaky, lambda x: x)
+    found, right = (snf.scan(n.step, params, n.init(params, xs[0]), xs)[0] for n in (same, snf.adaptive_leaky))
+    assert right.any() and torch.equal(found, right)
+    params = snf.AdaptiveLeakyParams(1.0, rho=1.0, jump=5.0)
+    state = snf.AdaptiveLeakyState(torch.zeros(1, 2), torch.tensor([[1.0, 0.0]]), torch.zeros(1, 2))
+    spk, _ = snf.inhibit(snf.adaptive_leaky_step)(params, state, torch.tensor([[4.0, 2.0]]))
+    assert spk.tolist() == [[0.0, 1.0]]  # the first one's threshold is 6

@@ -307,3 +307,41 @@ def test_random_connections_are_torchs():
     assert snf.Linear.random(2, 3, bias=False, dtype=torch.float64).bias.dtype == torch.float64
     with pytest.raises(ValueError, match="padding='valid'"):
         snf.Conv2d(torch.zeros(1, 1, 3, 3), padding="valid")
+
+
+class Doubles(torch.nn.Module):
+    def forward(self, x):
+        return x.mul_(2)
+
+
+def test_a_layer_that_writes_into_its_input_is_refused():
+    with pytest.raises(TypeError, match="writes into its input.*inplace=False"):
+        snf.chain(snf.leaky, torch.nn.Sequential(torch.nn.ReLU(inplace=True)))
+    net, params, xs = snf.chain(snf.leaky, Doubles()), (snf.LeakyParams(0.9), ()), torch.rand(6, 2, 3)
+    state = (snf.leaky.init(params[0], xs[0]), ())
+    for kind in ("loop", "auto"):
+        with pytest.raises(ValueError, match="changed its arguments in place"):
+            snf.scan(net.step, params, state, xs, kind=kind)
+
+
+def test_a_class_is_no_layer():
+    with pytest.raises(TypeError, match=r"a class. Give ReLU\(\)"):
+        snf.chain(snf.leaky, torch.nn.ReLU)
+
+
+@pytest.mark.parametrize("transform", [torch.func.jacfwd, torch.func.hessian])
+def test_forward_mode_over_a_convolution(transform):
+    net = snf.chain(snf.conv2d, snf.leaky)
+    params, xs = (snf.Conv2d(torch.randn(2, 1, 3, 3)), snf.LeakyParams(0.9)), torch.randn(4, 2, 1, 4, 4)
+    state = net.init(params, xs[0])
+    f = lambda kind: lambda b: snf.scan(net.step, params, state, xs * b, kind=kind)[1][1].mem.square().sum()
+    found, right = (transform(f(kind))(torch.tensor(0.5)) for kind in ("auto", "loop"))
+    torch.testing.assert_close(found, right, rtol=1e-4, atol=1e-4)
+
+
+def test_none_among_the_inputs():
+    net = snf.chain(lambda x: x[0] * 2, snf.leaky)
+    params, xs = ((), snf.LeakyParams(0.9)), torch.rand(4, 3)
+    state = ((), snf.leaky.init(params[1], xs[0]))
+    found, right = (snf.scan(net.step, params, state, (xs, None), kind=kind) for kind in ("auto", "loop"))
+    assert torch.equal(found[0], right[0])

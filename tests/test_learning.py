@@ -594,3 +594,18 @@ def test_errors_show_the_call():
 def test_rules_are_values():
     assert rtrl(snf.leaky_step, error) == rtrl(snf.leaky_step, error) != eprop(snf.leaky_step, error)
     assert pickle.loads(pickle.dumps(tbptt(snf.leaky_step, error, chunk=3))) == tbptt(snf.leaky_step, error, chunk=3)
+
+
+@pytest.mark.parametrize("weights", [2, 9])
+def test_rtrl_of_a_step_that_draws_learns_from_what_it_drew(weights):
+    """Fewer weights than states go forwards, more go backwards; the loss is linear in them, so their product with the gradient is it."""
+
+    def step(p, s, x):
+        s = p.sum() * (torch.rand(()) < 0.5).float() * x
+        return s.sum(), s
+
+    p, state, xs = torch.full((weights,), 1 / weights), torch.zeros(4), torch.ones(12, 4)
+    for seed in range(4):
+        torch.manual_seed(seed)
+        grad, losses, _ = rtrl(step, lambda o, t: o)(p, state, xs, None)
+        torch.testing.assert_close((p * grad).sum(), losses.sum())

@@ -31,7 +31,7 @@ def loop(step: Step, params: Any, state: Any, inputs: Any, length: int, reverse:
 
 
 @contextmanager
-def unchanged(step: Step, arguments: Any) -> Iterator[None]:
+def unchanged(step: Any, arguments: Any) -> Iterator[None]:
     """Refuses a step that writes into these tensors."""
     given = _versions(arguments)
     yield

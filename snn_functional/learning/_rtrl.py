@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.func import jvp, vjp, vmap
 
+from .._tree import tree_flatten, tree_unflatten
 from ._local import is_exact, learn, nothing
 from ._rule import floating, LearningState, Rule
 
@@ -43,22 +44,30 @@ class rtrl(Rule):
         theta, to_params = _vector(params, learning.traces)
         memory, to_state = _vector(learning.state, learning.traces)
 
-        def after(theta: Tensor, memory: Tensor) -> Tensor:
-            """The new state, and the loss as one number more."""
+        form: list[Any] = []
+
+        def after(theta: Tensor, memory: Tensor) -> tuple[Tensor, list[Tensor]]:
+            """The new state, and the loss as one number more; and both as they came."""
             output, state = self.network(to_params(theta), to_state(memory), x)
-            return torch.cat([_vector(state, theta)[0], self.measured(output, target).reshape(1).to(theta.dtype)])
+            results, spec = tree_flatten((self.measured(output, target), state))
+            form[:] = [spec]
+            return torch.cat([_vector(state, theta)[0], results[0].reshape(1).to(theta.dtype)]), results
 
         before = learning.traces.expand(len(memory), len(theta))
         if len(theta) <= len(memory):
             every = torch.eye(len(theta), dtype=theta.dtype, device=theta.device)
-            along = lambda direction, column: jvp(after, (theta, memory), (direction, column))[1]
-            rows = vmap(along, in_dims=(0, 1), out_dims=1)(every, before)
+            along = lambda direction, column: jvp(after, (theta, memory), (direction, column), has_aux=True)[1:]
+            # What is drawn at random is drawn once, for all directions.
+            sweep: Any = vmap(along, in_dims=(0, 1), out_dims=(1, 0), randomness="same")
+            rows, results = sweep(every, before)
+            results = [x[0] for x in results]
         else:
-            new, back, *_ = vjp(after, theta, memory)
+            pulled: Any = vjp(after, theta, memory, has_aux=True)
+            new, back, results = pulled
             F, D = vmap(back)(torch.eye(len(new), dtype=theta.dtype, device=theta.device))
             rows = F + D @ before
-        output, state = self.network(params, learning.state, x)
-        return self.measured(output, target), state, to_params(rows[-1]), rows[:-1]
+        loss, state = tree_unflatten(form[0], results)
+        return loss, state, to_params(rows[-1]), rows[:-1]
 
 
 def _vector(tree: Any, like: Tensor) -> tuple[Tensor, Callable[[Tensor], Any]]:

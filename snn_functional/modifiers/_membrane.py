@@ -40,7 +40,7 @@ class inhibit(Modifier):
         self.reads(state, "mem")
         output, state = self.step(params, state, input)
         spk = self.spikes(output)
-        winner = (state.mem - params.threshold).argmax(self.dim, keepdim=True)
+        winner = (state.mem - _level(params, state)).argmax(self.dim, keepdim=True)
         spk = spk * torch.zeros_like(spk).scatter(self.dim, winner, 1.0)
         return spk, emitted(spk, state)
 
@@ -66,7 +66,7 @@ class quantize(Modifier):
         output, state = self.step(params, state, input)
         self.spikes(output)
         state = tree_map(self.quantizer, state)
-        fire = getattr(params, "fire", lambda mem: params.spike_grad(mem - params.threshold))
+        fire = getattr(params, "fire", lambda mem: params.spike_grad(mem - _level(params, state)))
         spk = fire(state.mem)
         return spk, emitted(spk, state)
 
@@ -101,6 +101,11 @@ def lowered(modifier: Modifier, params: Any, state: Any, input: Any) -> tuple[Te
         return spk, state
     lost = params.threshold if params.reset_mechanism == "subtract" else state.mem
     return spk, replaced(state, mem=state.mem - spk * lost)
+
+
+def _level(params: Any, state: Any) -> Tensor:
+    """What the membrane must be above now: the threshold, unless the neuron says otherwise."""
+    return params.level(state) if hasattr(params, "level") else params.threshold
 
 
 def _outside(modifier: Modifier, *others: type) -> None:

@@ -16,6 +16,8 @@ Source: the ALIF neuron of Bellec et al. 2018, arXiv:1803.09574, in the form of 
 doi:10.1038/s41467-020-17236-y (e-prop), where beta is called alpha, and jump beta. `adaptive_threshold` does the like for any neuron.
 """
 
+from typing import Any
+
 from torch import Tensor
 
 from .._neuron import admit, at_rest, Neuron, unit
@@ -42,6 +44,10 @@ class AdaptiveLeakyParams:
     threshold: Leaf = leaf(default=1.0)
     spike_grad: Spike = static(default=ATan())
     reset_mechanism: str = static(default="subtract", choices=("subtract", "zero", "none"))
+
+    def level(self, state: Any) -> Tensor:
+        """A[t], above which the membrane fires; modifiers that look at the spikes again ask for it."""
+        return self.threshold + self.jump * state.adapt
 
 
 @pytree
