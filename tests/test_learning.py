@@ -609,3 +609,12 @@ def test_rtrl_of_a_step_that_draws_learns_from_what_it_drew(weights):
         torch.manual_seed(seed)
         grad, losses, _ = rtrl(step, lambda o, t: o)(p, state, xs, None)
         torch.testing.assert_close((p * grad).sum(), losses.sum())
+
+
+def test_what_no_rule_can_learn_from():
+    params, state = snf.LeakyParams(0.9), snf.LeakyState(torch.zeros(2))
+    counted = rtrl(snf.leaky_step, lambda out, target: out.sum().long())
+    with pytest.raises(TypeError, match="is torch.int64, which has no gradient"):
+        counted(params, state, torch.rand(3, 2), torch.rand(3, 2))
+    with pytest.raises(TypeError, match=r"learning is a LearningState, rule.init\(params, state\), not LeakyState"):
+        rtrl(snf.leaky_step, lambda out, target: out.sum()).step(params, state, (torch.rand(2), None))

@@ -394,3 +394,13 @@ def test_what_cannot_be_modified_is_refused(case):
     call, error, says = REFUSED[case]
     with pytest.raises(error, match=says):
         call()
+
+
+def test_a_silenced_spike_is_not_fed_back_from_within_a_chain():
+    params, xs = snf.RecurrentParams(snf.LeakyParams(0.9), torch.tensor(2.0)), torch.full((8, 1, 1), 0.6)
+    plain, chained = (
+        snf.refractory(layer, 2) for layer in (snf.recurrent(snf.leaky), snf.chain(snf.recurrent(snf.leaky)))
+    )
+    right = snf.scan(plain.step, params, plain.init(params, xs[0]), xs)[0]
+    found = snf.scan(chained.step, (params,), chained.init((params,), xs[0]), xs)[0]
+    assert right.any() and torch.equal(found, right)

@@ -250,6 +250,12 @@ def test_a_norm_over_the_batch_is_run_step_by_step():
     assert_is_the_loop(net, X, "step by step")
 
 
+def test_a_convolution_without_a_batch_is_run_step_by_step():
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(1, 2, 3), snn.Leaky(**LEAKY))
+    assert_is_the_loop(net, torch.rand(5, 1, 6, 6) * 5, "step by step")
+
+
 @pytest.mark.parametrize("Net", [Feedback, Remembers])
 def test_a_recurrence_that_broadcasts_is_seen_too(Net):
     assert_is_the_loop(Net(), X[:, :1], "step by step: it is recurrent across layers, or samples meet in it")

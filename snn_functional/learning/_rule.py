@@ -88,6 +88,12 @@ class Rule:
 
     def step(self, params: Any, learning: LearningState, input: Any) -> tuple[Tensor, LearningState]:
         """One time step, `input` is `(x, target)`: the loss, and what has been learnt."""
+        if not isinstance(learning, LearningState):
+            name = type(self).__name__
+            raise TypeError(
+                f"{name}.step(params, learning, (x, target)): learning is a LearningState, rule.init(params, state), not "
+                f"{type(learning).__name__}."
+            )
         x, target = input
         with without_graph():
             loss, state, grad, traces = self.learn(params, learning, x, target)
@@ -133,6 +139,8 @@ class Rule:
                 f"{type(self).__name__}: loss(output, target) is one number, a 0-d tensor, for each time step, but {came} came. "
                 "Take its .sum() or .mean()."
             )
+        if not loss.is_floating_point():
+            raise TypeError(f"{type(self).__name__}: loss(output, target) is {loss.dtype}, which has no gradient.")
         return loss
 
 

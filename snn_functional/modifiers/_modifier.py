@@ -94,6 +94,8 @@ def name(modifier: Any) -> str:
 
 def emitted(spk: Tensor, state: Any) -> Any:
     """The state of a step that fires `spk` after all: a recurrent neuron remembers its spikes."""
+    if isinstance(state, tuple):  # of a chain, whose last layer fires
+        return (*state[:-1], *(emitted(spk, last) for last in state[-1:]))
     if hasattr(state, "inner"):
         state = replaced(state, inner=emitted(spk, state.inner))
     return replaced(state, spk=spk) if hasattr(state, "spk") else state

@@ -181,7 +181,9 @@ def _obstacle(net: nn.Module, xs: Tensor) -> str | None:
         return "the network has hooks, which look at each step"
     if any(isinstance(m, Stateful) and not m.init_hidden for m in modules):
         return "a layer has its state outside (init_hidden=False)"
-    if all(map(_known, modules)) and len(list(net.named_modules(remove_duplicate=False))) == len(modules):
+    if all(_known(m) and not _unbatched(m, xs) for m in modules) and len(
+        list(net.named_modules(remove_duplicate=False))
+    ) == len(modules):
         return None
     key = (xs.shape[1:], xs.dtype, xs.device, *((id(m), tuple(_settings(m).items())) for m in modules))
     kept = _rehearsed.setdefault(net, {})
@@ -212,6 +214,14 @@ def _known(module: nn.Module) -> bool:
     if isinstance(module, nn.LayerNorm):
         return type(module) is nn.LayerNorm and len(module.normalized_shape) == 1
     return (isinstance(module, Stateful) and of_library(module)) or type(module) in _PER_SAMPLE
+
+
+def _unbatched(module: nn.Module, xs: Tensor) -> bool:
+    """Would it take the axis of the batch for channels? Conv2d and the like do, of a step with one axis too few."""
+    *_, axes, d = f"..{type(module).__name__}"
+    return (
+        d == "d" and axes.isdigit() and not type(module).__name__.startswith("BatchNorm") and xs.dim() < 3 + int(axes)
+    )
 
 
 def _settings(module: nn.Module) -> dict[str, Any]:
