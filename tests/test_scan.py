@@ -218,6 +218,7 @@ def test_explain_raises_where_scan_does():
                 run(step, params, state, xs)
 
 
+@needs_kernels
 def test_explain_says_what_auto_takes():
     params, state, xs = case(7)
     assert snf.explain(affine, params, state, xs) == "fused: affine is pointwise, one kernel for all 7 steps."
