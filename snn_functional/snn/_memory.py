@@ -31,16 +31,15 @@ class Memory:
     """All such places in a module, as they are when this is made."""
 
     def __init__(self, module: nn.Module) -> None:
-        modules = list(module.modules())
-        users = [m for m in modules if not of_library(m)]
-        self.attributes = [(m, dict(vars(m))) for m in modules]
+        self.attributes = [(m, dict(vars(m))) for m in module.modules()]
+        self.users = [(m, held) for m, held in self.attributes if not of_library(m)]
         self.tables: list[tuple[nn.Module, Any, Any]] = [
-            (m, t, dict(t)) for m in users for t in (m._parameters, m._buffers, m._modules)
+            (m, t, dict(t)) for m, _ in self.users for t in (m._parameters, m._buffers, m._modules)
         ]
         self.containers: list[tuple[str, Any, Any]] = []
         self.tensors: list[tuple[str, Tensor, Tensor, int]] = []
         seen = {id(x) for x in (*module.parameters(), *module.buffers())}
-        for m in users:
+        for m, _ in self.users:
             for name, x in vars(m).items():
                 if name not in NATIVE | STATE:
                     self._look(f"{type(m).__name__}.{name}", x, seen)
@@ -49,8 +48,8 @@ class Memory:
         """Raises TypeError for what has changed."""
         kept = [
             f"{type(m).__name__}.{name}"
-            for m, held in self.attributes
-            if not of_library(m) and not _same(vars(m), held)
+            for m, held in self.users
+            if not _same(vars(m), held)
             for name, x in vars(m).items()
             if not (name in held and held[name] is x or isinstance(m, Stateful) and name in STATE)
         ]
