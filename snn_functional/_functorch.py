@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
+from torch.utils._device import DeviceContext
 
 
 _functorch = torch._C._functorch  # pyright: ignore[reportAttributeAccessIssue]
@@ -105,7 +106,19 @@ def solid(tensors: Iterable[Tensor]) -> list[Tensor]:
 
 def intercepted() -> bool:
     """Does something else than torch's own kernels see the operations: `make_fx`, fake tensors, a counter, `torch.jit.trace`?"""
-    return bool(torch._C._len_torch_dispatch_stack()) or torch._C._get_tracing_state() is not None
+    if torch._C._len_torch_dispatch_stack() or torch._C._get_tracing_state() is not None:
+        return True
+    count = torch._C._len_torch_function_stack()
+    return any(not isinstance(torch._C._get_function_stack_at(i), DeviceContext) for i in range(count))
+
+
+def autocast() -> Any:
+    """What autocast does to operations now, on the CPU and on CUDA; None where it is off."""
+    if not torch._C._is_any_autocast_enabled():
+        return None
+    if not hasattr(torch, "get_autocast_dtype"):  # before torch 2.4, whose scans are all loops
+        return "on"
+    return tuple(torch.is_autocast_enabled(kind) and torch.get_autocast_dtype(kind) for kind in ("cpu", "cuda"))
 
 
 def applied(function: type[torch.autograd.Function]) -> Any:

@@ -40,6 +40,16 @@ tree_unflatten: Any = optree.tree_unflatten
 tree_leaves: Any = optree.tree_leaves
 tree_map: Any = optree.tree_map
 
+
+def tree_flatten_one_level(tree: Any) -> tuple[list[Any] | None, Any]:
+    """The children of a node and what else makes it up, keys and the like; (None, None) of a leaf."""
+    try:
+        children, data, *_ = optree.tree_flatten_one_level(tree)
+    except ValueError:  # a leaf
+        return None, None
+    return list(children), data
+
+
 if TYPE_CHECKING:
 
     class Leaf:

@@ -17,13 +17,15 @@ from typing import Any
 
 import torch
 
+from .._identity import generators, identify
 from .._tree import tree_map
 from ..kernels import NoCompiler, Unsupported
 from ._checkpointed import checkpointed
 from ._door import admit
 from ._fused import fused
 from ._loop import loop, Step, step_name as step_name, unchanged
-from ._prepared import prepare
+from ._prepared import FirstDiffers, prepare
+from ._reading import obstacle as obstacle
 
 
 KINDS = ("auto", "loop", "checkpointed", "fused")
@@ -83,9 +85,11 @@ def scan(
             return fused(step, params, state, inputs, length, reverse)
         except Unsupported as reason:
             if kind == "fused":
+                length = admit(step, params, state, inputs, length)
+                _once(step, params, state, inputs)  # an error of the user's step is raised as it is
                 raise ValueError(
                     f'scan(kind="fused"): {step_name(step)} has no kernel: {reason}. With kind="auto" it runs as the loop.'
-                ) from None
+                ) from reason.__cause__
         except NoCompiler as reason:
             if kind == "fused":
                 raise
@@ -98,8 +102,8 @@ def scan(
 def explain(step: Step, params: Any, state: Any, inputs: Any, *, length: int | None = None) -> str:
     """Which kind `scan(kind="auto")` takes for these arguments, and why. Raises as `scan` does.
 
-    Nothing is run over time, but where it cannot be told otherwise one step is: of a chain for the shapes that its layers see, of what
-    has no kernel to see whether it runs at all.
+    Nothing is run over time. Of a chain one step is run, for the shapes that its layers see; of what has no kernel too, to see whether
+    it runs at all, and what that changes is put back.
 
     >>> params = LeakyParams(beta=0.9)
     >>> xs = torch.zeros(5, 1, 3)
@@ -114,12 +118,30 @@ def explain(step: Step, params: Any, state: Any, inputs: Any, *, length: int | N
     except Unsupported as reason:
         return f"loop: {reason}."
     try:
-        prepare(step, params, state, inputs, length)
+        what = prepare(step, params, state, inputs, length)
+        what.derivatives()
+    except FirstDiffers:
+        return f"fused: {step_name(step)} is pointwise, one kernel for all steps but the first, which broadcasts the state."
     except (Unsupported, NoCompiler) as reason:
-        with torch.no_grad():
-            loop(step, params, state, tree_map(lambda x: x[:1], inputs), 1, False)
+        _once(step, params, state, inputs)
         return f"loop: {reason}."
     return f"fused: {step_name(step)} is pointwise, one kernel for all {length} steps."
+
+
+def _once(step: Step, params: Any, state: Any, inputs: Any) -> None:
+    """One step of the loop, for its errors; what it changes is put back, and where that cannot be it is not run."""
+    what = identify(step, params, state, inputs)
+    if what.opaque:
+        return
+    held = [*generators(), *what.hold()]
+    try:
+        with torch.no_grad():
+            copies = tree_map(torch.clone, (params, state, tree_map(lambda x: x[:1], inputs)))
+            loop(step, *copies, 1, False)
+    finally:
+        for x in reversed(held):
+            if not x.same():
+                x.restore()
 
 
 @functools.cache

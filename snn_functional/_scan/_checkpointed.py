@@ -3,6 +3,9 @@
 A segment of the loop is one `autograd.Function` whose rules are those of the segment, run again: backward is `torch.func.vjp`
 of the loop, jvp is `torch.func.jvp` of it, vmap is the same Function over the vmapped loop. So it nests like the loop does.
 `torch.utils.checkpoint` would not do: it raises under `torch.func.grad`.
+
+What a step draws from the generators of torch, Python and numpy is drawn again: a segment that is run once more begins where they
+stood when it was run first. A step that changes anything else is refused.
 """
 
 import math
@@ -12,6 +15,7 @@ import torch
 from torch import Tensor
 
 from .._functorch import depends, transforms
+from .._identity import generators, Held, identify
 from .._tree import tree_flatten, tree_leaves, tree_map, tree_unflatten
 from ._loop import loop, Step, step_name
 
@@ -46,8 +50,31 @@ def _segment(step: Any, params: Any, state: Any, inputs: Any, length: int, rever
         result[:] = [spec]
         return tuple(outputs)
 
-    outputs = _Again.apply(run, *leaves)
+    outputs = _Again.apply(_Redrawn(run), *leaves)
     return tree_unflatten(result[0], outputs)
+
+
+class _Redrawn:
+    """A function that draws the same numbers each time it is called."""
+
+    def __init__(self, run: Any) -> None:
+        self.run = run
+        self.began: list[Held] | None = None
+
+    def __call__(self, *leaves: Tensor) -> Any:
+        if self.began is None:
+            before = generators()
+            outputs = self.run(*leaves)
+            self.began = [held for held in before if not held.same()]
+            return outputs
+        now = generators() if self.began else []
+        for held in self.began:
+            held.restore()
+        try:
+            return self.run(*leaves)
+        finally:
+            for held in now:
+                held.restore()
 
 
 class _Again(torch.autograd.Function):
@@ -105,11 +132,29 @@ def _floats(run: Any, leaves: tuple[Tensor, ...], real: list[bool]) -> tuple[tup
 
 
 def _refuse_captures(step: Any, params: Any, state: Any, inputs: Any) -> None:
-    # A captured tensor would be a constant to the Function below, and its gradient silently zero.
+    """One step, to see that it can be run again: nothing of it may remain, and no gradient may flow beside its arguments."""
+    what = identify(step, params, state, inputs)
+    if what.opaque:
+        raise ValueError(
+            f'scan(kind="checkpointed"): {step_name(step)} {what.opaque}, so what it does when it is run again cannot be known. Take '
+            'kind="loop".'
+        )
     first = tree_map(lambda x: x[0], inputs)
     arguments, tree = tree_flatten((params, state, first))
+    # A captured tensor would be a constant to the Function above, and its gradient silently zero.
     detached = tree_unflatten(tree, [leaf.detach() for leaf in arguments])
-    outputs = [out for out in tree_leaves(step(*detached)) if isinstance(out, Tensor)]
+    drawn, held = generators(), what.hold()
+    try:
+        outputs = [out for out in tree_leaves(step(*detached)) if isinstance(out, Tensor)]
+    finally:
+        changed = [x for x in held if not x.same()]
+        for x in (*reversed(changed), *drawn):
+            x.restore()
+    if changed:
+        raise ValueError(
+            f'scan(kind="checkpointed"): {step_name(step)} changes {changed[0].name}, so it would do something else when it is run '
+            'again. A step is pure: what it remembers stands in its state. Or take kind="loop".'
+        )
     if depends(outputs, arguments):
         raise ValueError(
             f'scan(kind="checkpointed"): {step_name(step)} uses a tensor that is differentiated or batched but is not one of its '

@@ -1,37 +1,64 @@
 """One kernel over all of time, forward and backward, for a step that is pointwise."""
 
+import functools
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from .._functorch import applied, wrapping
-from .._tree import tree_unflatten
-from ..kernels import Plan
-from ._loop import Step
-from ._prepared import prepare
-from ._primitive import Call, checkpointing, Scan
+from .._functorch import applied
+from .._tree import tree_map, tree_unflatten
+from ..kernels import NoCompiler, Plan, Unsupported
+from ._door import admit
+from ._loop import loop, Step
+from ._prepared import FirstDiffers, Prepare, prepare
+from ._primitive import Call, checkpointing, run, Scan
 
 
 def fused(step: Step, params: Any, state: Any, inputs: Any, length: int | None, reverse: bool) -> tuple[Any, Any]:
     """What `loop` returns, in one kernel. Raises Unsupported where the step, or the place, has none."""
-    prepared, leaves = prepare(step, params, state, inputs, length)
-    plan, count = prepared.plan, prepared.plan.outputs + prepared.plan.counts[1]
-    done = wrapping(leaves)
-    # A step whose derivative has no kernel is refused before it runs.
-    every = checkpointing(prepared.T, plan) if "tracked" in done and plan.pullback else 0
-    if "dual" in done:
-        plan.tangent  # noqa: B018
-    call = Call(plan, prepared.T, reverse, every)
-    run = Scan.forward if not done else applied(Scan) if done == {"tracked"} else Scan.apply
-    order = _order(plan.split(leaves)[2], prepared.lanes)
-    if order is None:
-        results = run(call, *leaves)[:count]
-    else:
-        results = _turned(run(call, *_turned(leaves, plan, order))[:count], plan, order, back=True)
-    results = prepared.unfilled(results)
-    outputs, last = results[: plan.outputs], results[plan.outputs :]
-    return tree_unflatten(prepared.trees[0], outputs), tree_unflatten(prepared.trees[1], last)
+    try:
+        prepared = prepare(step, params, state, inputs, length)
+    except FirstDiffers as reason:
+        return _after_first(step, params, state, inputs, length, reverse, reason)
+    known = prepared.known
+    results = _run(prepared, known.plan, reverse) if known.plan is not None else ()
+    outputs, last = known.results(results, prepared.every, *prepared.counts)
+    return tree_unflatten(known.tree, outputs), tree_unflatten(prepared.tree, last)
+
+
+def _after_first(
+    step: Step, params: Any, state: Any, inputs: Any, length: int | None, reverse: bool, reason: Unsupported
+) -> tuple[Any, Any]:
+    """The first step as the loop makes it, then the others in one kernel."""
+    T = admit(step, params, state, inputs, length)
+    if T == 1:
+        raise reason
+    begin, rest = (T - 1, slice(0, T - 1)) if reverse else (0, slice(1, T))
+    first, state = loop(step, params, state, tree_map(lambda x: x[begin : begin + 1], inputs), 1, False)
+    others, state = fused(step, params, state, tree_map(lambda x: x[rest], inputs), T - 1, reverse)
+    parts = (others, first) if reverse else (first, others)
+    return tree_map(lambda *x: torch.cat(x), *parts), state
+
+
+def _run(prepared: Prepare, plan: Plan, reverse: bool) -> list[Tensor]:
+    """What the kernel gives: outputs, then last states."""
+    known, leaves = prepared.known, prepared.leaves
+    count = plan.outputs + plan.counts[1]
+    done = prepared.derivatives()
+    every = checkpointing(known.T, plan) if "tracked" in done else 0
+    call = Call(plan, prepared.source, known.T, reverse, every)
+    go = applied(Scan) if done == {"tracked"} else functools.partial(run, Scan)
+    order = _order(plan.split(leaves)[2], known.lanes)
+    try:
+        if order is None:
+            return go(call, *leaves)[:count]
+        return _turned(go(call, *_turned(leaves, plan, order))[:count], plan, order, back=True)
+    except (Unsupported, NoCompiler):
+        raise
+    except Exception as error:  # whatever it is: the loop runs
+        reason = (str(error).splitlines() or [""])[0]
+        raise Unsupported(f"its kernel fails: {type(error).__name__}: {reason}") from error
 
 
 def _order(inputs: list[Tensor], lanes: torch.Size) -> list[int] | None:

@@ -1,4 +1,4 @@
-"""What is known of a step at given shapes: its plan, and that the plan does what the step does. Learned once, then looked up."""
+"""What is known of a step at given shapes: its plan, and what becomes of each leaf and result. Learned once, then looked up."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -7,131 +7,182 @@ import torch
 from torch import Tensor
 
 from .. import kernels
-from .._functorch import intercepted, is_compiling, outside, transforms
-from .._tree import tree_flatten, tree_leaves, tree_unflatten
-from ..kernels import Plan, Unsupported
+from .._functorch import autocast, intercepted, is_compiling, transforms, wrapping
+from .._identity import identify, Registry
+from .._tree import tree_flatten
+from ..kernels import broadcast, Form, Plan, Source, Unsupported
 from ._door import admit
-from ._loop import loop, Step
-from ._primitive import Call, Scan
-from ._steps import chosen, known
+from ._loop import Step
+from ._reading import Arguments, form, PLAIN, read, source
+
+
+class Result(NamedTuple):
+    """An output or a last state. `kernel`: its place among the results of the kernel, None where it is a leaf passed on; `leaf`:
+    which one. `shape`: what the loop gives for one step."""
+
+    kernel: int | None
+    leaf: int | None
+    shape: torch.Size
 
 
 class Prepared(NamedTuple):
-    """A step at given shapes, past the door. `forms`: the shapes of one step's results; `smaller`: are some less than all lanes?"""
+    """A step at given shapes, past the door.
 
-    plan: Plan
+    - `plan`: of what it computes, None where all it does is to pass things on; `used`: which of the leaves (params, held tensors, states, inputs) that takes, in its order.
+    - `lanes`: the shape of one step of those leaves together. `states`: shapes and dtypes of the states after the first step.
+    """
+
+    plan: Plan | None
+    used: tuple[int, ...]
     T: int
     device: torch.device
     lanes: torch.Size
-    state: list[tuple[torch.Size, torch.dtype]]
-    forms: list[torch.Size]
-    trees: tuple[Any, Any]
-    smaller: bool
+    states: tuple[Form, ...]
+    outputs: tuple[Result, ...]
+    last: tuple[Result, ...]
+    tree: Any
 
-    def filled(self, ps: list[Tensor], ss: list[Tensor], xs: list[Tensor]) -> list[Tensor]:
-        """The leaves of a scan, the state as it is after the first step's broadcast, everything over all lanes."""
-        lanes = self.lanes
-        if self.device.type != "cpu":  # numbers come along
-            ps, ss = ([leaf.to(self.device, non_blocking=True) for leaf in part] for part in (ps, ss))
-        leaves = [*ps]
-        for s, (shape, dtype) in zip(ss, self.state):
-            s = s if s.shape == shape and s.dtype == dtype else s.to(dtype).expand(shape)
-            leaves.append(s if shape == lanes else s.expand(lanes))
-        leaves += [_over(x, lanes) for x in xs]
-        return leaves
+    def leaves(self, ps: list[Tensor], ss: list[Tensor], xs: list[Tensor]) -> list[Tensor]:
+        """The leaves of the kernel, the states as they are after the first step's broadcast, everything over all lanes."""
+        lanes, params, states = self.lanes, len(ps), len(ps) + len(ss)
+        out = []
+        for i in self.used:
+            if i < params:
+                out.append(self._there(ps[i]))
+            elif i < states:
+                s, known = self._there(ss[i - params]), self.states[i - params]
+                s = s if s.dtype == known.dtype else s.to(known.dtype)
+                out.append(s if s.shape == lanes else s.expand(lanes))
+            else:
+                out.append(_over(xs[i - states], lanes))
+        return out
 
-    def unfilled(self, results: Sequence[Tensor]) -> Sequence[Tensor]:
-        """Outputs and last states, from all lanes back to the shapes that the loop gives where less was needed."""
-        if not self.smaller:
-            return results
-        return [_shrink(x, form, int(i < self.plan.outputs)) for i, (x, form) in enumerate(zip(results, self.forms))]
+    def _there(self, leaf: Tensor) -> Tensor:
+        """Numbers come along to the device of the others."""
+        return leaf if leaf.device == self.device else leaf.to(self.device, non_blocking=True)
+
+    def results(self, found: Sequence[Tensor], leaves: list[Tensor], params: int, states: int) -> tuple[list[Tensor], list[Tensor]]:
+        """Outputs and last states: those of the kernel, from all lanes back to the shapes that the loop gives, and what is passed on."""
+        outputs = []
+        for result in self.outputs:
+            if result.kernel is not None:
+                outputs.append(_shrink(found[result.kernel], result.shape, 1))
+            else:
+                assert result.leaf is not None
+                x = leaves[result.leaf]
+                x = x if result.leaf >= params + states else x.expand(self.T, *x.shape)
+                outputs.append(x.clone(memory_format=torch.contiguous_format))
+        last = []
+        for result in self.last:
+            if result.kernel is None:
+                assert result.leaf is not None
+                last.append(leaves[result.leaf])
+            else:
+                last.append(_shrink(found[result.kernel], result.shape, 0))
+        return outputs, last
 
 
-def prepare(step: Step, params: Any, state: Any, inputs: Any, length: int | None) -> tuple[Prepared, list[Tensor]]:
-    """What is known of a step at these shapes, and its leaves, broadcast to lanes. The first time, they pass the door."""
+class FirstDiffers(Unsupported):
+    """The step has a kernel from the second time step on: the state that it begins with is of another form."""
+
+
+_known: Registry[Any] = Registry(4096)
+
+
+class Prepare(NamedTuple):
+    """What `prepare` returns: what is known, the kernel's leaves, all leaves, and the step for what has still to be read of it."""
+
+    known: Prepared
+    leaves: list[Tensor]
+    every: list[Tensor]
+    counts: tuple[int, int]
+    source: Source
+    tree: Any
+
+    def derivatives(self) -> set[str]:
+        """What is done to the leaves. A step whose derivative has no kernel is refused before it runs."""
+        done = wrapping(self.leaves)
+        if self.known.plan is None:
+            return done
+        if "tracked" in done:
+            self.known.plan.pullback(self.source)
+        if "dual" in done:
+            self.known.plan.tangent(self.source)
+        return done
+
+
+def prepare(step: Step, params: Any, state: Any, inputs: Any, length: int | None) -> Prepare:
+    """What is known of a step at these shapes, and its leaves. Raises Unsupported with the reason why it has no kernel here."""
+    _refuse_place()
+    if not callable(step):
+        admit(step, params, state, inputs, length)
+    what = identify(step, params, state, inputs)
+    ps, p_tree = tree_flatten(params)
+    ss, s_tree = tree_flatten(state)
+    xs, x_tree = tree_flatten(inputs)
+    every = [*ps, *what.tensors, *ss, *xs]
+    try:
+        forms = [(type(leaf), leaf.shape, leaf.dtype, leaf.device) for leaf in every]
+    except AttributeError:
+        admit(step, params, state, inputs, length)
+        raise Unsupported("a leaf of params or state is not a tensor") from None
+    key = what.key, length, torch.get_default_dtype(), autocast(), len(ps), len(ss), *forms
+    settled = not (what.loose or what.opaque)
+    entry = _known.get(key) if settled else None
+    if entry is None:
+        length = admit(step, params, state, inputs, length)
+        # What is known at these shapes is known at any length.
+        short = key[0], *key[2:6], *forms[: len(every) - len(xs)], *((x.shape[1:], x.dtype, x.device) for x in xs)
+        entry = _known.get(short) if settled else None
+        if entry is None:
+            try:
+                entry = _first(step, what, ps, ss, xs, (p_tree, s_tree, x_tree), length)
+            except Unsupported as reason:
+                entry = reason.with_traceback(None)
+        if settled:
+            _known.put(short, entry)
+            entry = _known.put(key, entry if isinstance(entry, Unsupported) else entry._replace(T=length))
+    if isinstance(entry, Unsupported):
+        raise type(entry)(*entry.args) from entry.__cause__
+    arguments = Arguments(step, what, ps, ss, xs, (p_tree, s_tree, x_tree), entry.device)
+    given = [*ps, *arguments.held]
+    flat = [*given, *ss, *xs]
+    later = source(arguments, entry.used, entry.states)
+    return Prepare(entry, entry.leaves(given, ss, xs), flat, (len(given), len(ss)), later, s_tree)
+
+
+def _first(step: Step, what: Any, ps: list[Tensor], ss: list[Tensor], xs: list[Tensor], trees: Any, length: int) -> Prepared:
+    _refuse_leaves([*ps, *ss, *xs])
+    device = _place([*ps, *ss, *xs])
+    kernels.ready(device.type)
+    if device.type != "cpu" and autocast() and any(x.dtype in (torch.float16, torch.bfloat16) for x in (*ps, *ss, *xs)):
+        raise Unsupported("autocast is on, and a leaf is in half precision")
+    return _prepare(Arguments(step, what, ps, ss, xs, trees, device), length)
+
+
+def _refuse_place() -> None:
     if is_compiling():
         raise Unsupported("torch.compile is tracing")
     if intercepted():
-        raise Unsupported("a dispatch mode is active, which sees operations one by one")
+        raise Unsupported("a dispatch or function mode is active, which sees operations one by one")
     active = transforms()
     if "Grad" in active and "".join(active).rpartition("Grad")[0].count("Jvp") > 1:
         # torch turns forward mode off inside a Function's jvp, and with it the outer one of the two.
         raise Unsupported("two forward-mode transforms are around a reverse one, which kernels cannot follow")
-    if not callable(step):
-        admit(step, params, state, inputs, length)
-    what = known(step)
-    ps, p_tree = tree_flatten((params, what.captured) if what.captured else (params, ()))
-    ss, s_tree = tree_flatten(state)
-    xs, x_tree = tree_flatten(inputs)
-    now = [chosen(form, tree) for form, tree in ((p_tree, params), (s_tree, state), (x_tree, inputs))]
-    name = what.key, p_tree, s_tree, x_tree, torch.get_default_dtype(), *now
-    try:
-        key = name, length, *((leaf.shape, leaf.dtype, leaf.device, leaf.layout) for leaf in (*ps, *ss, *xs))
-    except AttributeError:
-        admit(step, params, state, inputs, length)
-        raise Unsupported("a leaf of params or state is not a tensor") from None
-    prepared = _prepared.get(key)
-    if prepared is None:
-        length = admit(step, params, state, inputs, length)
-        if len(_prepared) > 10_000:
-            _prepared.clear()
-        # What is known at these shapes is known at any length.
-        forms = ((x.shape, x.dtype, x.device, x.layout) for x in (*ps, *ss))
-        short = name, min(length, 2), "any length", *forms, *((x.shape[1:], x.dtype, x.device, x.layout) for x in xs)
-        if short not in _prepared:
-            _prepared[short] = _prepare(name, what, ps, ss, xs, length)
-        prepared = _prepared[key] = _prepared[short]._replace(T=length)
-    return prepared, prepared.filled(ps, ss, xs)
 
 
-def _prepare(name: Any, what: Any, ps: list[Tensor], ss: list[Tensor], xs: list[Tensor], length: int) -> Prepared:
-    device = _place([*ps, *ss, *xs])
-    kernels.ready(device.type)
-    with outside():
-        plan, out_tree = _plan(name, what, ps, ss, xs)
-        given, results = _rehearsed(name, what, ps, ss, xs, length)
-        after = [last[0] for last in results[plan.outputs :]]
-        if any(s.shape != new.shape or s.dtype != new.dtype for s, new in zip(ss, after)):
-            # The first step may broadcast the state, and gives a 0-d one its dtype.
-            for s, new in zip(ss, after):
-                if torch.promote_types(s.dtype, new.dtype) != new.dtype:
-                    raise Unsupported(f"it narrows its state from {s.dtype} to {new.dtype}")
-            plan, out_tree = _plan(name, what, ps, after, xs)
-        lanes = torch.broadcast_shapes(*(leaf.shape for leaf in (*ps, *after)), *(x.shape[1:] for x in xs))
-        forms = [result.shape[1:] for result in results]
-        for form in forms:
-            if len(form) > len(lanes) or any(a not in (1, n) for a, n in zip(form[::-1], lanes[::-1])):
-                raise Unsupported(f"it returns shape {list(form)}, of arguments that together have {list(lanes)}")
-        state = [(new.shape, new.dtype) for new in after]
-        smaller = any(form != lanes for form in forms)
-        prepared = Prepared(plan, length, device, lanes, state, forms, (out_tree, name[2]), smaller)
-        _same_numbers(prepared, given, results)
-    return prepared
-
-
-def _same_numbers(prepared: Prepared, given: list[list[Tensor]], results: list[Tensor]) -> None:
-    """What a step does may depend on more than can be read off two neurons: its shapes, or numbers taken out of torch."""
-    plan, steps = prepared.plan, min(prepared.T, 2)
-    floats = [x.dtype for part in (*given, results) for x in part if x.is_floating_point()]
-    eps = max((torch.finfo(dtype).eps for dtype in floats), default=0.0)
-    found = Scan.forward(Call(plan, steps, False, 0), *prepared.filled(*given))
-    for i, (mine, right) in enumerate(zip(prepared.unfilled(found), results)):
-        right = right if i < plan.outputs else right[0]
-        bound = min(1e4 * eps, 0.05) if right.is_floating_point() else 0
-        apart = ~torch.isclose(mine.to(torch.float64), right.to(torch.float64), rtol=bound, atol=bound, equal_nan=True)
-        if int(apart.sum()) > apart.numel() // 1000:  # a rounding may tip a spike, but seldom does
-            raise Unsupported(
-                "its first steps, as read, are not the loop's: it depends on shapes, or on more than its arguments"
-            )
-
-
-_prepared: dict[Any, Prepared] = {}
+def _refuse_leaves(leaves: list[Tensor]) -> None:
+    for leaf in leaves:
+        if type(leaf) not in PLAIN:
+            raise Unsupported(f"a leaf is a {type(leaf).__name__}, which computes in its own way")
+        if leaf.layout != torch.strided:
+            raise Unsupported("a leaf is sparse")
+        if leaf.is_quantized or leaf.is_nested:
+            raise Unsupported(f"a leaf is {'quantized' if leaf.is_quantized else 'nested'}")
 
 
 def _place(leaves: list[Tensor]) -> torch.device:
     """The one device of all leaves; numbers on the CPU go anywhere."""
-    if any(leaf.layout != torch.strided for leaf in leaves):
-        raise Unsupported("a leaf is sparse")
     devices = {leaf.device for leaf in leaves if leaf.dim() or leaf.device.type != "cpu"}
     devices = devices or {leaf.device for leaf in leaves}
     if len(devices) != 1 or next(iter(devices)).type not in kernels.BACKENDS:
@@ -140,69 +191,75 @@ def _place(leaves: list[Tensor]) -> torch.device:
     return devices.pop()
 
 
-_plans: dict[Any, tuple[Plan, Any] | str] = {}
+def _prepare(arguments: Arguments, length: int) -> Prepared:
+    given = [*arguments.params, *arguments.held]
+    params, states = len(given), len(arguments.states)
+    before = tuple(form(s) for s in arguments.states)
+    tape, tree = read(arguments, before)
+    outputs = len(tape.outputs) - states
+    after = tuple(Form(x.dtype, x.shape) for x in tape.outputs[outputs:])
+    if any((a.dtype, a.shape) != (b.dtype, b.shape) for a, b in zip(before, after)):
+        # The first step may broadcast the state, and gives a 0-d one its dtype. From then on it must do what it did.
+        _refuse_change(before, after)
+        after = tuple(a._replace(parameter=b.parameter) if a.shape == b.shape else a for a, b in zip(after, before))
+        again, tree = read(arguments, after)
+        if [(x.dtype, x.shape) for x in again.outputs[outputs:]] != [(a.dtype, a.shape) for a in after]:
+            raise Unsupported("it changes the shape of its state more than once")
+        changed = {params + i for i, (a, b) in enumerate(zip(before, after)) if a.dtype != b.dtype}
+        if not kernels.alike(tape, again, changed):
+            raise FirstDiffers("its first step, which broadcasts the state, is not like the others")
+        tape = again
+    return _planned(arguments, tape, tree, params, states, after, length)
 
 
-def _plan(name: Any, what: Any, ps: list[Tensor], ss: list[Tensor], xs: list[Tensor]) -> tuple[Plan, Any]:
-    forms = tuple((leaf.dtype, leaf.dim() == 0) for leaf in (*ps, *ss)), tuple((x.dtype, x.dim() == 1) for x in xs)
-    if (name, forms) not in _plans:
-        with kernels.lock:
-            try:
-                _plans[name, forms] = _traced(name, what, ps, ss, xs)
-            except Unsupported as error:
-                _plans[name, forms] = str(error)
-    entry = _plans[name, forms]
-    if isinstance(entry, str):
-        raise Unsupported(entry)
-    return entry
+def _refuse_change(before: Sequence[Form], after: Sequence[Form]) -> None:
+    for old, new in zip(before, after):
+        if old.dtype != new.dtype and (len(old.shape) or torch.promote_types(old.dtype, new.dtype) != new.dtype):
+            raise Unsupported(f"it changes the dtype of its state from {old.dtype} to {new.dtype}")
+        small, large = old.shape[::-1], new.shape[::-1]
+        if len(small) > len(large) or any(a not in (1, n) for a, n in zip(small, large)):
+            raise Unsupported(f"it changes the shape of its state from {list(old.shape)} to {list(new.shape)}")
 
 
-def _traced(name: Any, what: Any, ps: list[Tensor], ss: list[Tensor], xs: list[Tensor]) -> tuple[Plan, Any]:
-    _, p_tree, s_tree, x_tree, *_ = name
-    out_tree: list[Any] = []
-
-    def function(*leaves: Tensor) -> tuple[Tensor, ...]:
-        at, then = len(ps), len(ps) + len(ss)
-        (params, captured), state = tree_unflatten(p_tree, leaves[:at]), tree_unflatten(s_tree, leaves[at:then])
-        returned = what.rebuilt(captured)(params, state, tree_unflatten(x_tree, leaves[then:]))
-        if not isinstance(returned, tuple) or len(returned) != 2:
-            raise Unsupported("it does not return (output, state)")
-        (outputs, tree), (states, same) = map(tree_flatten, returned)
-        if same != s_tree:
-            raise Unsupported(f"it changes the structure of its state from {s_tree} to {same}")
-        if not all(isinstance(leaf, Tensor) for leaf in (*outputs, *states)):
-            raise Unsupported("it returns something that is not a tensor")
-        out_tree[:] = [tree]
-        return (*outputs, *states)
-
-    like = lambda leaf, scalar: torch.empty(() if scalar else (1,), dtype=leaf.dtype, device="cpu")
-    examples = [like(leaf, leaf.dim() == 0) for leaf in (*ps, *ss)] + [like(x, x.dim() == 1) for x in xs]
-    plan = Plan(function, tuple(examples), (len(ps), len(ss), len(xs)))
-    return plan, out_tree[0]
-
-
-def _rehearsed(
-    name: Any, what: Any, ps: list[Tensor], ss: list[Tensor], xs: list[Tensor], length: int
-) -> tuple[list[list[Tensor]], list[Tensor]]:
-    """Two steps of the loop at numbers of these shapes: the numbers, what came of them (a last state as its one step), its errors."""
-    steps = min(length, 2)
-    generator = torch.Generator("cpu").manual_seed(0)
-
-    def some(leaf: Tensor, shape: Any, low: float) -> Tensor:
-        numbers = torch.rand(shape, generator=generator, dtype=torch.float64, device="cpu") * (1 - low) + low
-        return (numbers if leaf.is_floating_point() else numbers > 0.5).to(leaf.device, leaf.dtype)
-
-    given = [
-        [some(p, p.shape, 0.05) for p in ps],
-        [some(s, s.shape, -1) for s in ss],
-        [some(x, (steps, *x.shape[1:]), -1) for x in xs],
-    ]
-    _, p_tree, s_tree, x_tree, *_ = name
-    params, captured = tree_unflatten(p_tree, given[0])
-    state, inputs = tree_unflatten(s_tree, given[1]), tree_unflatten(x_tree, given[2])
-    with torch.no_grad():
-        outputs, last = loop(what.rebuilt(captured), params, state, inputs, steps, False)
-    return given, [*tree_leaves(outputs), *(x[None] for x in tree_leaves(last))]
+def _planned(
+    arguments: Arguments, tape: Any, tree: Any, params: int, states: int, after: tuple[Form, ...], length: int
+) -> Prepared:
+    """The plan of what is computed. What is only passed on does not come into it, nor does a leaf that nothing reads."""
+    outputs = len(tape.outputs) - states
+    place = {leaf: i for i, leaf in enumerate(tape.leaves)}
+    computed = {x for node in tape.nodes for x in (*node.args, *node.kwargs.values())}
+    kept = {params + s for s in range(states) if tape.outputs[outputs + s] is tape.leaves[params + s]}
+    still = lambda i: i < params or i in kept or i >= params + states
+    passed = [place[x] if x in place and still(place[x]) else None for x in tape.outputs[:outputs]]
+    # A state that never changes, and that nothing computes with, is not the kernel's.
+    idle = {i for i in kept if tape.leaves[i] not in computed}
+    ends: list[int | None] = [params + s if params + s in idle else None for s in range(states)]
+    own_outputs = [j for j, i in enumerate(passed) if i is None]
+    own_states = [s for s, i in enumerate(ends) if i is None]
+    small = tape.giving((*(tape.outputs[j] for j in own_outputs), *(tape.outputs[outputs + s] for s in own_states)))
+    used = sorted({*small.read_leaves(), *(params + s for s in own_states)})
+    shapes = [tape.leaves[i].shape for i in used]
+    try:
+        lanes = broadcast(*shapes)
+    except RuntimeError:
+        shown = ", ".join(str(list(shape)) for shape in dict.fromkeys(shapes))
+        raise Unsupported(f"what it computes with has shapes that do not go together: {shown}") from None
+    for x in small.outputs:
+        if len(x.shape) > len(lanes) or any(a not in (1, n) for a, n in zip(x.shape[::-1], lanes[::-1])):
+            raise Unsupported(f"it returns shape {list(x.shape)}, of arguments that together have {list(lanes)}")
+    counts = (
+        sum(i < params for i in used),
+        sum(params <= i < params + states for i in used),
+        sum(i >= params + states for i in used),
+    )
+    if small.outputs and not used:
+        raise Unsupported("it reads none of its arguments")
+    plan = Plan(small.with_leaves(used), counts) if small.outputs else None
+    in_kernel = {j: n for n, j in enumerate(own_outputs)}
+    state_in_kernel = {s: len(own_outputs) + n for n, s in enumerate(own_states)}
+    results = tuple(Result(in_kernel.get(j), passed[j], x.shape) for j, x in enumerate(tape.outputs[:outputs]))
+    last = tuple(Result(state_in_kernel.get(s), ends[s], after[s].shape) for s in range(states))
+    return Prepared(plan, tuple(used), length, arguments.device, lanes, after, results, last, tree)
 
 
 def _over(x: Tensor, lanes: torch.Size) -> Tensor:

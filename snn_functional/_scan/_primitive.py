@@ -17,16 +17,28 @@ import torch
 from torch import Tensor
 
 from .._functorch import outside, wrapping
-from ..kernels import Plan
+from ..kernels import broadcast, Plan, Source
 
 
 class Call(NamedTuple):
-    """What a scan runs beside its leaves. `every`: steps from one checkpoint of the state to the next; 0 for none."""
+    """What a scan runs beside its leaves. `source`: the step itself, for derivatives that were not read yet; None where the plan is
+    made of one already. `every`: steps from one checkpoint of the state to the next; 0 for none.
+    """
 
     plan: Plan
+    source: Source | None
     T: int
     reverse: bool
     every: int
+
+
+def run(function: type[torch.autograd.Function], *args: Any) -> Any:
+    """The primitive, with its rules where something is done to a tensor among `args`. Where nothing is, no transform that is active
+    around it shall see what is done inside: it would take the kernel's memory for tensors of its own."""
+    if wrapping(x for x in args if isinstance(x, Tensor)):
+        return function.apply(*args)
+    with outside():
+        return function.forward(*args)
 
 
 class Scan(torch.autograd.Function):
@@ -34,7 +46,7 @@ class Scan(torch.autograd.Function):
 
     @staticmethod
     def forward(call: Call, *leaves: Tensor) -> tuple[Tensor, ...]:
-        plan, T, reverse, every = call
+        plan, _, T, reverse, every = call
         lanes, uniform = _lanes(plan, leaves)
         if not lanes.numel():
             return tuple(_nothing(plan, leaves, lanes, T, every))
@@ -61,8 +73,7 @@ class Scan(torch.autograd.Function):
         if not wanted or all(c is None for c in cotangents[: ctx.results]):
             return (None,) * (1 + count)
         tensors = *leaves, *_cotangents(plan, leaves, cotangents, ctx.call.T), *checkpoints
-        adjoint = Adjoint.apply if wrapping(tensors) else Adjoint.forward
-        found = dict(zip(wanted, adjoint(ctx.call, wanted, *tensors)))
+        found = dict(zip(wanted, run(Adjoint, ctx.call, wanted, *tensors)))
         return None, *(found.get(i) for i in range(count))
 
     @staticmethod
@@ -88,18 +99,18 @@ class Adjoint(torch.autograd.Function):
 
     @staticmethod
     def forward(call: Call, wanted: tuple[int, ...], *tensors: Tensor) -> tuple[Tensor, ...]:
-        plan, T, reverse, every = call
+        plan, source, T, reverse, every = call
         leaves, cotangents, checkpoints = _three(plan, tensors)
         lanes, uniform = _lanes(plan, leaves)
         if not lanes.numel():
             return tuple(torch.zeros_like(leaves[i]) for i in wanted)
-        kernel = plan.backward(uniform, wanted, leaves[0].device.type)
+        given, kernel = plan.backward(source, uniform, wanted, leaves[0].device.type)
         every = every or min(T, checkpointing(T, plan) or T)
         if not checkpoints and every == T:
             checkpoints = [state[None] for state in plan.split(leaves)[1]]
         checkpoints = [x.contiguous() for x in checkpoints]  # vmap may have expanded them
         gradients = kernel(leaves, cotangents, checkpoints, lanes, T, reverse, every)
-        found = dict(zip(kernel.wanted, gradients))
+        found = dict(zip(given, gradients))
         return tuple(_summed(found[i], leaves[i]) if i < plan.counts[0] else found[i] for i in wanted)
 
     @staticmethod
@@ -162,8 +173,9 @@ def _by_scans(
     call: Call, wanted: tuple[int, ...], tensors: list[Tensor], moves: list[Any] | None = None
 ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
     """The adjoint of its leaves and cotangents, made of scans, which can be differentiated again; and its move where these move."""
-    plan, T, reverse, _ = call
-    forth, back = Call(plan.trajectory, T, reverse, 0), Call(plan.adjoint, T, not reverse, 0)
+    plan, source, T, reverse, _ = call
+    adjoint = plan.adjoint(source)
+    forth, back = Call(plan.trajectory(), None, T, reverse, 0), Call(adjoint, None, T, not reverse, 0)
     lanes, _ = _lanes(plan, tensors)
     zeros = [p.new_zeros(()).expand(lanes) for p in plan.split(tensors)[0] if p.is_floating_point()]
 
@@ -174,7 +186,7 @@ def _by_scans(
         return [*params, *d_states, *sums, *inputs, *path, *d_outputs]
 
     def gradients(results: Any) -> tuple[Tensor, ...]:
-        d_inputs, rest = results[: plan.adjoint.outputs], results[plan.adjoint.outputs :]
+        d_inputs, rest = results[: adjoint.outputs], results[adjoint.outputs :]
         d_states, d_params = rest[: len(plan.moving)], rest[len(plan.moving) : len(plan.moving) + len(zeros)]
         found = dict(zip([i for i, real in enumerate(plan.real) if real], (*d_params, *d_states, *d_inputs)))
         return tuple(found[i].sum_to_size(tensors[i].shape) if i < plan.counts[0] else found[i] for i in wanted)
@@ -182,8 +194,8 @@ def _by_scans(
     leaves = tensors[: len(plan.leaves)]
     count = plan.counts[1]
     if moves is None:
-        path = Scan.apply(forth, *leaves)[:count]
-        return gradients(Scan.apply(back, *arranged(tensors, path, zeros))), ()
+        path = run(Scan, forth, *leaves)[:count]
+        return gradients(run(Scan, back, *arranged(tensors, path, zeros))), ()
     path, d_path = _tangent(forth, leaves, moves[: len(leaves)])
     # Of a state that is no number there is no move.
     d_states = iter(d_path)
@@ -195,13 +207,13 @@ def _by_scans(
 
 def _tangent(call: Call, leaves: Any, moves: Any) -> tuple[list[Tensor], list[Tensor]]:
     """The results of a scan, and the moves of its floating ones, where its floating leaves move so (None: not at all)."""
-    plan, T, reverse, _ = call
+    plan, source, T, reverse, _ = call
     given: list[Tensor] = []
     for part, d_part in zip(plan.split(leaves), plan.split(moves)):
         given += part
         given += [torch.zeros_like(p) if d is None else d for p, d in zip(part, d_part) if p.is_floating_point()]
-    tangent, states = plan.tangent, plan.counts[1]
-    results = Scan.apply(Call(tangent, T, reverse, 0), *given)
+    tangent, states = plan.tangent(source), plan.counts[1]
+    results = run(Scan, Call(tangent, None, T, reverse, 0), *given)
     values = [*results[: plan.outputs], *results[tangent.outputs : tangent.outputs + states]]
     return values, [*results[plan.outputs : tangent.outputs], *results[tangent.outputs + states :]]
 
@@ -221,7 +233,7 @@ def _lanes(plan: Plan, leaves: Any) -> tuple[torch.Size, tuple[bool, ...]]:
     elif inputs:
         shape = inputs[0].shape[1:]
     else:
-        shape = torch.broadcast_shapes(*(p.shape for p in params))
+        shape = broadcast(*(p.shape for p in params))
     return shape, tuple([p.numel() == 1 for p in params])
 
 

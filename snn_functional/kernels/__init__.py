@@ -1,18 +1,17 @@
 """From a pointwise step to one kernel over all of time, forward and backward. See README.md in this folder."""
 
-import threading
-
 import torch
 
 from . import _gpu
 from ._build import find, NoCompiler as NoCompiler
-from ._plan import BACKENDS as BACKENDS, Plan as Plan
+from ._plan import BACKENDS as BACKENDS, Plan as Plan, read as read, Source as Source
+from ._lower import alike as alike, program_of as program_of
 from ._program import Unsupported as Unsupported
+from ._tape import broadcast as broadcast, Form as Form, Tape as Tape
+from ._watch import Watch as Watch
 
 
-OLDEST = (2, 4)  # of torch: before, make_fx reads derivatives wrongly or not at all
-
-lock = threading.RLock()  # reading and building happen once, one at a time
+OLDEST = (2, 4)  # of torch: before, derivatives cannot be read
 
 
 def ready(device: str) -> None:

@@ -1,283 +1,145 @@
-"""From aten's operations to scalar ones: the table of what is pointwise, and one walk along a graph."""
+"""From a tape to a program: aten's operations on tensors of many shapes become scalar ones, on what each neuron is given.
 
-import math
-from typing import Any
+A pointwise operation is the same for every neuron, so shapes are dropped, once it is clear that they do nothing but broadcast from the
+right. A derivative also sums: the cotangent of a number that many neurons share is the sum of theirs. Such sums are left out too
+(`_Sums` sees to it that this is right) and made outside, once for all time steps.
+"""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
 
-from ._program import Const, Line, Operand, Program, Unsupported, Value
-
-
-class Refusal(Exception):
-    def __init__(self, operation: str) -> None:
-        self.operation = operation
+from ._operations import lower, Refusal, SHAPES, VIEWS
+from ._program import Const, Operand, Program, Unsupported, Value
+from ._tape import broadcast, CONSTANT, fill_of, FILLED, Node, SAME, SUMS, Tape
+from ._writer import Writer
 
 
-# aten name -> scalar operation; operands are converted to the result's dtype.
-ARITHMETIC = {
-    "mul": "mul", "div": "div", "true_divide": "div", "neg": "neg", "abs": "abs", "minimum": "min", "maximum": "max",
-    "sqrt": "sqrt", "exp": "exp", "expm1": "expm1", "log": "log", "log1p": "log1p", "sin": "sin", "cos": "cos", "tan": "tan",
-    "tanh": "tanh", "atan": "atan", "asin": "asin", "acos": "acos", "sinh": "sinh", "cosh": "cosh", "erf": "erf", "erfc": "erfc",
-    "floor": "floor", "ceil": "ceil", "round": "round", "trunc": "trunc", "sign": "sign", "sgn": "sign", "atan2": "atan2",
-    "fmod": "fmod", "exp2": "exp2", "log2": "log2",
-}  # fmt: skip
-COMPARISONS = {"gt": "gt", "ge": "ge", "lt": "lt", "le": "le", "eq": "eq", "ne": "ne"}
-LOGICAL = {
-    "logical_and": "and", "logical_or": "or", "logical_xor": "ne", "bitwise_and": "and", "bitwise_or": "or", "bitwise_xor": "ne",
-}  # fmt: skip
-SAME = {"clone", "lift_fresh", "lift_fresh_copy", "positive", "resolve_conj"}
-VIEWS = {"detach", "alias"}
-SHAPES = {"expand", "view", "_unsafe_view", "reshape", "squeeze", "unsqueeze", "expand_copy", "view_copy"}
-ZEROS = {"zeros", "zeros_like", "_efficientzerotensor", "new_zeros", "_new_zeros_with_same_feature_meta"}
-FULL = {"full", "full_like", "scalar_tensor", "ones", "ones_like", "new_ones", "new_full"}
-KEYWORDS = set("dtype layout device pin_memory memory_format non_blocking alpha rounding_mode min max".split())
-CHECKS = {"is_same_size", "_has_same_storage_numel", "_assert_tensor_metadata"}
+class Call(NamedTuple):
+    """An operation of the tape, as its rule sees it."""
+
+    name: str
+    dtype: torch.dtype
+    common: torch.dtype
+    kwargs: Mapping[str, Any]
+    exact: bool
 
 
-class Reader:
-    """One walk along a graph, writing lines down."""
+def program_of(tape: Tape, *, exact: bool, prefix: str, cotangents: int = 0) -> Program:
+    """- `exact`: is every bit promised (a step), or rounding only (a derivative)?
+    - `prefix`: the letter of the free numbers.
+    - `cotangents`: how many of the last leaves are what flows back in a derivative.
 
-    def __init__(self, module: torch.fx.GraphModule, examples: list[Tensor]) -> None:
-        self.module, self.examples = module, examples
-        self.values: dict[torch.fx.Node, Operand] = {}
-        self.lines: dict[tuple[Any, ...], Line] = {}
-        self.viewed: set[Any] = set()  # tensors that stand in memory together with others of another shape
-        self.root: dict[torch.fx.Node, torch.fx.Node] = {}  # of what is another name of the same tensor: that tensor
+    Raises Unsupported, by name, for what no scalar operation does.
+    """
+    write = Writer(exact, prefix)
+    leaves = tuple(Value(f"a{i}", leaf.dtype) for i, leaf in enumerate(tape.leaves))
+    values: dict[Node, Operand] = dict(zip(tape.leaves, leaves))
+    sums = _Sums(tape, cotangents)
+    for node in tape.nodes:
+        sums.admit(node)
+        args = [values[x] if isinstance(x, Node) else x for x in node.args]
+        if node.name == CONSTANT:
+            values[node] = write.cast(args[0], node.dtype)
+        elif node.name in FILLED:
+            fill = fill_of(node.name, node.args)
+            # What torch's own formulas fill with is part of the text; what is the user's may be another number tomorrow.
+            values[node] = Const(fill, node.dtype) if fill in (0, 1) else write.cast(fill, node.dtype)
+        elif node.name in SHAPES or node.name in SAME or node.name in VIEWS or node.name in SUMS:
+            values[node] = write.cast(args[0], node.dtype)
+        else:
+            kwargs = {k: values[x] if isinstance(x, Node) else x for k, x in node.kwargs.items()}
+            call = Call(node.name, node.dtype, node.common, kwargs, exact)
+            try:
+                values[node] = lower(write, call, *args)
+            except Refusal:
+                raise Unsupported(f"{node.target} has no kernel in {node.dtype}") from None
+    return write.program(leaves, [values[node] for node in tape.outputs], tape)
 
-    def program(self) -> Program:
-        leaves, outputs = [], ()
-        for node in self.module.graph.nodes:
-            if node.op == "placeholder":
-                i = len(leaves)
-                leaf = Value(f"a{i}", self.examples[i].dtype)
-                leaves.append(leaf)
-                self.values[node] = leaf
-            elif node.op == "output":
-                outputs = tuple(self._operand(value) for value in node.args[0])
-            elif node.op == "get_attr":
-                self.values[node] = self._constant(node)
-            elif node.users or node.op != "call_function" or _in_place(_name(node)):
-                self._call(node)
-        return Program(tuple(leaves), tuple(self.lines.values()), outputs, self.module).only(range(len(outputs)))
 
-    def _constant(self, node: torch.fx.Node) -> Const:
-        tensor = getattr(self.module, str(node.target))
-        if isinstance(tensor, Tensor) and tensor.numel() == 1 and tensor.dim() == 0 and not tensor.requires_grad:
-            if all(getattr(user.target, "_opname", "").startswith("lift_fresh") for user in node.users):
-                return Const(tensor.item(), tensor.dtype)
-        raise Unsupported("it uses a tensor that is not among its arguments; give it in params")
+class _Sums:
+    """Which values stand for the sum over neurons that share them: of these a program holds what one neuron adds.
 
-    def _call(self, node: torch.fx.Node) -> None:
-        name = _name(node)
-        if name in VIEWS:
-            self.root[node] = self._root(node.args[0])
+    That is right as long as nothing but linear is done with the sum: it is scaled by what the same neurons share, added to another
+    such sum, summed further.
+    """
+
+    def __init__(self, tape: Tape, cotangents: int) -> None:
+        count = len(tape.leaves) - cotangents
+        self.allowed = cotangents > 0
+        self.lanes = broadcast(*(leaf.shape for leaf in tape.leaves[:count]))
+        # Of a result that is smaller than all lanes, the first of the neurons that share it gets the cotangent, the others 0.
+        self.summed = {x for x in tape.leaves[count:] if _stripped(x.shape) != _stripped(self.lanes)}
+
+    def admit(self, node: Node) -> None:
+        tensors = [x for x in (*node.args, *node.kwargs.values()) if isinstance(x, Node)]
+        parts = [x for x in tensors if x in self.summed]
+        if node.name in SUMS:
+            if not self.allowed:
+                raise Unsupported(f"{node.target} is not pointwise")
+            if parts or _stripped(node.shape) != _stripped(tensors[0].shape):
+                self.summed.add(node)
             return
-        if name in SHAPES:
-            self.viewed |= {node, self._root(node.args[0])}
-        if _in_place(name):
-            if any(x in self.viewed for x in (node.args[0], self._root(node.args[0]))):
-                raise Unsupported(f"it writes into a tensor that has views: {node.target}")
-            # What it changes has a new value from here on, under all its names.
-            name, self.root[node] = name[:-1], self._root(node.args[0])
-            if self.root[node].op == "placeholder":
-                raise Unsupported(f"it mutates its arguments: {node.target}")
-        value = node.meta.get("val")
-        dead = isinstance(value, Tensor) and value.device.type == "meta"  # torch's own bookkeeping in forward mode
-        if name in CHECKS or dead:
-            return
-        if not isinstance(value, Tensor):
-            raise self._refusal(node)
-        if name in SHAPES and node.args[0].meta["val"].shape not in ((), value.shape):  # type: ignore[union-attr]
-            raise self._refusal(node)
-        args = [self._operand(arg) if isinstance(arg, (torch.fx.Node, int, float, bool)) else arg for arg in node.args]
-        if set(node.kwargs) - KEYWORDS:
-            raise self._refusal(node)
-        self.values[self._root(node)] = self._cast(self._lower(node, name, value.dtype, args), value.dtype)
+        if node.name in SHAPES and not _fits(tensors[0].shape, node.shape, growing=not parts):
+            raise Unsupported(f"{node.target} from {list(tensors[0].shape)} to {list(node.shape)} is not pointwise")
+        if parts:
+            if not self._linear(node, parts) or any(_stripped(x.shape) != _stripped(node.shape) for x in parts):
+                raise Unsupported(f"{node.target} of a sum over neurons is not pointwise")
+            self.summed.add(node)
 
-    def _root(self, node: Any) -> Any:
-        return self.root.get(node, node)
-
-    def _lower(self, node: torch.fx.Node, name: str, dtype: torch.dtype, args: list[Any]) -> Operand:
-        if name in SAME or name in SHAPES:
-            return args[0]
-        if name in ("_to_copy", "convert_element_type"):
-            return self._cast(args[0], dtype)
-        if name in ZEROS:
-            return Const(0, dtype)
-        if name in FULL:
-            fill = (
-                next((a for a in reversed(args) if isinstance(a, Const)), Const(1, dtype))
-                if "ones" not in name
-                else Const(1, dtype)
-            )
-            return self._cast(fill, dtype)
+    def _linear(self, node: Node, parts: list[Node]) -> bool:
+        name, args = node.name, node.args
+        is_sum = [isinstance(x, Node) and x in self.summed for x in args]
+        if name in SHAPES or name in SAME or name in VIEWS or name in ("neg", "_to_copy"):
+            return True
         if name in ("add", "sub"):
-            scaled = args[1]
-            if node.kwargs.get("alpha", 1) != 1:
-                scaled = self._line("mul", dtype, scaled, Const(node.kwargs["alpha"], dtype))  # type: ignore[arg-type]
-            return self._line(name, dtype, args[0], scaled)
-        if name == "div" and node.kwargs.get("rounding_mode") == "floor":
-            raise self._refusal(node)  # not the floor of the quotient, which is rounded
-        if name == "div" and node.kwargs.get("rounding_mode"):
-            return self._line(str(node.kwargs["rounding_mode"]), dtype, self._line("div", dtype, *args[:2]))
-        if name == "mul" and dtype == torch.bool:
-            return self._line("and", dtype, *args)
-        if name in ARITHMETIC and len(args) <= 2:
-            return self._line(ARITHMETIC[name], dtype, *args)
-        if name in COMPARISONS:
-            return self._line(COMPARISONS[name], self._common(node), *args, result=torch.bool)
-        if name in LOGICAL and (dtype == torch.bool or name.startswith("logical")):
-            return self._line(LOGICAL[name], torch.bool, *args)
-        if name in ("logical_not", "bitwise_not") and dtype == torch.bool:
-            return self._line("not", torch.bool, *args)
+            return all(known or zero(x) for known, x in zip(is_sum, args))
+        if name == "mul":
+            return is_sum.count(True) == 1
+        if name == "div" or name.endswith("_backward"):
+            return is_sum[0] and is_sum.count(True) == 1
         if name == "where":
-            return self._line("where", dtype, *args)
-        if name == "copy":
-            return self._cast(args[1], dtype)
+            return not is_sum[0] and all(known or zero(x) for known, x in zip(is_sum[1:], args[1:]))
         if name == "masked_fill":
-            return self._line("where", dtype, args[1], args[2], args[0])
-        if name == "pow":
-            return self._power(dtype, args)
-        if name in ("clamp", "clamp_min", "clamp_max", "relu"):
-            return self._clamp(name, dtype, args, node.kwargs)
-        if name == "reciprocal":
-            return self._line("div", dtype, Const(1, dtype), args[0])
-        if name == "rsqrt":
-            return self._line("div", dtype, Const(1, dtype), self._line("sqrt", dtype, args[0]))
-        if name == "sigmoid":
-            grown = self._line("exp", dtype, self._line("neg", dtype, args[0]))
-            return self._line("div", dtype, Const(1, dtype), self._line("add", dtype, Const(1, dtype), grown))
-        if name == "nan_to_num":
-            return self._nan_to_num(dtype, args)
-        if name == "isnan":
-            return self._line("ne", args[0].dtype, args[0], args[0], result=torch.bool)
-        if name == "isinf":
-            size = self._line("abs", args[0].dtype, args[0])
-            return self._line("eq", args[0].dtype, size, Const(math.inf, args[0].dtype), result=torch.bool)
-        raise self._refusal(node)
-
-    def _line(self, op: str, dtype: torch.dtype, *operands: Operand, result: torch.dtype | None = None) -> Operand:
-        """Write a line down, unless it stands there already or its value is known."""
-        kept = 1 if op in ("mul", "div") else -1
-        operands = tuple(
-            x if op == "where" and i == 0 else self._cast(x, dtype, rounded=i != kept) for i, x in enumerate(operands)
-        )
-        if op == "and" and (x := self._finite(*operands)) is not None:
-            return self._line("lt", x.dtype, self._line("abs", x.dtype, x), Const(math.inf, x.dtype), result=torch.bool)
-        if op == "sub" and operands[0] == operands[1]:
-            return Const(0, dtype)  # h - h.detach(): a surrogate's shadow, which never shows forward
-        if op in ("add", "sub") and isinstance(operands[1], Const) and operands[1].value == 0:
-            return operands[0]
-        if op == "add" and isinstance(operands[0], Const) and operands[0].value == 0:
-            return operands[1]
-        if op == "mul" and isinstance(operands[1], Const) and operands[1].value == 1:
-            return operands[0]
-        key = (op, dtype, operands)
-        if key not in self.lines:
-            self.lines[key] = Line(Value(f"v{len(self.lines)}", result or dtype), op, operands, dtype)
-        return self.lines[key].result
-
-    def _finite(self, a: Operand, b: Operand) -> Operand | None:
-        """The x of `(x == x) & (|x| != inf)`, which is one comparison."""
-        made: dict[Any, Line] = {line.result: line for line in self.lines.values()}
-        first, second = made.get(a), made.get(b)
-        if first and second and first.op == "eq" and second.op == "ne" and first.operands[0] == first.operands[1]:
-            size, bound = second.operands
-            inner = made.get(size)
-            if (
-                inner
-                and inner.op == "abs"
-                and inner.operands == first.operands[:1]
-                and bound == Const(math.inf, size.dtype)
-            ):
-                return first.operands[0]
-        return None
-
-    def _cast(self, x: Operand, dtype: torch.dtype, rounded: bool = True) -> Operand:
-        # In half precision torch rounds a number (a Python one, a 0-d float32) to the tensor's dtype first, except where it is
-        # what a tensor is multiplied with or divided by.
-        half = dtype in (torch.float16, torch.bfloat16)
-        if isinstance(x, Const):
-            if not dtype.is_floating_point:
-                return Const(bool(x.value) if dtype == torch.bool else int(x.value), dtype)
-            return Const(
-                torch.tensor(x.value, dtype=dtype, device="cpu").item() if half and rounded else x.value, dtype
-            )
-        if x.dtype == dtype or (half and not rounded and x.dtype == torch.float32):
-            return x
-        key = ("cast", dtype, (x,))
-        if key not in self.lines:
-            self.lines[key] = Line(Value(f"v{len(self.lines)}", dtype), "cast", (x,), dtype)
-        return self.lines[key].result
-
-    def _clamp(self, name: str, dtype: torch.dtype, args: list[Any], kwargs: Any) -> Operand:
-        # As two selections, which vectorise and let NaN pass as torch's does.
-        low = {"relu": Const(0, dtype), "clamp_max": None}.get(name, args[1] if len(args) > 1 else kwargs.get("min"))
-        high = args[1] if name == "clamp_max" else (args[2] if len(args) > 2 else kwargs.get("max"))
-        x = self._cast(args[0], dtype)
-        for bound, op in ((low, "lt"), (high, "gt")):
-            if bound is not None:
-                bound = self._operand(bound)
-                if isinstance(bound, Value):  # NaN in a bound is NaN in the result
-                    x = self._line({"lt": "max", "gt": "min"}[op], dtype, x, bound)
-                elif bound.value != bound.value:
-                    return Const(math.nan, dtype)
-                else:
-                    x = self._line("where", dtype, self._line(op, dtype, x, bound, result=torch.bool), bound, x)
-        return x
-
-    def _power(self, dtype: torch.dtype, args: list[Any]) -> Operand:
-        base, exponent = args
-        if isinstance(exponent, Const) and exponent.value in (2, 3):
-            square = self._line("mul", dtype, base, base)
-            return square if exponent.value == 2 else self._line("mul", dtype, square, base)
-        if isinstance(exponent, Const) and exponent.value in (0.5, 1, -1, -2):
-            if exponent.value == 0.5:
-                return self._line("sqrt", dtype, base)
-            power = base if abs(exponent.value) == 1 else self._line("mul", dtype, base, base)
-            return power if exponent.value > 0 else self._line("div", dtype, Const(1, dtype), power)
-        return self._line("pow", dtype, base, exponent)
-
-    def _nan_to_num(self, dtype: torch.dtype, args: list[Any]) -> Operand:
-        x, given = args[0], [*args[1:], None, None, None]
-        limits = torch.finfo(dtype)
-        if given[0] is not None and given[0] == given[1] == given[2]:  # one number for all that is not finite
-            finite = self._line("lt", dtype, self._line("abs", dtype, x), Const(math.inf, dtype), result=torch.bool)
-            return self._line("where", dtype, finite, x, given[0])
-        for op, other, default, fill in (
-            ("ne", x, 0.0, given[0]),
-            ("eq", Const(math.inf, dtype), limits.max, given[1]),
-            ("eq", Const(-math.inf, dtype), limits.min, given[2]),
-        ):
-            fill = Const(default if fill is None else fill.value, dtype)
-            x = self._line("where", dtype, self._line(op, dtype, args[0], other, result=torch.bool), fill, x)
-        return x
-
-    def _common(self, node: torch.fx.Node) -> torch.dtype:
-        operands = [arg.meta["val"] if isinstance(arg, torch.fx.Node) else arg for arg in node.args[:2]]
-        return torch.result_type(*operands)  # type: ignore[arg-type]
-
-    def _operand(self, arg: Any) -> Operand:
-        if isinstance(arg, torch.fx.Node):
-            arg = self._root(arg)
-            if arg not in self.values:
-                raise Unsupported(f"{_name(arg)} is used as a number")
-            return self.values[arg]
-        if isinstance(arg, (Value, Const)):
-            return arg
-        if arg is None:
-            return Const(0, torch.float32)
-        return Const(arg, {bool: torch.bool, int: torch.int64, float: torch.get_default_dtype()}[type(arg)])
-
-    def _refusal(self, node: torch.fx.Node) -> "Refusal":
-        return Refusal(str(node.target))
+            return is_sum[0] and not is_sum[1] and zero(args[2])
+        return False
 
 
-def _in_place(name: str) -> bool:
-    return name.endswith("_") and not name.startswith("__")
+def zero(x: Any) -> bool:
+    if isinstance(x, Node):
+        return x.name in FILLED and fill_of(x.name, x.args) == 0 or x.name == CONSTANT and x.args[0] == 0
+    return isinstance(x, (int, float)) and x == 0
 
 
-def _name(node: torch.fx.Node) -> str:
-    packet = getattr(node.target, "overloadpacket", node.target)
-    return getattr(packet, "__name__", str(packet))
+def _stripped(shape: torch.Size) -> tuple[int, ...]:
+    """Without the leading ones, which broadcasting from the right does not see."""
+    first = next((i for i, n in enumerate(shape) if n != 1), len(shape))
+    return tuple(shape[first:])
+
+
+def _fits(small: torch.Size, large: torch.Size, growing: bool) -> bool:
+    """Does every neuron find its number at the same place, counted from the right?"""
+    a, b = _stripped(small), _stripped(large)
+    if a == b:
+        return True
+    return growing and len(a) <= len(b) and all(m in (1, n) for m, n in zip(a[::-1], b[::-1]))
+
+
+def alike(one: Tape, other: Tape, changed: set[int]) -> bool:
+    """Are these the same program, but for the dtypes of the leaves in `changed`?"""
+    return _numbered(one, changed) == _numbered(other, changed)
+
+
+def _numbered(tape: Tape, changed: set[int]) -> list[object]:
+    program = program_of(tape, exact=True, prefix="k")
+    ids: dict[object, object] = {leaf: ("leaf", i) for i, leaf in enumerate(program.leaves)}
+    ids |= {x: (value.hex(), x.dtype) for x, value in zip(program.free, program.numbers)}
+    number: dict[object, int] = {}
+    for line in program.lines:
+        operands = tuple(ids.get(x, x) for x in line.operands)
+        if line.op == "cast" and operands[0] in [("leaf", i) for i in changed]:
+            ids[line.result] = operands[0]
+        else:
+            ids[line.result] = number.setdefault((line.op, line.dtype, operands), len(number))
+    return [ids.get(x, x) for x in program.outputs] + list(number)

@@ -1,6 +1,6 @@
-"""A step as kernels see it: a flat pointwise function, and the functions derived from it, each read when it is first needed.
+"""A step as kernels see it: what was read of it, and the functions derived from it, each read when it is first needed.
 
-    function(*params, *states, *inputs) -> (*outputs, *new states)          for one neuron and one time step
+    function(*params, *states, *inputs) -> (*outputs, *new states)          for one time step
 
 A derivative of a scan over such a function is again a scan over such a function; these are the ones that the rules of
 `snn_functional._scan._primitive` are written with:
@@ -11,12 +11,15 @@ A derivative of a scan over such a function is again a scan over such a function
 
 "d" of what is not floating does not exist. Parameters that are one number for all neurons are, in derivatives, one number a neuron:
 the sum over neurons is taken outside the loop, once.
+
+A plan keeps what was read and nothing of the step itself. Where the step is asked once more, for its first derivatives, it comes along
+as a `Source`: any step that is the same will do. Higher derivatives are those of what was read.
 """
 
-import dataclasses
+import contextlib
+import functools
 from collections.abc import Callable, Sequence
-from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -24,41 +27,46 @@ from torch import Tensor
 from .._functorch import outside
 from ._cpu import Backward as CpuBackward, Forward as CpuForward
 from ._gpu import Backward as GpuBackward, Forward as GpuForward
-from ._program import Program
-from ._trace import trace
+from ._lower import program_of
+from ._program import Program, Unsupported
+from ._tape import Form, record, Tape
 
 
 BACKENDS: dict[str, tuple[Any, Any]] = {"cpu": (CpuForward, CpuBackward), "cuda": (GpuForward, GpuBackward)}
 
 
-def lazily(make: Callable[[Any], Any]) -> Any:
-    """A cached property made outside of all transforms: kept, a tensor must not belong to the one that asked first."""
+class Source(NamedTuple):
+    """`function(*leaves, *extra)`: a step whose derivative is to be read. `extra`: leaves that it takes, but does not read.
 
-    def made(self: Any) -> Any:
-        with outside():
-            return make(self)
-
-    return cached_property(made)
-
-
-@dataclasses.dataclass(eq=False)
-class Plan:
-    """`leaves` are examples: only their dtype, and whether they are 0-d, is looked at."""
+    `around`: a context that notices if a reading changes anything.
+    """
 
     function: Callable[..., Sequence[Tensor]]
-    leaves: tuple[Tensor, ...]
-    counts: tuple[int, int, int]
+    extra: tuple[Form, ...] = ()
+    around: Callable[[], Any] = contextlib.nullcontext
 
-    def __post_init__(self) -> None:
-        self.program: Program = trace(self.function, self.leaves)
-        self._forward: dict[Any, Any] = {}
-        self._backward: dict[Any, Any] = {}
-        params, states, _ = self.counts
-        self.outputs = len(self.program.outputs) - states
-        self.real = tuple(leaf.is_floating_point() for leaf in self.leaves)
-        self.types = tuple(x.dtype for x in self.program.outputs)
+
+def read(source: Source, leaves: Sequence[Form], *, derivative: bool = False) -> Tape:
+    """What the function does at leaves of these forms."""
+    with outside(), torch.device("cpu"), source.around():
+        with torch.enable_grad() if derivative else contextlib.nullcontext():
+            return record(source.function, (*leaves, *source.extra)).without(len(source.extra))
+
+
+class Plan:
+    """`counts`: of the leaves of the tape, how many are params, states and inputs."""
+
+    def __init__(self, tape: Tape, counts: tuple[int, int, int]) -> None:
+        self.tape, self.counts = tape, counts
+        self.leaves = tuple(Form(leaf.dtype, leaf.shape) for leaf in tape.leaves)
+        self.program: Program = program_of(tape, exact=True, prefix="k")
+        params, states, _ = counts
+        self.outputs = len(tape.outputs) - states
+        self.real = tuple(leaf.dtype.is_floating_point for leaf in self.leaves)
+        self.types = tuple(x.dtype for x in tape.outputs)
         self.moving = [s for s in range(states) if self.real[params + s]]
         self.sensitive = [j for j in range(self.outputs) if self.types[j].is_floating_point]
+        self._made: dict[str, Any] = {}
 
     def split(self, leaves: Sequence[Any]) -> tuple[list[Any], list[Any], list[Any]]:
         """params, states, inputs"""
@@ -66,107 +74,112 @@ class Plan:
         return list(leaves[:params]), list(leaves[params : params + states]), list(leaves[params + states :])
 
     def forward(self, uniform: tuple[bool, ...], device: str = "cpu") -> Any:
-        key = device, uniform
-        if key not in self._forward:
-            self._forward[key] = BACKENDS[device][0](self.program, self.counts, uniform)
-        return self._forward[key]
+        key = "forward", device, uniform
+        if key not in self._made:
+            kernel = BACKENDS[device][0](self.program, self.counts, uniform)
+            self._made[key] = functools.partial(kernel, self.program.numbers)
+        return self._made[key]
 
-    def backward(self, uniform: tuple[bool, ...], wanted: tuple[int, ...], device: str = "cpu") -> Any:
-        """The kernel for the gradients of the wanted leaves; those of the states come with them."""
+    def backward(self, source: Source | None, uniform: tuple[bool, ...], wanted: tuple[int, ...], device: str = "cpu") -> Any:
+        """Which gradients come, those of the wanted leaves and of the states, and the kernel that gives them."""
         params, states, _ = self.counts
         wanted = tuple(sorted({*wanted, *(params + s for s in self.moving)}))
-        key = device, uniform, wanted
-        if key not in self._backward:
+        key = "backward", device, uniform, wanted
+        if key not in self._made:
             floats = [i for i, real in enumerate(self.real) if real]
-            program = self.pullback.only([floats.index(i) for i in wanted])
+            program = self.pullback(source)[1].only([floats.index(i) for i in wanted])
             kernel = BACKENDS[device][1]
-            self._backward[key] = kernel(self.program, program, self.counts, self.sensitive, uniform, wanted)
-        return self._backward[key]
+            made = kernel(self.program, program, self.counts, self.sensitive, uniform, wanted)
+            self._made[key] = wanted, functools.partial(made, (*self.program.numbers, *program.numbers))
+        return self._made[key]
 
-    @lazily
-    def pullback(self) -> Program:
+    def pullback(self, source: Source | None) -> tuple[Tape, Program]:
         """`(*leaves, *d outputs, *d states) -> gradients of the floating leaves`"""
-        return trace(self._pullback, [*self._full, *self._cotangents])
 
-    @lazily
-    def tangent(self) -> "Plan":
-        given, states, inputs = self.split(self._full)
-        moved = [_real(part) for part in (given, states, inputs)]
-        counts = tuple(len(part) + len(more) for part, more in zip((given, states, inputs), moved))
+        def make() -> tuple[Tape, Program]:
+            function, extra, around = source or Source(self.tape)
+            count, cotangents = len(self.leaves), self.cotangents()
 
-        def function(*leaves: Tensor) -> tuple[Tensor, ...]:
-            primals, tangents, at = [], [], 0
-            for part, more in zip((given, states, inputs), moved):
-                primals += leaves[at : at + len(part)]
-                tangents += leaves[at + len(part) : at + len(part) + len(more)]
-                at += len(part) + len(more)
-            floats, rest = _only_floats(self._typed, primals)
-            moves = list(torch.func.jvp(rest, floats, tuple(tangents))[1])
-            values = self._typed(*primals)
-            reals = [x.is_floating_point() for x in values]
-            before = sum(reals[: self.outputs])
-            return (*values[: self.outputs], *moves[:before], *values[self.outputs :], *moves[before:])
+            def pullback(*given: Tensor) -> tuple[Tensor, ...]:
+                leaves, rest = given[:count], given[count + len(cotangents) :]
+                floats, only = _only_floats(lambda *leaves: self._checked(function(*leaves, *rest)), leaves)
+                return torch.func.vjp(only, *floats)[1](tuple(given[count : count + len(cotangents)]))
 
-        leaves = (*given, *moved[0], *states, *moved[1], *inputs, *moved[2])
-        return Plan(function, leaves, counts)  # pyright: ignore[reportArgumentType]
+            tape = read(Source(pullback, extra, around), (*self.leaves, *cotangents), derivative=True)
+            return tape, program_of(tape, exact=False, prefix="q", cotangents=len(cotangents))
 
-    @lazily
+        return self._once("pullback", make)
+
+    def tangent(self, source: Source | None) -> "Plan":
+        def make() -> Plan:
+            function, extra, around = source or Source(self.tape)
+            parts = [(part, [x for x in part if x.dtype.is_floating_point]) for part in self.split(self.leaves)]
+            forms = [form for part, moved in parts for form in (*part, *moved)]
+
+            def tangent(*given: Tensor) -> tuple[Tensor, ...]:
+                primals, tangents, at = [], [], 0
+                for part, moved in parts:
+                    primals += given[at : at + len(part)]
+                    tangents += given[at + len(part) : at + len(part) + len(moved)]
+                    at += len(part) + len(moved)
+                step = lambda *leaves: self._checked(function(*leaves, *given[len(forms) :]))
+                floats, rest = _only_floats(step, primals)
+                moves = list(torch.func.jvp(rest, floats, tuple(tangents))[1])
+                values = step(*primals)
+                before = len(self.sensitive)
+                return (*values[: self.outputs], *moves[:before], *values[self.outputs :], *moves[before:])
+
+            tape = read(Source(tangent, extra, around), forms, derivative=True)
+            params, states, inputs = (len(part) + len(moved) for part, moved in parts)
+            return Plan(tape, (params, states, inputs))
+
+        return self._once("tangent", make)
+
     def trajectory(self) -> "Plan":
-        _, states, _ = self.split(self.leaves)
-        start = self.counts[0]
+        start, states = self.counts[0], self.counts[1]
+        outputs = (*self.tape.leaves[start : start + states], *self.tape.outputs[self.outputs :])
+        return self._once("trajectory", lambda: Plan(self.tape.giving(outputs), self.counts))
 
-        def function(*leaves: Tensor) -> tuple[Tensor, ...]:
-            return (*leaves[start : start + len(states)], *self.function(*leaves)[self.outputs :])
+    def adjoint(self, source: Source | None) -> "Plan":
+        def make() -> Plan:
+            given, states, inputs = self.split([form.lane() for form in self.leaves])
+            cotangents = [form.lane() for form in self.cotangents()]
+            d_outputs, d_states = cotangents[: len(self.sensitive)], cotangents[len(self.sensitive) :]
+            d_given = [form for form in given if form.dtype.is_floating_point]
+            pullback = self.pullback(source)[0]
 
-        return Plan(function, self.leaves, self.counts)
+            def adjoint(*leaves: Tensor) -> tuple[Tensor, ...]:
+                it = iter(leaves)
+                take = lambda like: [next(it) for _ in like]
+                given_, d_states_, sums = take(given), take(d_states), take(d_given)
+                inputs_, states_, d_outputs_ = take(inputs), take(states), take(d_outputs)
+                gradients = iter(pullback(*given_, *states_, *inputs_, *d_outputs_, *d_states_))
+                new = [next(gradients) for _ in d_given]
+                before = [next(gradients) for _ in d_states]
+                return (*gradients, *before, *(a + b for a, b in zip(sums, new)))
 
-    @lazily
-    def adjoint(self) -> "Plan":
-        given, states, inputs = self.split(self._full)
-        d_outputs, d_states = self._cotangents[: len(self.sensitive)], self._cotangents[len(self.sensitive) :]
-        d_given = _real(given)
-        pullback = self.pullback.function
+            forms = (*given, *d_states, *d_given, *inputs, *states, *d_outputs)
+            counts = (len(given), len(d_states) + len(d_given), len(inputs) + len(states) + len(d_outputs))
+            return Plan(read(Source(adjoint), forms, derivative=True), counts)
 
-        def function(*leaves: Tensor) -> tuple[Tensor, ...]:
-            it = iter(leaves)
-            take = lambda like: [next(it) for _ in like]
-            given_, d_states_, sums = take(given), take(d_states), take(d_given)
-            inputs_, states_, d_outputs_ = take(inputs), take(states), take(d_outputs)
-            gradients = iter(pullback(*given_, *states_, *inputs_, *d_outputs_, *d_states_))
-            new = [next(gradients) for _ in d_given]
-            before = [next(gradients) for _ in d_states]
-            return (*gradients, *before, *(a + b for a, b in zip(sums, new)))
+        return self._once("adjoint", make)
 
-        leaves = (*given, *d_states, *d_given, *inputs, *states, *d_outputs)
-        counts = (len(given), len(d_states) + len(d_given), len(inputs) + len(states) + len(d_outputs))
-        return Plan(function, leaves, counts)
+    def cotangents(self) -> list[Form]:
+        """Of the floating outputs and of the floating states."""
+        where = [*self.sensitive, *(self.outputs + s for s in self.moving)]
+        return [Form(self.tape.outputs[i].dtype, self.tape.outputs[i].shape) for i in where]
 
-    @lazily
-    def _full(self) -> list[Tensor]:
-        return [leaf.reshape(1) if leaf.dim() == 0 else leaf for leaf in self.leaves]
+    def _once(self, name: str, make: Callable[[], Any]) -> Any:
+        if name not in self._made:
+            self._made[name] = make()
+        return self._made[name]
 
-    @lazily
-    def _cotangents(self) -> list[Tensor]:
-        types = [self.types[j] for j in self.sensitive] + [self.types[self.outputs + s] for s in self.moving]
-        return [torch.zeros(1, dtype=dtype, device="cpu") for dtype in types]
-
-    def _typed(self, *leaves: Tensor) -> tuple[Tensor, ...]:
-        """The step at one number a neuron, where a 0-d one stood that promotes nothing: nor must this one."""
-        lane = next((leaf.dtype for leaf in self.leaves if leaf.dim() and leaf.is_floating_point()), None)
-        given = [
-            leaf.to(lane) if lane and like.dim() == 0 and like.is_floating_point() and like.dtype != lane else leaf
-            for leaf, like in zip(leaves, self.leaves)
-        ]
-        return tuple(x.to(dtype) for x, dtype in zip(self.function(*given), self.types))
-
-    def _pullback(self, *leaves: Tensor) -> tuple[Tensor, ...]:
-        given, cotangents = leaves[: len(self.leaves)], leaves[len(self.leaves) :]
-        floats, function = _only_floats(self._typed, given)
-        return torch.func.vjp(function, *floats)[1](tuple(cotangents))
-
-
-def _real(leaves: Sequence[Tensor]) -> list[Tensor]:
-    return [leaf for leaf in leaves if leaf.is_floating_point()]
+    def _checked(self, results: Sequence[Tensor]) -> Sequence[Tensor]:
+        """The results of a step that is read for a derivative: it must have gone the same way."""
+        for x, node in zip(results, self.tape.outputs, strict=True):
+            if x.shape != node.shape or x.dtype != node.dtype:
+                raise Unsupported("where it is differentiated it gives something else")
+        return results
 
 
 def _only_floats(function: Any, leaves: Sequence[Tensor]) -> tuple[tuple[Tensor, ...], Any]:
@@ -177,4 +190,4 @@ def _only_floats(function: Any, leaves: Sequence[Tensor]) -> tuple[tuple[Tensor,
         results = function(*(next(given) if leaf.is_floating_point() else leaf for leaf in leaves))
         return tuple(x for x in results if x.is_floating_point())
 
-    return tuple(_real(leaves)), floating
+    return tuple(leaf for leaf in leaves if leaf.is_floating_point()), floating

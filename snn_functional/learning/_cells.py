@@ -4,22 +4,18 @@ A `chain`'s layers in a row, nested chains opened; any other step is a row of on
 connection in front of it and the one that feeds its own spikes back (`recurrent(neuron)` with a connection V).
 """
 
-import warnings
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from .. import kernels
 from .._chain import Chain
 from .._connections import conv2d_step, linear_step
 from .._neuron import SPIKES
-from .._scan import step_name
-from .._scan._steps import chosen, known
-from .._tree import replaced, tree_flatten, tree_leaves, tree_unflatten
+from .._scan import obstacle, step_name
+from .._tree import replaced, tree_leaves
 from ..kernels import Unsupported
-from ..kernels._trace import trace
 
 
 class Cell(NamedTuple):
@@ -130,37 +126,9 @@ def with_feedback(params: Any, V: Any) -> Any:
 
 
 def entwined(step: Any, params: Any, state: Any) -> str | None:
-    """Why a step is not pointwise, so that neurons may depend on each other; None if it is. Its program is read, once."""
-    what = known(step)
-    leaves, spec = tree_flatten((params, state))
-    place = len(tree_leaves(params))
-    forms = tuple((leaf.dtype, i < place and leaf.dim() == 0) for i, leaf in enumerate(leaves))
-    key = what.key, spec, chosen(spec, (params, state)), forms
-    if key not in _read:
-        with kernels.lock:
-            _read[key] = _reason(
-                step, spec, [torch.empty(() if scalar else (1,), dtype=dtype, device="cpu") for dtype, scalar in forms]
-            )
-    return _read[key]
-
-
-_read: dict[Any, str | None] = {}
-
-
-def _reason(step: Any, spec: Any, leaves: list[Tensor]) -> str | None:
-    def function(*leaves: Tensor) -> list[Tensor]:
-        params, state = tree_unflatten(spec, leaves[:-1])
-        return tree_leaves(step(params, state, leaves[-1]))
-
-    dtype = next((leaf.dtype for leaf in leaves if leaf.dim() and leaf.is_floating_point()), torch.get_default_dtype())
-    try:
-        with warnings.catch_warnings(), torch.device("cpu"):
-            warnings.simplefilter("ignore")
-            function(*(torch.ones_like(leaf) for leaf in leaves), torch.ones(1, dtype=dtype))
-    except Exception as error:  # it takes another input, or sees a whole layer
-        return f"it does not take one neuron alone ({type(error).__name__}: {(str(error).splitlines() or [''])[0]})"
-    try:
-        trace(function, [*leaves, torch.empty((1,), dtype=dtype, device="cpu")])
-    except Unsupported as reason:
-        return str(reason)
-    return None
+    """Why a step is not pointwise, so that neurons may depend on each other; None if it is. It is read, with an input over all neurons."""
+    leaves = [leaf for leaf in tree_leaves((params, state)) if leaf.dim()]
+    lanes = torch.broadcast_shapes(*(leaf.shape for leaf in leaves)) if leaves else torch.Size((2,))
+    dtype = next((leaf.dtype for leaf in leaves if leaf.is_floating_point()), torch.get_default_dtype())
+    device = leaves[0].device if leaves else torch.device("cpu")
+    return obstacle(step, params, state, torch.zeros((), dtype=dtype, device=device).expand(lanes))

@@ -18,7 +18,9 @@ from .._functorch import is_compiling, transforms
 from .._scan import explain
 from .._scan._loop import unchanged
 from .._tree import tree_leaves
-from ..kernels import lock, Unsupported
+import threading
+from ..kernels import Unsupported
+lock = threading.RLock()
 from ._memory import Memory, of_library, refuse_closures
 from ._parallel import Whole
 from ._run import _layer_by_layer, _Meet, _obstacle

@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import nn, Tensor
 
-from .._scan._objects import foreign, parts_of
+from .._identity import foreign, parts_of
 from ._stateful import Stateful
 
 

@@ -1,0 +1,66 @@
+"""Whose functions and classes stay what they are, and give the same for the same arguments.
+
+Everything else is looked through like the user's own code, or, where it cannot be, is not trusted: a clock, a file, the environment.
+"""
+
+import functools
+import types
+from typing import Any
+
+import torch
+
+
+# Packages whose Python functions and classes are taken as they are.
+PURE = frozenset(
+    """snn_functional optree numpy math cmath operator _operator functools _functools itertools dataclasses typing typing_extensions
+    types collections _collections _collections_abc abc _abc copy enum numbers contextlib fractions string""".split()
+)
+# torch's Python functions that only compute; others look at modes, seeds, threads, devices.
+TORCH = (
+    "torch.nn.functional",
+    "torch.functional",
+    "torch._tensor",
+    "torch._jit_internal",
+    "torch.special",
+    "torch.autograd.function",
+    "torch._functorch",
+    "torch._C._nn",
+    "torch._C._special",
+    "torch._ops",
+)
+# Builtin functions that give the same for the same arguments, and write nowhere.
+BUILTINS = frozenset(
+    """abs all any ascii bin bool bytearray bytes callable chr classmethod complex dict divmod enumerate filter float format frozenset
+    hash hex int isinstance issubclass iter len list map max min next object oct ord pow property range repr reversed round set slice
+    sorted staticmethod str sum super tuple type zip __build_class__ NotImplemented Ellipsis""".split()
+)
+# They look up or change what is named by a string.
+BY_NAME = frozenset("getattr setattr delattr hasattr vars dir globals locals __import__".split())
+
+
+@functools.lru_cache(4096)
+def pure(module: str | None) -> bool:
+    """Do Python functions and classes of this module stay what they are, and only compute?"""
+    root = (module or "").partition(".")[0]
+    if root == "torch":
+        return (module or "").startswith(TORCH)
+    return root in PURE and not (module or "").startswith("numpy.random")
+
+
+@functools.lru_cache(4096)
+def library(module: str | None) -> bool:
+    """Is it torch's or a trusted package's, so that its classes are not looked through?"""
+    return (module or "").partition(".")[0] in PURE | {"torch", "builtins"}
+
+
+def operation(x: Any) -> bool:
+    """Is it one of torch's operations, which only compute (those that draw are no scalar operations, and found out there)?"""
+    if isinstance(x, types.BuiltinFunctionType) and x.__self__ is None:
+        return getattr(torch._C._VariableFunctions, x.__name__, None) == x
+    return (getattr(x, "__module__", None) or "").startswith(TORCH)
+
+
+DESCRIPTORS = (
+    types.MethodDescriptorType, types.WrapperDescriptorType, types.MethodWrapperType, types.GetSetDescriptorType,
+    types.MemberDescriptorType, types.ClassMethodDescriptorType,
+)  # fmt: skip

@@ -1,0 +1,134 @@
+"""Reading a step at the arguments it is given, as flat functions of leaves, without leaving a trace in what it reaches."""
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from .._functorch import outside
+from .._identity import generators, Held, identify, Identity
+from .. import kernels
+from .._tree import tree_flatten, tree_unflatten
+from ..kernels import Form, Source, Tape, Unsupported, Watch
+from ._loop import Step
+
+
+class Arguments(NamedTuple):
+    """A step and the trees it is called with, flat. The tensors that it reaches beside them, `held`, count as params."""
+
+    step: Step
+    what: Identity
+    params: list[Tensor]
+    states: list[Tensor]
+    inputs: list[Tensor]
+    trees: tuple[Any, Any, Any]
+    device: torch.device
+
+    @property
+    def held(self) -> list[Tensor]:
+        return [x for x in self.what.tensors if type(x) in PLAIN]
+
+
+PLAIN = (Tensor, torch.nn.Parameter)
+
+
+class Read(NamedTuple):
+    """What a step did, and the structure of what it gave."""
+
+    tape: Tape
+    outputs: Any
+
+
+def read(arguments: Arguments, states: Sequence[Form]) -> Read:
+    """One step, from states of these forms on. Raises Unsupported where it cannot be read."""
+    if arguments.what.opaque:
+        raise Unsupported(f"it {arguments.what.opaque}")
+    structure: list[Any] = []
+    function = flat(arguments, structure)
+    leaves = [*map(form, (*arguments.params, *arguments.held)), *states, *(form(x, 1) for x in arguments.inputs)]
+    try:
+        tape = kernels.read(Source(function, around=undisturbed(arguments.what.hold)), leaves)
+    except Unsupported:
+        raise
+    except Exception as error:  # whatever it is: the loop will say it better, or do without
+        reason = (str(error).splitlines() or [""])[0]
+        raise Unsupported(f"reading it fails: {type(error).__name__}: {reason}") from error
+    return Read(tape, structure[0])
+
+
+def form(leaf: Tensor, time: int = 0) -> Form:
+    return Form(leaf.dtype, leaf.shape[time:], isinstance(leaf, torch.nn.Parameter))
+
+
+def flat(arguments: Arguments, structure: list[Any] | None = None) -> Callable[..., Sequence[Tensor]]:
+    """`function(*params, *held, *states, *inputs) -> (*outputs, *states)`; the structure of the outputs is put into `structure`."""
+    step, held, device = arguments.step, arguments.held, arguments.device
+    counts = [len(arguments.params), len(held), len(arguments.states), len(arguments.inputs)]
+    ends = [sum(counts[: i + 1]) for i in range(4)]
+    p_tree, s_tree, x_tree = arguments.trees
+
+    def function(*leaves: Tensor) -> Sequence[Tensor]:
+        params, standing, states, inputs = (leaves[end - count : end] for end, count in zip(ends, counts))
+        given = [tree_unflatten(tree, part) for tree, part in zip((p_tree, s_tree, x_tree), (params, states, inputs))]
+        with Watch({id(x): y for x, y in zip(held, standing)}, device):
+            returned = step(*given)
+        if not isinstance(returned, tuple) or len(returned) != 2:
+            raise Unsupported("it does not return (output, state)")
+        (outputs, tree), (new, same) = map(tree_flatten, returned)
+        if same != s_tree:
+            raise Unsupported(f"it changes the structure of its state from {s_tree} to {same}")
+        if not all(type(x) in PLAIN for x in (*outputs, *new)):
+            raise Unsupported("it returns something that is not a tensor")
+        exchanged = {id(x): y for x, y in zip(held, standing)}
+        if structure is not None:
+            structure[:] = [tree]
+        return [exchanged.get(id(x), x) for x in (*outputs, *new)]
+
+    return function
+
+
+def undisturbed(hold: Callable[[], list[Held]]) -> Callable[[], Any]:
+    """A context for a reading: what the step writes to is put back, and then the step is refused."""
+
+    @contextlib.contextmanager
+    def context() -> Iterator[None]:
+        held = [*generators(), *hold()]
+        try:
+            yield
+        finally:
+            changed = [x for x in held if not x.same()]
+            for x in reversed(changed):
+                x.restore()
+        if changed:
+            raise Unsupported(f"it changes {changed[0].name}")
+
+    return context
+
+
+def source(arguments: Arguments, used: Sequence[int], states: Sequence[Form]) -> Source:
+    """The step as a function of the leaves that it reads, for its derivatives. The others come after them."""
+    function = flat(arguments)
+    leaves = [*map(form, (*arguments.params, *arguments.held)), *states, *(form(x, 1) for x in arguments.inputs)]
+    rest = [i for i in range(len(leaves)) if i not in used]
+    order = [*used, *rest]
+    place = [order.index(i) for i in range(len(leaves))]
+    return Source(
+        lambda *given: function(*(given[i] for i in place)),
+        tuple(leaves[i] for i in rest),
+        undisturbed(arguments.what.hold),
+    )
+
+
+def obstacle(step: Step, params: Any, state: Any, input: Any) -> str | None:
+    """Why one step at these trees is not pointwise; None if it is. Nothing is remembered."""
+    (ps, p_tree), (ss, s_tree), (xs, x_tree) = map(tree_flatten, (params, state, input))
+    what = identify(step, params, state, input)
+    steps = [x.expand(1, *x.shape) for x in xs]
+    arguments = Arguments(step, what, ps, ss, steps, (p_tree, s_tree, x_tree), xs[0].device if xs else torch.device("cpu"))
+    try:
+        kernels.program_of(read(arguments, [form(s) for s in ss]).tape, exact=True, prefix="k")
+    except Unsupported as reason:
+        return str(reason)
+    return None
