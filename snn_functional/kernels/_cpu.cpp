@@ -129,15 +129,17 @@ struct Scratch {
     }
 };
 
-// The numbers of a call, as `_cpu.py` lays them out, and the addresses: of the scratch memory, then of each argument.
+// The numbers of a call, as `_cpu.py` lays them out, the addresses of the scratch memory and of each argument, and the values of
+// the program's free numbers.
 struct Call {
     i64 T, lanes, block, threads, reverse, every, bytes, stream;
     char* scratch;
+    const double* free;
     Shape shape;
     Arg args[ARGS];
     mutable i64 next, slot;
-    Call(const i64* a, const i64* at) : T(a[0]), lanes(a[1]), block(a[2]), threads(a[3]), reverse(a[4]), every(a[5]),
-          bytes(a[6]), stream(a[7]), scratch((char*)((at[0] + 63) & ~(i64)63)), next(0), slot(0) {
+    Call(const i64* a, const i64* at, const double* free) : T(a[0]), lanes(a[1]), block(a[2]), threads(a[3]), reverse(a[4]), every(a[5]),
+          bytes(a[6]), stream(a[7]), scratch((char*)((at[0] + 63) & ~(i64)63)), free(free), next(0), slot(0) {
         shape = Shape{a[8], a + 9};
         const i64* p = a + 9 + shape.dims;
         for (int i = 0; i < ARGS; ++i, p += 2 + shape.dims) args[i] = Arg{(char*)at[i + 1], p[0], p[1], p + 2};

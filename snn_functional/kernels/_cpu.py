@@ -2,8 +2,9 @@
 
 import ctypes
 import os
+import threading
 from collections.abc import Iterable, Mapping, Sequence
-from functools import cached_property
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from .._functorch import solid
 from ._build import load
-from ._print import body, computed, keep, operand, stored
+from ._print import body, computed, free, keep, operand, stored
 from ._program import Operand, Program
 
 
@@ -44,18 +45,26 @@ class Kernel:
 
     def __init__(self) -> None:
         self._layouts: dict[Any, tuple[Any, int]] = {}
+        self._function: Any = None
+        self._building = threading.Lock()
 
     @property
     def source(self) -> str:
         raise NotImplementedError
 
-    @cached_property
+    @property
     def function(self) -> Any:
-        return load(self.source)
+        if self._function is None:
+            with self._building:  # by one thread, for all that ask
+                if self._function is None:
+                    run: Any = load(self.source)
+                    run.argtypes, run.restype = [ctypes.c_void_p] * 3, None
+                    self._function = run
+        return self._function
 
-    def _call(self, tensors: Sequence[Any], timed: Sequence[bool], lanes: torch.Size, T: int, block: int, reverse: bool,
-              every: int, width: int) -> None:  # fmt: skip
-        """`timed`: which tensors have time as their first axis. `width`: bytes of scratch a neuron."""
+    def _call(self, free: tuple[float, ...], tensors: Sequence[Any], timed: Sequence[bool], lanes: torch.Size, T: int, block: int,
+              reverse: bool, every: int, width: int) -> None:  # fmt: skip
+        """`free`: the program's free numbers. `timed`: which tensors have time as their first axis. `width`: bytes of scratch a neuron."""
         threads = min(torch.get_num_threads(), max(1, lanes.numel() * T // GRAIN))
         key = (T, lanes, block, threads, reverse, every, *(x if x is None else x.stride() for x in tensors))
         if key not in self._layouts:
@@ -65,7 +74,12 @@ class Kernel:
         numbers, size = self._layouts[key]
         scratch = empty(size, dtype=torch.uint8)
         addresses = [scratch.data_ptr(), *(0 if x is None else x.data_ptr() for x in tensors)]
-        self.function(numbers, (ctypes.c_int64 * len(addresses))(*addresses))
+        self.function(numbers, (ctypes.c_int64 * len(addresses))(*addresses), _doubles(free))
+
+
+@lru_cache(1000)
+def _doubles(values: tuple[float, ...]) -> Any:
+    return (ctypes.c_double * max(len(values), 1))(*values)
 
 
 def _layout(tensors: Sequence[Any], timed: Sequence[bool], lanes: torch.Size, T: int, block: int, threads: int, reverse: bool,
@@ -116,14 +130,15 @@ class Forward(Kernel):
         self.width = sum(_bytes(dtype) for dtype in [*(leaf.dtype for leaf in program.leaves), *self.ys, *self.ss])
 
     def __call__(
-        self, leaves: Sequence[Tensor], lanes: torch.Size, T: int, reverse: bool, every: int
+        self, numbers: tuple[float, ...], leaves: Sequence[Tensor], lanes: torch.Size, T: int, reverse: bool, every: int
     ) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+        """`numbers`: those of the program at hand, which may be another than this kernel was printed from, with the same text."""
         leaves = solid(leaves)
         ys = [empty((T, *lanes), dtype=dtype) for dtype in self.ys]
         last = [empty(lanes, dtype=dtype) for dtype in self.ss]
         points = [empty((-(-T // every), *lanes), dtype=dtype) for dtype in self.ss] if every else []
         block = _block(lanes.numel(), self.width)
-        self._call([*leaves, *ys, *last, *(points or [None] * len(last))], self.timed, lanes, T, block, reverse, every,
+        self._call(numbers, [*leaves, *ys, *last, *(points or [None] * len(last))], self.timed, lanes, T, block, reverse, every,
                    self.width)  # fmt: skip
         return ys, last, points
 
@@ -133,7 +148,7 @@ class Forward(Kernel):
         types = [leaf.dtype for leaf in program.leaves]
         first_y = params + states + inputs
         first_s = first_y + len(self.ys)
-        text = _open(program, self.uniform, params)
+        text = _open(program, self.uniform, params) + free(program.free, 0, "    ")
         text += _states(types, params, states)
         text += _temporary(range(params + states, first_y), types)
         for j, dtype in enumerate(self.ys):
@@ -175,7 +190,7 @@ class Backward(Kernel):
         super().__init__()
         self.forward, self.counts, self.outputs, self.uniform, self.wanted = forward, counts, outputs, uniform, wanted
         params, states, inputs = counts
-        self.program = program = program.given(forward, len(forward.outputs) - states)
+        self.program = program = program.given(forward, len(forward.outputs) - states).renamed(numbers="q")
         self.types = [leaf.dtype for leaf in forward.leaves]
         self.moving = [s for s in range(states) if self.types[params + s].is_floating_point]
         self.timed = [False] * (params + states) + [True] * (inputs + len(outputs)) + [False] * len(self.moving)
@@ -184,10 +199,13 @@ class Backward(Kernel):
         self.width = sum(_bytes(leaf.dtype) for leaf in program.leaves) + 8 * len(wanted) + self.held
 
     def __call__(
-        self, leaves: Sequence[Tensor], cotangents: Sequence[Tensor], checkpoints: Sequence[Tensor], lanes: torch.Size, T: int,
-        reverse: bool, every: int,
+        self, numbers: tuple[float, ...], leaves: Sequence[Tensor], cotangents: Sequence[Tensor], checkpoints: Sequence[Tensor],
+        lanes: torch.Size, T: int, reverse: bool, every: int,
     ) -> list[Tensor]:  # fmt: skip
-        """The gradients of the wanted leaves: params over all neurons (in parts to be summed where one number serves all)."""
+        """The gradients of the wanted leaves: params over all neurons (in parts to be summed where one number serves all).
+
+        `numbers`: those of the forward program at hand, then those of its derivative.
+        """
         params, states, _ = self.counts
         leaves, cotangents = solid(leaves), solid(cotangents)
         width = self.width + self.held * (every + (0 if checkpoints else -(-T // every)))
@@ -200,7 +218,9 @@ class Backward(Kernel):
                 shape = (T, *lanes) if i >= params + states else lanes
                 gradients.append(empty(shape, dtype=self.types[i]))
         given = list(checkpoints) or [None] * states
-        self._call([*leaves, *cotangents, *given, *gradients], self.timed, lanes, T, block, reverse, every, width)
+        self._call(
+            numbers, [*leaves, *cotangents, *given, *gradients], self.timed, lanes, T, block, reverse, every, width
+        )
         return gradients
 
     @property
@@ -216,6 +236,7 @@ class Backward(Kernel):
         again = self.forward.only(range(len(self.forward.outputs) - states, len(self.forward.outputs)))
 
         text = _open(self.forward, self.uniform, params)
+        text += free(self.forward.free, 0, "    ") + free(program.free, len(self.forward.free), "    ")
         text += _temporary(range(first_x, first_gy), types) + _temporary(cotangents, cotangents)
         for m, s in enumerate(self.moving):
             text += f"    {kinds[s]}* __restrict G{s} = w.take<{kinds[s]}>(n); gather(G{s}, c[{first_gs + m}], c.shape, 0, lo, n);\n"
@@ -355,7 +376,7 @@ def _loop(
     """The loop over the neurons of a block, its reads and the program's lines. `held`: where the states stand before the step."""
     params, states, inputs = counts
     used = {x for step in program.lines for x in step.operands} | set(program.outputs)
-    same: set[Operand] = {program.leaves[i] for i in range(params) if uniform[i]}
+    same: set[Operand] = {*program.free, *(program.leaves[i] for i in range(params) if uniform[i])}
     before, lines = body(program, same, "        ")
     text = "        {\n" + before + "        #pragma GCC ivdep\n        for (i64 i = 0; i < n; ++i) {\n"
     places = [f"P{i}" for i in range(params)] + held + [f"X{params + states + i}" for i in range(inputs)] + [*others]
@@ -367,7 +388,8 @@ def _loop(
 
 def _close(text: str, arguments: int, fresh: list[tuple[int, torch.dtype]]) -> str:
     text += (
-        '}\n\nextern "C" void run(const i64* numbers, const i64* addresses) {\n    const Call c(numbers, addresses);\n'
+        '}\n\nextern "C" void run(const i64* numbers, const i64* addresses, const double* free) {\n'
+        "    const Call c(numbers, addresses, free);\n"
     )
     for i, dtype in fresh:
         text += f"    if (c.stream) huge(c[{i}].data, c.T * c.lanes * (i64)sizeof({stored(dtype)}));\n"

@@ -16,20 +16,19 @@ by the printed file only, when the first kernel is made.
 import functools
 import hashlib
 import importlib.util
+import linecache
 import math
-import os
+import struct
 import sys
-import tempfile
+import types
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from .._functorch import solid
-from ._build import _folder
-from ._print_triton import computed, HALF, HEADER, kept, Lines, read, renamed, rounded
+from ._print_triton import computed, free, HALF, HEADER, kept, Lines, read, rounded
 from ._program import Program, Unsupported
 
 
@@ -57,24 +56,26 @@ class Forward:
         self.timed = range(params + states, params + states + inputs)
 
     def __call__(
-        self, leaves: Sequence[Tensor], lanes: torch.Size, T: int, reverse: bool, every: int
+        self, numbers: tuple[float, ...], leaves: Sequence[Tensor], lanes: torch.Size, T: int, reverse: bool, every: int
     ) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+        """`numbers`: those of the program at hand, which may be another than this kernel was printed from, with the same text."""
         leaves = solid(leaves)
         empty = functools.partial(torch.empty, device=leaves[0].device)
         ys = [empty((T, *lanes), dtype=dtype) for dtype in self.ys]
         last = [empty(lanes, dtype=dtype) for dtype in self.ss]
         points = [empty((-(-T // every), *lanes), dtype=dtype) for dtype in self.ss if every]
-        forms, numbers = _forms(tuple([(x.shape, x.stride()) for x in leaves]), self.timed, lanes)
+        forms, sizes = _forms(tuple([(x.shape, x.stride()) for x in leaves]), self.timed, lanes)
         key = forms, bool(every)
         if key not in self.kernels:
             self.kernels[key] = _load(self.source(*key))
-        _launch(self.kernels[key], [*leaves, *ys, *last, *points], T, lanes, reverse, every, numbers)
+        tensors = [*leaves, *ys, *last, *points]
+        _launch(self.kernels[key], tensors, T, lanes, reverse, every, [*sizes, *map(_as_bits, numbers)])
         return ys, last, points
 
     def source(self, forms: "Forms", checkpoints: bool) -> str:
         params, states, _ = self.counts
-        text = _Text(self.program, params, self.timed, forms)
-        lines = Lines(text.still)
+        text = _Text(self.program, params, self.timed, forms, len(self.program.free))
+        lines = Lines([*text.still, *self.program.free])
         body = [STEP, *(f"a{params + s} = s{s}" for s in range(states))]
         if checkpoints:
             body += [
@@ -88,7 +89,7 @@ class Forward:
             body.append(f"tl.store(y{j} + t * N + lane, {kept(lines.cast(y, dtype), dtype)}, mask=mask)")
         body += _advance(lines, self.program.outputs[len(self.ys) :], self.ss)
         loop = _loop(f"for k in tl.range(0, T, num_stages={text.stages}):", body)
-        start = [*text.start(self.program), *lines.before]
+        start = [*text.start(self.program), *free(self.program.free, 0), *lines.before]
         start += [f"s{s} = {text.value(params + s)}" for s in range(states)]
         end = [f"tl.store(l{s} + lane, {kept(f's{s}', dtype)}, mask=mask)" for s, dtype in enumerate(self.ss)]
         pointers = [f"y{j}" for j in range(len(self.ys))] + [f"l{s}" for s in range(states)]
@@ -106,7 +107,9 @@ class Backward:
     def __init__(self, forward: Program, program: Program, counts: tuple[int, int, int], outputs: list[int], uniform: tuple[bool, ...],
                  wanted: tuple[int, ...]) -> None:  # fmt: skip
         params, states, inputs = counts
-        self.program, self.counts, self.uniform, self.wanted, self.kernels = program, counts, uniform, wanted, {}
+        self.program, self.counts, self.uniform, self.wanted, self.kernels = (
+            program.renamed(numbers="q"), counts, uniform, wanted, {}
+        )  # fmt: skip
         self.types = [leaf.dtype for leaf in program.leaves]
         self.moving = [s for s in range(states) if self.types[params + s].is_floating_point]
         self.timed = range(params + states, params + states + inputs + len(outputs))
@@ -114,23 +117,26 @@ class Backward:
         self.walk = Forward(self.again, counts, uniform)
 
     def __call__(
-        self, leaves: Sequence[Tensor], cotangents: Sequence[Tensor], checkpoints: Sequence[Tensor], lanes: torch.Size, T: int,
-        reverse: bool, every: int,
+        self, numbers: tuple[float, ...], leaves: Sequence[Tensor], cotangents: Sequence[Tensor], checkpoints: Sequence[Tensor],
+        lanes: torch.Size, T: int, reverse: bool, every: int,
     ) -> list[Tensor]:  # fmt: skip
-        """The gradients of the wanted leaves: params over all neurons, for the caller to sum where one number serves many."""
+        """The gradients of the wanted leaves: params over all neurons, for the caller to sum where one number serves many.
+
+        `numbers`: those of the forward program at hand, then those of its derivative.
+        """
         params, states, _ = self.counts
         leaves, cotangents = solid(leaves), solid(cotangents)
         if states and not checkpoints:
-            checkpoints = self.walk(leaves, lanes, T, reverse, every)[2]
+            checkpoints = self.walk(numbers[: len(self.again.free)], leaves, lanes, T, reverse, every)[2]
         empty = functools.partial(torch.empty, device=leaves[0].device)
         held = [empty((every, *lanes), dtype=x.dtype) for x in checkpoints]
         shapes = [(T, *lanes) if i >= params + states else lanes for i in self.wanted]
         gradients = [empty(shape, dtype=self._type(i)) for i, shape in zip(self.wanted, shapes)]
-        forms, numbers = _forms(tuple([(x.shape, x.stride()) for x in (*leaves, *cotangents)]), self.timed, lanes)
+        forms, sizes = _forms(tuple([(x.shape, x.stride()) for x in (*leaves, *cotangents)]), self.timed, lanes)
         if forms not in self.kernels:
             self.kernels[forms] = _load(self.source(forms))
         tensors = [*leaves, *cotangents, *checkpoints, *held, *gradients]
-        _launch(self.kernels[forms], tensors, T, lanes, reverse, every, numbers)
+        _launch(self.kernels[forms], tensors, T, lanes, reverse, every, [*sizes, *map(_as_bits, numbers)])
         return gradients
 
     def _type(self, i: int) -> torch.dtype:
@@ -143,11 +149,11 @@ class Backward:
         first_x, first_s = self.timed.start, self.timed.stop
         types, moving = self.types, self.moving
         held = types[params:first_x]
-        text = _Text(self.program, params, self.timed, forms)
-        lines = Lines(text.still)
+        again, program = self.again.renamed("w"), self.program
+        text = _Text(program, params, self.timed, forms, len(again.free) + len(program.free))
+        lines = Lines([*text.still, *again.free, *program.free])
         row = "row = tl.cast(k - since, tl.int64) * N + lane"
 
-        again = renamed(self.again, "w")
         onward = [STEP, row]
         onward += [f"tl.store(h{s} + row, {kept(f's{s}', dtype)}, mask=mask)" for s, dtype in enumerate(held)]
         onward += [f"a{params + s} = s{s}" for s in range(states)]
@@ -158,10 +164,10 @@ class Backward:
         back = ["k = since + until - 1 - i", STEP, row]
         back += [f"a{params + s} = {_here(f'h{s} + row', dtype)}" for s, dtype in enumerate(held)]
         back += [f"a{first_s + m} = g{s}" for m, s in enumerate(moving)]
-        back += text.reads(self.timed, self.program)
-        back += lines.moving(self.program)
+        back += text.reads(self.timed, program)
+        back += lines.moving(program)
         start, end = [], []
-        for i, gradient in zip(self.wanted, self.program.outputs):
+        for i, gradient in zip(self.wanted, program.outputs):
             dtype, where = self._type(i), f"d{i} + lane"
             if i < params:
                 wide = torch.float32 if dtype in HALF else dtype
@@ -186,7 +192,8 @@ class Backward:
         segment.append("tl.debug_barrier()")
         walk = ["points = (T + every - 1) // every", *_loop("for j in range(points):", segment)]
         pointers = [f"{x}{s}" for x in "ph" for s in range(states)] + [f"d{i}" for i in self.wanted]
-        return text.kernel(pointers, [*text.start(self.program, again), *lines.before, *start, *walk, *end])
+        numbers = [*free(again.free, 0), *free(program.free, len(again.free))]
+        return text.kernel(pointers, [*text.start(program, again), *numbers, *lines.before, *start, *walk, *end])
 
 
 STEP = "t = tl.cast(first + k * by, tl.int64)"
@@ -209,8 +216,8 @@ class Forms(NamedTuple):
 class _Text:
     """What kernels have in common: the arguments, the place of each lane, and the reading of leaves."""
 
-    def __init__(self, program: Program, params: int, timed: range, forms: Forms) -> None:
-        self.leaves, self.forms = program.leaves, forms
+    def __init__(self, program: Program, params: int, timed: range, forms: Forms, free: int) -> None:
+        self.leaves, self.forms, self.free = program.leaves, forms, free
         for leaf in self.leaves:
             computed(leaf.dtype)  # refuses what has no kernel
         fixed = [i for i in timed if not forms.each[i].moves]
@@ -251,6 +258,7 @@ class _Text:
         for i, form in enumerate(self.forms.each):
             numbers += [f"time{i}"] if form.moves else []
             numbers += [f"step{i}_{d}" for d in range(self.forms.axes)] if form.over == "strided" else []
+        numbers += [f"free{i}: tl.int64" for i in range(self.free)]
         names = [*(f"x{i}" for i in range(len(self.forms.each))), *pointers, *numbers]
         # No argument is compiled in, or each T, and each address that 16 does not divide, would have a kernel of its own.
         text = f"@triton.jit(do_not_specialize=[*range({len(names)})])\n"
@@ -326,23 +334,22 @@ def _launch(
         )  # fmt: skip
 
 
+def _as_bits(number: float) -> int:
+    return struct.unpack("q", struct.pack("d", number))[0]
+
+
 def _bits(x: Tensor) -> Tensor:
     return x.view(torch.int16) if x.dtype == torch.bfloat16 else x
 
 
 @functools.cache
 def _load(source: str) -> Any:
-    """`kernel` of this source: Triton wants to read its text in a file. Processes that write the same one at once do not meet."""
+    """`kernel` of this source. Triton reads a kernel's text where Python's tracebacks do, so it need not stand in a file."""
     name = f"snn_functional_{hashlib.sha256(source.encode()).hexdigest()[:32]}"
-    path = _folder() / f"{name}.py"
-    if not path.exists() or path.read_text() != source:
-        with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-            text = Path(folder, path.name)
-            text.write_text(source)
-            os.replace(text, path)
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
+    file = f"<{name}>"
+    linecache.cache[file] = len(source), None, source.splitlines(keepends=True), file
+    module = types.ModuleType(name)
+    module.__file__ = file
     sys.modules[name] = module
-    spec.loader.exec_module(module)
+    exec(compile(source, file, "exec"), module.__dict__)
     return module.kernel

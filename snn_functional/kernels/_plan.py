@@ -22,13 +22,9 @@ import torch
 from torch import Tensor
 
 from .._functorch import outside
-from ._cpu import Backward as CpuBackward, Forward as CpuForward
-from ._gpu import Backward as GpuBackward, Forward as GpuForward
+from ._kernels import BACKENDS as BACKENDS, backward_kernel, Bound, forward_kernel
 from ._program import Program
 from ._trace import trace
-
-
-BACKENDS: dict[str, tuple[Any, Any]] = {"cpu": (CpuForward, CpuBackward), "cuda": (GpuForward, GpuBackward)}
 
 
 def lazily(make: Callable[[Any], Any]) -> Any:
@@ -68,7 +64,8 @@ class Plan:
     def forward(self, uniform: tuple[bool, ...], device: str = "cpu") -> Any:
         key = device, uniform
         if key not in self._forward:
-            self._forward[key] = BACKENDS[device][0](self.program, self.counts, uniform)
+            kernel = forward_kernel(device, self.program, self.counts, uniform)
+            self._forward[key] = Bound(kernel, self.program.numbers)
         return self._forward[key]
 
     def backward(self, uniform: tuple[bool, ...], wanted: tuple[int, ...], device: str = "cpu") -> Any:
@@ -79,8 +76,8 @@ class Plan:
         if key not in self._backward:
             floats = [i for i, real in enumerate(self.real) if real]
             program = self.pullback.only([floats.index(i) for i in wanted])
-            kernel = BACKENDS[device][1]
-            self._backward[key] = kernel(self.program, program, self.counts, self.sensitive, uniform, wanted)
+            kernel = backward_kernel(device, self.program, program, self.counts, self.sensitive, uniform, wanted)
+            self._backward[key] = Bound(kernel, (*self.program.numbers, *program.numbers))
         return self._backward[key]
 
     @lazily

@@ -5,10 +5,11 @@ step made of + - x / and comparisons gives the loop's bits.
 """
 
 import math
+from collections.abc import Sequence
 
 import torch
 
-from ._program import Const, Line, Operand, Program, Unsupported
+from ._program import Const, Line, Operand, Program, rounded, Unsupported, Value
 
 
 HALF = {torch.bfloat16: "bf16", torch.float16: "f16"}
@@ -55,7 +56,7 @@ def operand(x: Operand) -> str:
     if not x.dtype.is_floating_point:
         return f"({stored(x.dtype)}){int(x.value)}"
     kind = "D" if x.dtype == torch.float64 else "F"
-    value = float(torch.tensor(x.value, dtype=torch.float64 if kind == "D" else torch.float32, device="cpu"))
+    value = rounded(float(x.value), torch.float64 if kind == "D" else torch.float32)
     if math.isnan(value) or math.isinf(value):
         return f"NAN_{kind}" if math.isnan(value) else f"({'-' if value < 0 else ''}INF_{kind})"
     return f"({value.hex()}{'' if kind == 'D' else 'f'})"
@@ -76,10 +77,18 @@ def line(step: Line) -> str:
     return f"const {computed(step.result.dtype)} {step.result.name} = {expression};"
 
 
+def free(numbers: Sequence[Value], first: int, indent: str) -> str:
+    """The free numbers of a program, of which the call has the values from its `first` one on."""
+    return "".join(
+        f"{indent}const {computed(x.dtype)} {x.name} = ({computed(x.dtype)})c.free[{i}];\n"
+        for i, x in enumerate(numbers, first)
+    )
+
+
 def body(program: Program, uniform: set[Operand], indent: str) -> tuple[str, str]:
     """The lines that are the same for all neurons, to stand before the loop, and those of each neuron.
 
-    `uniform` are the leaves that are one number for all.
+    `uniform` are the leaves, and the free numbers, that are one number for all.
     """
     same, before, inside, seen = set(uniform), [], [], set()
     width = next((leaf.dtype for leaf in program.leaves if leaf.dtype.is_floating_point), torch.float32)

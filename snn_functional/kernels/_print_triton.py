@@ -4,13 +4,12 @@ Half precision is computed in float32 and rounded where torch rounds. bfloat16 i
 conversion does differs between GPUs, and in Triton's interpreter. Functions that are not exact are libdevice's, as torch's are.
 """
 
-import dataclasses
 import math
 from collections.abc import Iterable
 
 import torch
 
-from ._program import Const, Line, Operand, Program, Unsupported, Value
+from ._program import Const, Line, Operand, Program, rounded as nearest, Unsupported, Value
 
 
 HEADER = """import triton
@@ -85,6 +84,16 @@ def kept(x: str, dtype: torch.dtype) -> str:
     return f"to_bf16({x})" if dtype == torch.bfloat16 else x
 
 
+def free(numbers: Iterable[Value], first: int) -> list[str]:
+    """The free numbers of a program. They are arguments by value, so that a CUDA graph holds them, and no memory has to: the bits of a
+    float64 as an integer, because Triton takes every floating argument for a float32."""
+    bits = "tl.cast(free{0}, tl.int64).to(tl.float64, bitcast=True)"
+    return [
+        f"{x.name} = tl.broadcast_to({bits.format(i)}.to({computed(x.dtype)}), [BLOCK])"
+        for i, x in enumerate(numbers, first)
+    ]
+
+
 class Lines:
     """Programs written into one kernel: what stands before the loop over time because time does not change it, and the rest.
 
@@ -135,21 +144,5 @@ class Lines:
 def _literal(x: Const) -> str:
     if not x.dtype.is_floating_point:
         return str(bool(x.value) if x.dtype == torch.bool else int(x.value))
-    value = float(
-        torch.tensor(x.value, dtype=torch.float64 if x.dtype == torch.float64 else torch.float32, device="cpu")
-    )
+    value = nearest(float(x.value), torch.float64 if x.dtype == torch.float64 else torch.float32)
     return repr(value) if math.isfinite(value) else f'float("{value}")'
-
-
-def renamed(program: Program, letter: str) -> Program:
-    """The same program, its lines under other names, to stand beside another one."""
-
-    def name(x: Operand) -> Operand:
-        if isinstance(x, Const) or x in program.leaves:
-            return x
-        return Value(letter + x.name[1:], x.dtype)
-
-    lines = [
-        dataclasses.replace(s, result=name(s.result), operands=tuple(map(name, s.operands))) for s in program.lines
-    ]
-    return dataclasses.replace(program, lines=tuple(lines), outputs=tuple(map(name, program.outputs)))

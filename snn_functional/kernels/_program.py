@@ -1,7 +1,16 @@
-"""What a step does to one neuron in one time step, as a straight line of scalar operations."""
+"""What a step does to one neuron in one time step, as a straight line of scalar operations.
 
+a0, a1, ...     the leaves: what a neuron is given
+v0, v1, ...     the results of the lines
+k0, k1, ...     the free numbers: Python floats that the user's code holds (a slope, a decay). They are numbers of the call, not of
+                the text, so that a slope which changes with every update is one program, and one kernel
+"""
+
+import ctypes
 import dataclasses
+import struct
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -14,18 +23,27 @@ class Unsupported(Exception):
 
 @dataclasses.dataclass(frozen=True)
 class Value:
-    """A number of the program: a leaf or the result of a line, of a dtype."""
+    """A number of the program that is not known when it is written: a leaf, a free number or the result of a line, of a dtype."""
 
     name: str
     dtype: torch.dtype
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Const:
-    """A number known when the program is written."""
+    """A number known when the program is written. Two are the same if their bits are: 0.0 is not -0.0, and NaN is NaN."""
 
     value: float | int | bool
     dtype: torch.dtype
+
+    def __str__(self) -> str:
+        return self.value.hex() if isinstance(self.value, float) else str(self.value)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Const) and self.dtype == other.dtype and str(self) == str(other)
+
+    def __hash__(self) -> int:
+        return hash((str(self), self.dtype))
 
 
 Operand = Value | Const
@@ -41,17 +59,37 @@ class Line:
     dtype: torch.dtype
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Program:
-    """`leaves -> outputs`."""
+    """`leaves -> outputs`.
+
+    Two programs are equal if their texts are: what the free numbers are is no part of that, nor which function was read. `numbers` are
+    the values of `free`, in order, each rounded to its dtype.
+    """
 
     leaves: tuple[Value, ...]
     lines: tuple[Line, ...]
     outputs: tuple[Operand, ...]
-    function: Callable[..., Sequence[Tensor]] = dataclasses.field(compare=False, repr=False)
+    function: Callable[..., Sequence[Tensor]] = dataclasses.field(repr=False)
+    free: tuple[Value, ...] = ()
+    numbers: tuple[float, ...] = ()
+
+    @cached_property
+    def text(self) -> str:
+        """All that a kernel depends on."""
+        of = lambda operands: ", ".join(x.name if isinstance(x, Value) else f"{x}:{x.dtype}" for x in operands)
+        typed = lambda values: ", ".join(f"{x.name}: {x.dtype}" for x in values)
+        lines = [f"{x.result.name}: {x.result.dtype} = {x.op} {x.dtype} ({of(x.operands)})" for x in self.lines]
+        return "\n".join([typed(self.leaves), typed(self.free), *lines, of(self.outputs)])
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Program) and self.text == other.text
+
+    def __hash__(self) -> int:
+        return hash(self.text)
 
     def only(self, wanted: Sequence[int]) -> "Program":
-        """The program of some of the outputs: lines that these do not need are dropped."""
+        """The program of some of the outputs: lines that these do not need are dropped. The free numbers stay, all of them."""
         outputs = tuple(self.outputs[i] for i in wanted)
         needed, lines = set(outputs), []
         for line in reversed(self.lines):
@@ -59,15 +97,19 @@ class Program:
                 needed |= set(line.operands)
                 lines.append(line)
         function = lambda *leaves: [self.function(*leaves)[i] for i in wanted]
-        return Program(self.leaves, tuple(lines[::-1]), outputs, function)
+        return dataclasses.replace(self, lines=tuple(lines[::-1]), outputs=outputs, function=function)
 
     def given(self, other: "Program", first: int) -> "Program":
-        """The same, with what `other` gives from its output `first` on as further leaves: no line works that out again."""
+        """The same, with what `other` gives from its output `first` on as further leaves: no line works that out again.
+
+        Free numbers of the two are the same where their values and dtypes are.
+        """
         ids: dict[Any, int] = {}
         number = lambda key: ids.setdefault(key, len(ids))
 
         def numbered(program: Program) -> dict[Operand, int]:
             known: dict[Operand, int] = {leaf: number(leaf) for leaf in program.leaves}
+            known |= {x: number((value.hex(), x.dtype)) for x, value in zip(program.free, program.numbers)}
             for line in program.lines:
                 operands = tuple(known[x] if isinstance(x, Value) else x for x in line.operands)
                 known[line.result] = number((line.op, line.dtype, operands))
@@ -76,8 +118,36 @@ class Program:
         theirs, mine = numbered(other), numbered(self)
         new = [Value(f"b{i}", x.dtype) for i, x in enumerate(other.outputs[first:])]
         known = {theirs[x]: leaf for x, leaf in zip(other.outputs[first:], new) if isinstance(x, Value)}
-        place: dict[Operand, Operand] = {x: known[i] for x, i in mine.items() if i in known and x not in self.leaves}
+        kept = {*self.leaves, *self.free}
+        place: dict[Operand, Operand] = {x: known[i] for x, i in mine.items() if i in known and x not in kept}
         swap = lambda operands: tuple(place[x] if x in place else x for x in operands)
         lines = tuple(dataclasses.replace(x, operands=swap(x.operands)) for x in self.lines if x.result not in place)
-        whole = Program((*self.leaves, *new), lines, swap(self.outputs), self.function)
+        whole = dataclasses.replace(self, leaves=(*self.leaves, *new), lines=lines, outputs=swap(self.outputs))
         return whole.only(range(len(self.outputs)))
+
+    def renamed(self, lines: str = "v", numbers: str = "k") -> "Program":
+        """The same, lines and free numbers counted anew under these letters: to stand beside another program in one kernel."""
+        names = {x: Value(f"{numbers}{i}", x.dtype) for i, x in enumerate(self.free)}
+        names |= {x.result: Value(f"{lines}{i}", x.result.dtype) for i, x in enumerate(self.lines)}
+        swap = lambda operands: tuple(names.get(x, x) for x in operands)
+        new = [dataclasses.replace(x, result=names[x.result], operands=swap(x.operands)) for x in self.lines]
+        return dataclasses.replace(self, lines=tuple(new), outputs=swap(self.outputs), free=swap(self.free))
+
+
+def rounded(value: float, dtype: torch.dtype) -> float:
+    """A Python float as torch rounds it to a floating dtype: to half precision by way of float32.
+
+    In plain Python, because a step is read while torch's operations are recorded.
+    """
+    if dtype == torch.float64:
+        return value
+    value = ctypes.c_float(value).value
+    if dtype == torch.float16:
+        try:
+            return struct.unpack("e", struct.pack("e", value))[0]
+        except OverflowError:
+            return float("inf") if value > 0 else -float("inf")
+    if dtype == torch.bfloat16 and value == value:
+        (bits,) = struct.unpack("I", struct.pack("f", value))
+        return struct.unpack("f", struct.pack("I", (bits + 0x7FFF + (bits >> 16 & 1)) & 0xFFFF0000))[0]
+    return value

@@ -1,0 +1,90 @@
+"""Kernels, each found by what it depends on: a step that is read again finds the kernel that was printed for it before.
+
+Programs are equal if their texts are, so one kernel serves all that differ in their free numbers only; these are given at each call.
+A bounded number of kernels is kept, the least recently used go first. None of them holds what a step held.
+"""
+
+import dataclasses
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from . import _cpu, _gpu
+from ._program import Program, Unsupported
+
+
+KEPT = 1000
+
+BACKENDS: dict[str, tuple[Any, Any]] = {"cpu": (_cpu.Forward, _cpu.Backward), "cuda": (_gpu.Forward, _gpu.Backward)}
+
+Counts = tuple[int, int, int]  # of params, states and inputs
+
+
+class Bound:
+    """A kernel together with the free numbers of a program that it serves."""
+
+    def __init__(self, kernel: Any, numbers: tuple[float, ...]) -> None:
+        self.kernel, self.numbers = kernel, numbers
+
+    def __call__(self, *arguments: Any) -> Any:
+        return self.kernel(self.numbers, *arguments)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.kernel, name)
+
+
+def forward_kernel(device: str, program: Program, counts: Counts, uniform: tuple[bool, ...]) -> Any:
+    """`kernel(program.numbers, leaves, lanes, T, reverse, every) -> (outputs, last state, checkpoints)`.
+
+    `uniform`: which params are one number for all neurons. Raises Unsupported for a type of device that has no kernels.
+    """
+    make = _backend(device)[0]
+    return _kept((make, program, counts, uniform), lambda: make(_alone(program), counts, uniform))
+
+
+def backward_kernel(
+    device: str, forward: Program, program: Program, counts: Counts, outputs: Sequence[int], uniform: tuple[bool, ...],
+    wanted: tuple[int, ...],
+) -> Any:  # fmt: skip
+    """`kernel((*forward.numbers, *program.numbers), leaves, cotangents, checkpoints, lanes, T, reverse, every) -> gradients`.
+
+    `program` is the derivative of `forward`, whose outputs are the gradients of the leaves `wanted`; `outputs` are those of the
+    forward's that have a cotangent. Raises Unsupported for a type of device that has no kernels.
+    """
+    make = _backend(device)[1]
+    # What the derivative need not work out again depends on which of its numbers are the forward's.
+    known = {(x.dtype, value): i for i, (x, value) in enumerate(zip(forward.free, forward.numbers))}
+    shared = tuple(known.get((x.dtype, value)) for x, value in zip(program.free, program.numbers))
+    key = make, forward, program, shared, counts, tuple(outputs), uniform, wanted
+    return _kept(key, lambda: make(_alone(forward), _alone(program), counts, list(outputs), uniform, wanted))
+
+
+def _backend(device: str) -> tuple[Any, Any]:
+    if device not in BACKENDS:
+        raise Unsupported(f"there is no kernel for {device}")
+    return BACKENDS[device]
+
+
+_kernels: OrderedDict[Any, Any] = OrderedDict()
+_lock = threading.Lock()
+
+
+def _kept(key: tuple[Any, ...], make: Callable[[], Any]) -> Any:
+    with _lock:
+        if key not in _kernels:
+            bare = tuple(_alone(x) if isinstance(x, Program) else x for x in key)
+            _kernels[bare] = make()  # quick: it is printed and built when it is first called
+            while len(_kernels) > KEPT:
+                _kernels.popitem(last=False)
+        _kernels.move_to_end(key)
+        return _kernels[key]
+
+
+def _alone(program: Program) -> Program:
+    """The program without the function that it was read from, which holds what the step held."""
+    return dataclasses.replace(program, function=_gone)
+
+
+def _gone(*_: Any) -> Any:
+    raise RuntimeError("a kernel's program has no function any more")
