@@ -2,9 +2,9 @@
 
 import ctypes
 import os
-from collections.abc import Iterable, Mapping, Sequence
 import threading
-from functools import cached_property, lru_cache
+from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -62,8 +62,8 @@ class Kernel:
                     self._function = run
         return self._function
 
-    def _call(self, free: tuple[float, ...], tensors: Sequence[Any], timed: Sequence[bool], lanes: torch.Size, T: int, block: int, reverse: bool,
-              every: int, width: int) -> None:  # fmt: skip
+    def _call(self, free: tuple[float, ...], tensors: Sequence[Any], timed: Sequence[bool], lanes: torch.Size, T: int, block: int,
+              reverse: bool, every: int, width: int) -> None:  # fmt: skip
         """`free`: the program's free numbers. `timed`: which tensors have time as their first axis. `width`: bytes of scratch a neuron."""
         threads = min(torch.get_num_threads(), max(1, lanes.numel() * T // GRAIN))
         key = (T, lanes, block, threads, reverse, every, *(x if x is None else x.stride() for x in tensors))
@@ -218,7 +218,9 @@ class Backward(Kernel):
                 shape = (T, *lanes) if i >= params + states else lanes
                 gradients.append(empty(shape, dtype=self.types[i]))
         given = list(checkpoints) or [None] * states
-        self._call(numbers, [*leaves, *cotangents, *given, *gradients], self.timed, lanes, T, block, reverse, every, width)
+        self._call(
+            numbers, [*leaves, *cotangents, *given, *gradients], self.timed, lanes, T, block, reverse, every, width
+        )
         return gradients
 
     @property
@@ -374,7 +376,7 @@ def _loop(
     """The loop over the neurons of a block, its reads and the program's lines. `held`: where the states stand before the step."""
     params, states, inputs = counts
     used = {x for step in program.lines for x in step.operands} | set(program.outputs)
-    same: set[Operand] = {program.leaves[i] for i in range(params) if uniform[i]} | {*program.free}
+    same: set[Operand] = {*program.free, *(program.leaves[i] for i in range(params) if uniform[i])}
     before, lines = body(program, same, "        ")
     text = "        {\n" + before + "        #pragma GCC ivdep\n        for (i64 i = 0; i < n; ++i) {\n"
     places = [f"P{i}" for i in range(params)] + held + [f"X{params + states + i}" for i in range(inputs)] + [*others]

@@ -40,8 +40,8 @@ class Call(Protocol):
     def exact(self) -> bool: ...
 
 
-Number = Operand | float | None
-Rule = Callable[..., Operand]
+Number = Operand | float
+Rule = Callable[..., Number]
 
 LOWER: dict[str, Rule] = {}
 KEYWORDS: dict[str, frozenset[str]] = {}  # those that a rule reads; all others must be these:
@@ -170,7 +170,12 @@ def _isinf(write: Writer, call: Call, x: Operand) -> Operand:
 
 @lowers("nan_to_num")
 def _nan_to_num(
-    write: Writer, call: Call, x: Number, nan: float | None = None, posinf: float | None = None, neginf: float | None = None
+    write: Writer,
+    call: Call,
+    x: Number,
+    nan: float | None = None,
+    posinf: float | None = None,
+    neginf: float | None = None,
 ) -> Operand:
     dtype = call.dtype
     if nan is not None and nan == posinf == neginf:  # one number for all that is not finite
@@ -232,13 +237,13 @@ def _rsqrt(write: Writer, call: Call, x: Number) -> Operand:
 @lowers("pow")
 def _pow(write: Writer, call: Call, base: Number, exponent: Number) -> Operand:
     dtype = call.dtype
-    number = exponent.value if isinstance(exponent, Const) else exponent
+    number = exponent.value if isinstance(exponent, Const) else None if isinstance(exponent, Value) else exponent
     if number in (2, 3):
         square = write.line("mul", dtype, base, base)
         return square if number == 2 else write.line("mul", dtype, square, base)
     if number == 0.5:
         return write.line("sqrt", dtype, base)
-    if number in (1, -1, -2):
+    if number is not None and number in (1, -1, -2):
         power = write.cast(base, dtype) if abs(number) == 1 else write.line("mul", dtype, base, base)
         return power if number > 0 else write.line("div", dtype, 1, power)
     return write.line("pow", dtype, base, exponent)
@@ -248,7 +253,7 @@ def _pow(write: Writer, call: Call, base: Number, exponent: Number) -> Operand:
 
 
 @lowers("clamp", keywords="min max")
-def _clamp(write: Writer, call: Call, x: Number, low: Number = None, high: Number = None) -> Operand:
+def _clamp(write: Writer, call: Call, x: Number, low: Number | None = None, high: Number | None = None) -> Operand:
     return _between(write, call.dtype, x, call.kwargs.get("min", low), call.kwargs.get("max", high))
 
 
@@ -267,7 +272,7 @@ def _relu(write: Writer, call: Call, x: Number) -> Operand:
     return _between(write, call.dtype, x, 0, None)
 
 
-def _between(write: Writer, dtype: torch.dtype, x: Number, low: Number, high: Number) -> Operand:
+def _between(write: Writer, dtype: torch.dtype, x: Number, low: Number | None, high: Number | None) -> Operand:
     """As two selections, which vectorise and let NaN pass as torch's does."""
     result = write.cast(x, dtype)
     for bound, op in ((low, "lt"), (high, "gt")):
@@ -289,4 +294,6 @@ def _between(write: Writer, dtype: torch.dtype, x: Number, low: Number, high: Nu
 @lowers("sigmoid")
 def _sigmoid(write: Writer, call: Call, x: Number) -> Operand:
     dtype = call.dtype
-    return write.line("div", dtype, 1, write.line("add", dtype, 1, write.line("exp", dtype, write.line("neg", dtype, x))))
+    return write.line(
+        "div", dtype, 1, write.line("add", dtype, 1, write.line("exp", dtype, write.line("neg", dtype, x)))
+    )

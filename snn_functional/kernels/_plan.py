@@ -25,14 +25,10 @@ import torch
 from torch import Tensor
 
 from .._functorch import outside
-from ._cpu import Backward as CpuBackward, Forward as CpuForward
-from ._gpu import Backward as GpuBackward, Forward as GpuForward
+from ._kernels import backward_kernel, forward_kernel
 from ._lower import program_of
 from ._program import Program, Unsupported
 from ._tape import Form, record, Tape
-
-
-BACKENDS: dict[str, tuple[Any, Any]] = {"cpu": (CpuForward, CpuBackward), "cuda": (GpuForward, GpuBackward)}
 
 
 class Source(NamedTuple):
@@ -76,7 +72,7 @@ class Plan:
     def forward(self, uniform: tuple[bool, ...], device: str = "cpu") -> Any:
         key = "forward", device, uniform
         if key not in self._made:
-            kernel = BACKENDS[device][0](self.program, self.counts, uniform)
+            kernel = forward_kernel(device, self.program, self.counts, uniform)
             self._made[key] = functools.partial(kernel, self.program.numbers)
         return self._made[key]
 
@@ -88,9 +84,8 @@ class Plan:
         if key not in self._made:
             floats = [i for i, real in enumerate(self.real) if real]
             program = self.pullback(source)[1].only([floats.index(i) for i in wanted])
-            kernel = BACKENDS[device][1]
-            made = kernel(self.program, program, self.counts, self.sensitive, uniform, wanted)
-            self._made[key] = wanted, functools.partial(made, (*self.program.numbers, *program.numbers))
+            kernel = backward_kernel(device, self.program, program, self.counts, self.sensitive, uniform, wanted)
+            self._made[key] = wanted, functools.partial(kernel, (*self.program.numbers, *program.numbers))
         return self._made[key]
 
     def pullback(self, source: Source | None) -> tuple[Tape, Program]:

@@ -1,9 +1,9 @@
 """What a step does to one neuron in one time step, as a straight line of scalar operations.
 
-    a0, a1, ...     the leaves: what a neuron is given
-    v0, v1, ...     the results of the lines
-    k0, k1, ...     the free numbers: Python floats that the user's code holds (a slope, a decay). They are numbers of the call, not of
-                    the text, so that a slope which changes with every update is one program, and one kernel
+a0, a1, ...     the leaves: what a neuron is given
+v0, v1, ...     the results of the lines
+k0, k1, ...     the free numbers: Python floats that the user's code holds (a slope, a decay). They are numbers of the call, not of
+                the text, so that a slope which changes with every update is one program, and one kernel
 """
 
 import ctypes

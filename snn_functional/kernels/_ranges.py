@@ -158,7 +158,9 @@ def _quotient(x: float, y: float) -> float:
 def _add(a: Range, b: Range) -> Range:
     low, high = a.low + b.low, a.high + b.high
     apart = a.low == -INF and b.high == INF or a.high == INF and b.low == -INF
-    return Range(-INF if low != low else low, INF if high != high else high, a.nan or b.nan or apart, a.minus and b.minus)
+    return Range(
+        -INF if low != low else low, INF if high != high else high, a.nan or b.nan or apart, a.minus and b.minus
+    )
 
 
 def _neg(a: Range) -> Range:

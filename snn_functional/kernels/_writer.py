@@ -116,7 +116,11 @@ class Writer:
         a, b = operands
         if op == "and":
             x = self._finite(a, b)
-            return None if x is None else self.line("lt", x.dtype, self.line("abs", x.dtype, x), math.inf, result=torch.bool)
+            return (
+                None
+                if x is None
+                else self.line("lt", x.dtype, self.line("abs", x.dtype, x), math.inf, result=torch.bool)
+            )
         if op == "sub" and a == b and self.finite(a):
             return _const(0, dtype)  # h - h.detach(): a surrogate's shadow, which never shows forward
         if op in ("add", "sub") and _is(b, 0) and self._absorbs(a, b, op == "add"):
@@ -140,7 +144,12 @@ class Writer:
         if first and second and first.op == "eq" and second.op == "ne" and first.operands[0] == first.operands[1]:
             size, bound = second.operands
             inner = self._made.get(size)
-            if inner and inner.op == "abs" and inner.operands == first.operands[:1] and bound == Const(math.inf, size.dtype):
+            if (
+                inner
+                and inner.op == "abs"
+                and inner.operands == first.operands[:1]
+                and bound == Const(math.inf, size.dtype)
+            ):
                 return first.operands[0]
         return None
 
