@@ -112,6 +112,21 @@ def intercepted() -> bool:
     return any(not isinstance(torch._C._get_function_stack_at(i), DeviceContext) for i in range(count))
 
 
+@contextlib.contextmanager
+def without_hooks() -> Iterator[None]:
+    """A context in which nobody hears of what autograd saves: where somebody does, `torch.func` raises."""
+    hooks, graph = [], torch._C._autograd
+    top: Any = getattr(graph, "_top_saved_tensors_default_hooks", lambda _: None)
+    while (pair := top(True)) is not None:
+        hooks.append(pair)
+        graph._pop_saved_tensors_default_hooks()
+    try:
+        yield
+    finally:
+        for pair in reversed(hooks):
+            graph._push_saved_tensors_default_hooks(*pair)
+
+
 def autocast() -> Any:
     """What autocast does to operations now, on the CPU and on CUDA; None where it is off."""
     if not torch._C._is_any_autocast_enabled():

@@ -28,6 +28,10 @@ EXACT = {  # the loop's bits are demanded
     "square": lambda a, b: a**2 * 0.3 - b,
     "floor": lambda a, b: a + 0.1 * torch.floor(3 * b),
     "lerp": lambda a, b: torch.where((a < 0) & ~(b > 0.5) | (a == b), a, 0.5 * b),
+    "nothing": lambda a, b: a + (b - b),
+    "zero": lambda a, b: 1 / (a + 0.0) if a.dim() > 1 else a - 0.0 * b,
+    "rank": lambda a, b: a * b.dim() - b,
+    "shadow": lambda a, b: b + (a - a.detach()),
 }
 SMOOTH = {  # within rounding
     "exp": lambda a, b: torch.exp(-a.abs()) * b,
@@ -51,34 +55,58 @@ SURROGATES = [
 
 
 @dataclasses.dataclass(frozen=True)
-class RandomStep:
-    """The same seed is the same step. Values stay bounded: each new state is squashed by what it is divided by."""
+class Expressions:
+    """A step: `lines` of an operation and the numbers of its two operands, and which values become states."""
 
-    seed: int
     states: int
     inputs: int
     params: int
-    exact: bool = True
+    lines: tuple[Any, ...] = dataclasses.field(repr=False)
+    ends: tuple[Any, ...] = dataclasses.field(repr=False)
+    fires: Any = dataclasses.field(repr=False)
 
     def __call__(self, params: Any, state: Any, input: Any) -> tuple[Any, Any]:
-        rng = random.Random(self.seed)
-        table = EXACT if self.exact else EXACT | SMOOTH
         values = [*params, *state, *input]
-        for _ in range(rng.randint(2, 7)):
-            a, b = rng.choice(values), rng.choice(values)
-            values.append(table[rng.choice(sorted(table))](a, b))
+        for operation, a, b in self.lines:
+            values.append(operation(values[a], values[b]))
         new = []
-        for s in state:
-            mixed = 0.5 * s + rng.choice(values) - 0.2 * rng.choice(values)
+        for s, (a, b) in zip(state, self.ends):
+            mixed = 0.5 * s + values[a] - 0.2 * values[b]
             new.append(mixed / (1 + mixed.abs()))
-        fires = rng.choice(SURROGATES)(new[0] - 0.2)
-        return {"spk": fires, "value": values[-1] + 0 * input[0]}, tuple(new)
+        return {"spk": self.fires(new[0] - 0.2), "value": values[-1] + 0 * input[0]}, tuple(new)
 
 
-def leaves(step: RandomStep, T: int, lanes: tuple[int, ...], dtype: torch.dtype, seed: int = 0) -> tuple[Any, Any, Any]:
-    """Params of random broadcastable shapes, full states, inputs some of which are expanded or not contiguous."""
+def RandomStep(seed: int, states: int, inputs: int, params: int, exact: bool = True) -> Expressions:
+    """The same seed is the same step. Values stay bounded: each new state is squashed by what it is divided by."""
+    rng = random.Random(seed)
+    table = EXACT if exact else EXACT | SMOOTH
+    count, lines = params + states + inputs, []
+    for _ in range(rng.randint(2, 7)):
+        lines.append((table[rng.choice(sorted(table))], rng.randrange(count), rng.randrange(count)))
+        count += 1
+    ends = tuple((rng.randrange(count), rng.randrange(count)) for _ in range(states))
+    return Expressions(states, inputs, params, tuple(lines), ends, rng.choice(SURROGATES))
+
+
+SPECIAL = (0.0, -0.0, float("inf"), -float("inf"), float("nan"), 1.0, -1.0, 1e-40, 1e38, -1e38)
+
+
+def leaves(
+    step: Expressions, T: int, lanes: tuple[int, ...], dtype: torch.dtype, seed: int = 0, special: float = 0.0
+) -> tuple[Any, Any, Any]:
+    """Params of random broadcastable shapes, full states, inputs some of which are expanded or not contiguous.
+
+    `special`: the share of numbers that are infinite, NaN, zeros of either sign, or at the ends of what the dtype holds.
+    """
     rng, gen = random.Random(seed), torch.Generator().manual_seed(seed)
-    draw = lambda *shape: (torch.rand(shape, generator=gen, dtype=torch.float64) * 2 - 1).to(dtype)
+
+    def draw(*shape: int) -> Tensor:
+        numbers = (torch.rand(shape, generator=gen, dtype=torch.float64) * 2 - 1).to(dtype)
+        if not special:
+            return numbers
+        which = torch.randint(len(SPECIAL), shape, generator=gen)
+        chosen = torch.rand(shape, generator=gen) < special
+        return torch.where(chosen, torch.tensor(SPECIAL, dtype=torch.float64)[which].to(dtype), numbers)
 
     def broadcastable() -> Tensor:
         kept = lanes[rng.randint(0, len(lanes)) :]

@@ -218,7 +218,7 @@ def test_tensors_without_memory_of_their_own():
     negated = torch.complex(x, x).conj().imag
     assert torch._C._functorch.is_gradtrackingtensor(left[0]) and negated.is_neg()
     step, params, state, _ = placed(leaky(torch.randn(30, 40)))
-    plan = snf._scan._prepared.prepare(step, params, state, x, 30)[0].plan
+    plan = snf._scan._prepared.prepare(step, params, state, x, 30).known.plan
     forward, backward = plan.forward((True, True), DEVICE), plan.backward((True, True), (3,), DEVICE)
 
     def run(x):

@@ -363,11 +363,27 @@ def in_place_through_a_view(p, s, x):
     return m, s
 
 
-NOT_AS_READ = {
+AS_READ = {
     "its shape": lambda p, s, x: (x / x.shape[-1], s),
     "its number of axes": lambda p, s, x: (x * 2 if x.dim() == 2 else x, s),
-    "a reshaped output": lambda p, s, x: (x.flatten(), s),
+    "the rank of a number": lambda p, s, x: (x * (2 * p if p.dim() == 0 else 3 * p), s),
+    "whether a state is as large as the input": lambda p, s, x: (x if x.shape == s.shape else -x, s),
+}
+
+
+@pytest.mark.parametrize("what", AS_READ)
+def test_shapes_are_those_of_the_loop(what):
+    args = torch.tensor(0.7), torch.randn(3, 4), torch.randn(5, 3, 4)
+    assert snf.explain(AS_READ[what], *args).startswith("fused: ")
+    equal(lambda k: snf.scan(AS_READ[what], *args, kind=k))
+    close(lambda k: grad(lambda *a: snf.scan(AS_READ[what], *a, kind=k)[0].sum(), (0, 2))(*args), 1e-6, 1e-6)
+    one = torch.tensor(0.7), torch.randn(3, 1), torch.randn(5, 3, 4)  # the same code, the other branch
+    equal(lambda k: snf.scan(AS_READ[what], *one, kind="auto" if k == "fused" else k))
+
+
+NOT_AS_READ = {
     "an output of its own size": lambda p, s, x: (torch.zeros(7) + 1, s),
+    "a reshaped output": lambda p, s, x: (x.flatten(), s),
     "a number taken out of torch": lambda p, s, x: (float(p.detach().numpy()) * x, s),
     "a view that is written to": in_place_through_a_view,
     "rounding to decimals": lambda p, s, x: (torch.round(x, decimals=1), s),
@@ -377,23 +393,23 @@ NOT_AS_READ = {
 
 
 @pytest.mark.parametrize("what", NOT_AS_READ)
-def test_what_cannot_be_read_off_two_neurons_runs_as_the_loop(what):
+def test_what_has_no_scalar_form_runs_as_the_loop(what):
     args = torch.tensor(0.7), torch.randn(3, 4), torch.randn(5, 3, 4)
     assert snf.explain(NOT_AS_READ[what], *args).startswith("loop: ")
     equal(lambda k: snf.scan(NOT_AS_READ[what], *args, kind="auto" if k == "fused" else k))
 
 
-def test_a_step_is_rehearsed_once_for_all_lengths(monkeypatch):
-    rehearsed, calls = snf._scan._prepared._rehearsed, []
-    monkeypatch.setattr(snf._scan._prepared, "_rehearsed", lambda *given: calls.append(1) or rehearsed(*given))
+def test_a_step_is_read_once_for_all_lengths(monkeypatch):
+    read, calls = snf._scan._prepared.read, []
+    monkeypatch.setattr(snf._scan._prepared, "read", lambda *given: calls.append(1) or read(*given))
 
     def step(p, s, x):
         return p * x + s, s * 0.9
 
     xs = torch.rand(100, 3)
-    for T in (5, 9, 2, 100, 1):  # one step rehearses less than two
+    for T in (5, 9, 2, 100, 1):
         equal(lambda k, T=T: snf.scan(step, torch.tensor(2.0), torch.ones(3), xs[:T], kind=k))
-    assert len(calls) == 2
+    assert len(calls) == 1
 
 
 def test_an_impure_step_leaves_no_trace():
@@ -547,7 +563,7 @@ def test_the_printed_loop_is_vectorised(tmp_path):
         (snf.synaptic, snf.SynapticParams(0.8, 0.7)),
         (snf.alpha, snf.AlphaParams(0.9, 0.8)),
     ):
-        plan = snf._scan._prepared.prepare(neuron.step, *of_neuron(params, x, neuron), 3)[0].plan
+        plan = snf._scan._prepared.prepare(neuron.step, *of_neuron(params, x, neuron), 3).known.plan
         uniform = (True,) * plan.counts[0]
         floats = tuple(i for i, real in enumerate(plan.real) if real)
         for kernel in (plan.forward(uniform), plan.backward(uniform, floats)):

@@ -58,7 +58,7 @@ def _of_step(step: Any) -> Identity:
     # What is kept of a function at the top of a module are values that stand there as well; of a closure they would outlive it.
     if type(step) is types.FunctionType and not (step.__closure__ or reach.loose or reach.opaque or reach.tensors):
         number = id(step)
-        gone = lambda _: _functions.pop(number, None)
+        gone = lambda _, kept=_functions: kept.pop(number, None)
         _functions[number] = weakref.ref(step, gone), reach.hold(), found._replace(hold=_again(weakref.ref(step)))
     return found
 

@@ -10,7 +10,7 @@ from .. import kernels
 from .._functorch import autocast, intercepted, is_compiling, transforms, wrapping
 from .._identity import identify, Registry
 from .._tree import tree_flatten
-from ..kernels import broadcast, Form, Plan, Source, Unsupported
+from ..kernels import broadcast, Form, Node, Plan, Source, Unsupported
 from ._door import admit
 from ._loop import Step
 from ._reading import Arguments, form, PLAIN, read, source
@@ -28,12 +28,13 @@ class Result(NamedTuple):
 class Prepared(NamedTuple):
     """A step at given shapes, past the door.
 
-    - `plan`: of what it computes, None where all it does is to pass things on; `used`: which of the leaves (params, held tensors, states, inputs) that takes, in its order.
+    - `plan`: of what it computes, None where all it does is to pass things on; `used`: which of the leaves (params, held tensors, states, inputs) that takes, in its order; `gives`: which of the step's results.
     - `lanes`: the shape of one step of those leaves together. `states`: shapes and dtypes of the states after the first step.
     """
 
     plan: Plan | None
     used: tuple[int, ...]
+    gives: tuple[int, ...]
     T: int
     device: torch.device
     lanes: torch.Size
@@ -147,7 +148,7 @@ def prepare(step: Step, params: Any, state: Any, inputs: Any, length: int | None
     arguments = Arguments(step, what, ps, ss, xs, (p_tree, s_tree, x_tree), entry.device)
     given = [*ps, *arguments.held]
     flat = [*given, *ss, *xs]
-    later = source(arguments, entry.used, entry.states)
+    later = source(arguments, entry.used, entry.gives, entry.states)
     return Prepare(entry, entry.leaves(given, ss, xs), flat, (len(given), len(ss)), later, s_tree)
 
 
@@ -227,7 +228,7 @@ def _planned(
     """The plan of what is computed. What is only passed on does not come into it, nor does a leaf that nothing reads."""
     outputs = len(tape.outputs) - states
     place = {leaf: i for i, leaf in enumerate(tape.leaves)}
-    computed = {x for node in tape.nodes for x in (*node.args, *node.kwargs.values())}
+    computed = {x for node in tape.nodes for x in (*node.args, *node.kwargs.values()) if isinstance(x, Node)}
     kept = {params + s for s in range(states) if tape.outputs[outputs + s] is tape.leaves[params + s]}
     still = lambda i: i < params or i in kept or i >= params + states
     passed = [place[x] if x in place and still(place[x]) else None for x in tape.outputs[:outputs]]
@@ -236,7 +237,8 @@ def _planned(
     ends: list[int | None] = [params + s if params + s in idle else None for s in range(states)]
     own_outputs = [j for j, i in enumerate(passed) if i is None]
     own_states = [s for s, i in enumerate(ends) if i is None]
-    small = tape.giving((*(tape.outputs[j] for j in own_outputs), *(tape.outputs[outputs + s] for s in own_states)))
+    gives = (*own_outputs, *(outputs + s for s in own_states))
+    small = tape.giving(tuple(tape.outputs[i] for i in gives))
     used = sorted({*small.read_leaves(), *(params + s for s in own_states)})
     shapes = [tape.leaves[i].shape for i in used]
     try:
@@ -259,7 +261,7 @@ def _planned(
     state_in_kernel = {s: len(own_outputs) + n for n, s in enumerate(own_states)}
     results = tuple(Result(in_kernel.get(j), passed[j], x.shape) for j, x in enumerate(tape.outputs[:outputs]))
     last = tuple(Result(state_in_kernel.get(s), ends[s], after[s].shape) for s in range(states))
-    return Prepared(plan, tuple(used), length, arguments.device, lanes, after, results, last, tree)
+    return Prepared(plan, tuple(used), gives, length, arguments.device, lanes, after, results, last, tree)
 
 
 def _over(x: Tensor, lanes: torch.Size) -> Tensor:

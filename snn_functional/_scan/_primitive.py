@@ -104,13 +104,13 @@ class Adjoint(torch.autograd.Function):
         lanes, uniform = _lanes(plan, leaves)
         if not lanes.numel():
             return tuple(torch.zeros_like(leaves[i]) for i in wanted)
-        given, kernel = plan.backward(source, uniform, wanted, leaves[0].device.type)
+        kernel = plan.backward(uniform, wanted, leaves[0].device.type, source)
         every = every or min(T, checkpointing(T, plan) or T)
         if not checkpoints and every == T:
             checkpoints = [state[None] for state in plan.split(leaves)[1]]
         checkpoints = [x.contiguous() for x in checkpoints]  # vmap may have expanded them
         gradients = kernel(leaves, cotangents, checkpoints, lanes, T, reverse, every)
-        found = dict(zip(given, gradients))
+        found = dict(zip(kernel.wanted, gradients))
         return tuple(_summed(found[i], leaves[i]) if i < plan.counts[0] else found[i] for i in wanted)
 
     @staticmethod

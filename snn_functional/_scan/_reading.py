@@ -107,18 +107,19 @@ def undisturbed(hold: Callable[[], list[Held]]) -> Callable[[], Any]:
     return context
 
 
-def source(arguments: Arguments, used: Sequence[int], states: Sequence[Form]) -> Source:
-    """The step as a function of the leaves that it reads, for its derivatives. The others come after them."""
+def source(arguments: Arguments, used: Sequence[int], gives: Sequence[int], states: Sequence[Form]) -> Source:
+    """The step as a function of the leaves that it reads, the others after them, to some of its results: for its derivatives."""
     function = flat(arguments)
     leaves = [*map(form, (*arguments.params, *arguments.held)), *states, *(form(x, 1) for x in arguments.inputs)]
     rest = [i for i in range(len(leaves)) if i not in used]
     order = [*used, *rest]
     place = [order.index(i) for i in range(len(leaves))]
-    return Source(
-        lambda *given: function(*(given[i] for i in place)),
-        tuple(leaves[i] for i in rest),
-        undisturbed(arguments.what.hold),
-    )
+
+    def some(*given: Tensor) -> list[Tensor]:
+        results = function(*(given[i] for i in place))
+        return [results[i] for i in gives]
+
+    return Source(some, tuple(leaves[i] for i in rest), undisturbed(arguments.what.hold))
 
 
 def obstacle(step: Step, params: Any, state: Any, input: Any) -> str | None:

@@ -17,15 +17,14 @@ as a `Source`: any step that is the same will do. Higher derivatives are those o
 """
 
 import contextlib
-import functools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from .._functorch import outside
-from ._kernels import backward_kernel, forward_kernel
+from .._functorch import outside, without_hooks
+from ._kernels import backward_kernel, Bound, forward_kernel
 from ._lower import program_of
 from ._program import Program, Unsupported
 from ._tape import Form, record, Tape
@@ -44,7 +43,7 @@ class Source(NamedTuple):
 
 def read(source: Source, leaves: Sequence[Form], *, derivative: bool = False) -> Tape:
     """What the function does at leaves of these forms."""
-    with outside(), torch.device("cpu"), source.around():
+    with outside(), without_hooks(), torch.device("cpu"), source.around():
         with torch.enable_grad() if derivative else contextlib.nullcontext():
             return record(source.function, (*leaves, *source.extra)).without(len(source.extra))
 
@@ -73,11 +72,11 @@ class Plan:
         key = "forward", device, uniform
         if key not in self._made:
             kernel = forward_kernel(device, self.program, self.counts, uniform)
-            self._made[key] = functools.partial(kernel, self.program.numbers)
+            self._made[key] = Bound(kernel, self.program.numbers)
         return self._made[key]
 
-    def backward(self, source: Source | None, uniform: tuple[bool, ...], wanted: tuple[int, ...], device: str = "cpu") -> Any:
-        """Which gradients come, those of the wanted leaves and of the states, and the kernel that gives them."""
+    def backward(self, uniform: tuple[bool, ...], wanted: tuple[int, ...], device: str = "cpu", source: Source | None = None) -> Any:
+        """The kernel for the gradients of the wanted leaves; those of the states come with them."""
         params, states, _ = self.counts
         wanted = tuple(sorted({*wanted, *(params + s for s in self.moving)}))
         key = "backward", device, uniform, wanted
@@ -85,10 +84,10 @@ class Plan:
             floats = [i for i, real in enumerate(self.real) if real]
             program = self.pullback(source)[1].only([floats.index(i) for i in wanted])
             kernel = backward_kernel(device, self.program, program, self.counts, self.sensitive, uniform, wanted)
-            self._made[key] = wanted, functools.partial(kernel, (*self.program.numbers, *program.numbers))
+            self._made[key] = Bound(kernel, (*self.program.numbers, *program.numbers))
         return self._made[key]
 
-    def pullback(self, source: Source | None) -> tuple[Tape, Program]:
+    def pullback(self, source: Source | None = None) -> tuple[Tape, Program]:
         """`(*leaves, *d outputs, *d states) -> gradients of the floating leaves`"""
 
         def make() -> tuple[Tape, Program]:
@@ -105,7 +104,7 @@ class Plan:
 
         return self._once("pullback", make)
 
-    def tangent(self, source: Source | None) -> "Plan":
+    def tangent(self, source: Source | None = None) -> "Plan":
         def make() -> Plan:
             function, extra, around = source or Source(self.tape)
             parts = [(part, [x for x in part if x.dtype.is_floating_point]) for part in self.split(self.leaves)]
@@ -135,7 +134,7 @@ class Plan:
         outputs = (*self.tape.leaves[start : start + states], *self.tape.outputs[self.outputs :])
         return self._once("trajectory", lambda: Plan(self.tape.giving(outputs), self.counts))
 
-    def adjoint(self, source: Source | None) -> "Plan":
+    def adjoint(self, source: Source | None = None) -> "Plan":
         def make() -> Plan:
             given, states, inputs = self.split([form.lane() for form in self.leaves])
             cotangents = [form.lane() for form in self.cotangents()]

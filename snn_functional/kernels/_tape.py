@@ -282,6 +282,10 @@ class _Recorder(TorchDispatchMode):
         if rule := _decomposition(func):
             with self:
                 return rule(*args, **kwargs)
+        with self:
+            result = func.decompose(*args, **kwargs)
+        if result is not NotImplemented:
+            return result
         raise Unsupported(f"{func} is not pointwise{_place()}")
 
     def made(self, name: str, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], like: Tensor) -> Node:

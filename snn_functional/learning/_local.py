@@ -84,13 +84,15 @@ def learn(rule: Rule, params: Any, learning: LearningState, x: Any, target: Any)
         numbers, currents = learning.traces[n]
         signal = floating(signals[cell.neuron])[0]
         own, back = floating(with_feedback(grads[cell.neuron], ()))
-        own = [g + _carried(signal, e, g) for g, e in zip(own, numbers)]
+        step, p, s = (part[cell.neuron] for part in (steps(network), row(network, params), row(network, state)))
+        lanes = _lanes(s, arrived[n])
+        # A number that does not go with the neurons is one that none of them reads.
+        own = [g + _carried(signal, e, g) if _fits(g, lanes) else g for g, e in zip(own, numbers)]
         ways = iter([_learnt(way, signal, e) for way, e in zip(connections(grads, cell), currents)])
         if cell.front is not None:
             grads[cell.front] = next(ways)
         grads[cell.neuron] = with_feedback(back(own), next(ways, None))
 
-        step, p, s = (part[cell.neuron] for part in (steps(network), row(network, params), row(network, state)))
         P, D, J = _slopes(step, p, s, arrived[n], through=bool(currents))
         numbers = [_moved(e, D, source) for e, source in zip(numbers, P)]
         traces.append((numbers, [_passed(e, D, J, pre) for e, pre in zip(currents, pres[n])]))
@@ -102,9 +104,10 @@ def _slopes(step: Any, params: Any, state: Any, z: Any, through: bool) -> tuple[
     numbers, to_params = floating(with_feedback(params, ()))
     memories, to_state = floating(state)
     felt = [*memories, *floating(z)[0]]
-    lanes = torch.broadcast_shapes(*(leaf.shape for leaf in (*numbers, *felt)))
+    lanes = _lanes(state, z)
     dtype = next((leaf.dtype for leaf in felt if leaf.dim()), felt[0].dtype)
-    given = [leaf.to(dtype).expand(lanes) for leaf in (*numbers, *memories, *([z] if through else []))]
+    given = [leaf.to(dtype).expand(lanes) if _fits(leaf, lanes) else leaf for leaf in numbers]
+    given += [leaf.to(dtype).expand(lanes) for leaf in (*memories, *([z] if through else []))]
     after, last = len(numbers), len(numbers) + len(memories)
 
     def run(*leaves: Tensor) -> tuple[Tensor, ...]:
@@ -116,8 +119,18 @@ def _slopes(step: Any, params: Any, state: Any, z: Any, through: bool) -> tuple[
     new, back, *_ = vjp(run, *given)
     ones = lambda k: tuple(torch.full_like(other, float(k == m)) for m, other in enumerate(new))
     slopes = [back(ones(k)) for k in range(len(new))]
-    P = [[slope[a] for slope in slopes] for a in range(after)]
+    P = [[slope[a] if _fits(numbers[a], lanes) else slope[a].new_zeros(()) for slope in slopes] for a in range(after)]
     return P, [slope[after:last] for slope in slopes], [slope[last] for slope in slopes] if through else []
+
+
+def _lanes(state: Any, z: Any) -> torch.Size:
+    """The shape of the neurons: of their states and their input together."""
+    return torch.broadcast_shapes(*(leaf.shape for leaf in (*floating(state)[0], *floating(z)[0])))
+
+
+def _fits(number: Tensor, lanes: torch.Size) -> bool:
+    shape = number.shape
+    return len(shape) <= len(lanes) and all(a in (1, n) for a, n in zip(shape[::-1], lanes[::-1]))
 
 
 def _moved(e: Sequence[Tensor], D: Sequence[Sequence[Tensor]], source: Sequence[Tensor]) -> list[Tensor]:

@@ -53,6 +53,10 @@ class rtrl(Rule):
             form[:] = [spec]
             return torch.cat([_vector(state, theta)[0], results[0].reshape(1).to(theta.dtype)]), results
 
+        if not len(theta):  # nothing to learn
+            _, results = after(theta, memory)
+            loss, state = tree_unflatten(form[0], results)
+            return loss, state, to_params(theta), learning.traces
         before = learning.traces.expand(len(memory), len(theta))
         if len(theta) <= len(memory):
             every = torch.eye(len(theta), dtype=theta.dtype, device=theta.device)
