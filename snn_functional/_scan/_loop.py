@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._functorch import is_compiling
+from .._functorch import intercepted, is_compiling
 from .._tree import tree_flatten, tree_leaves, tree_unflatten
 
 
@@ -43,8 +43,8 @@ def unchanged(step: Any, arguments: Any) -> Iterator[None]:
 
 
 def _versions(tree: Any) -> list[int]:
-    """How often each leaf was written to; an inference tensor does not count, and no compiler knows."""
-    if is_compiling():
+    """How often each leaf was written to; an inference tensor does not count, and no compiler or reading knows."""
+    if is_compiling() or intercepted():
         return []
     return [leaf._version for leaf in tree_leaves(tree) if isinstance(leaf, Tensor) and not leaf.is_inference()]
 

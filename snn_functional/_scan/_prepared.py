@@ -1,5 +1,6 @@
 """What is known of a step at given shapes: its plan, and what becomes of each leaf and result. Learned once, then looked up."""
 
+import functools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -10,7 +11,7 @@ from .. import kernels
 from .._functorch import autocast, intercepted, is_compiling, transforms, wrapping
 from .._identity import identify, Registry
 from .._tree import tree_flatten
-from ..kernels import broadcast, Form, Node, Plan, Source, Unsupported
+from ..kernels import broadcast, Form, Later, Node, Plan, Unsupported
 from ._door import admit
 from ._loop import Step
 from ._reading import Arguments, form, PLAIN, read, source
@@ -97,7 +98,7 @@ class Prepare(NamedTuple):
     leaves: list[Tensor]
     every: list[Tensor]
     counts: tuple[int, int]
-    source: Source
+    source: Later
     tree: Any
 
     def derivatives(self) -> set[str]:
@@ -148,7 +149,7 @@ def prepare(step: Step, params: Any, state: Any, inputs: Any, length: int | None
     arguments = Arguments(step, what, ps, ss, xs, (p_tree, s_tree, x_tree), entry.device)
     given = [*ps, *arguments.held]
     flat = [*given, *ss, *xs]
-    later = source(arguments, entry.used, entry.gives, entry.states)
+    later = functools.partial(source, arguments, entry.used, entry.gives, entry.states)
     return Prepare(entry, entry.leaves(given, ss, xs), flat, (len(given), len(ss)), later, s_tree)
 
 

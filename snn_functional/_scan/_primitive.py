@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from .._functorch import outside, wrapping
-from ..kernels import broadcast, Plan, Source
+from ..kernels import broadcast, Later, Plan
 
 
 class Call(NamedTuple):
@@ -26,7 +26,7 @@ class Call(NamedTuple):
     """
 
     plan: Plan
-    source: Source | None
+    source: Later
     T: int
     reverse: bool
     every: int

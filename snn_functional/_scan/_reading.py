@@ -48,13 +48,7 @@ def read(arguments: Arguments, states: Sequence[Form]) -> Read:
     structure: list[Any] = []
     function = flat(arguments, structure)
     leaves = [*map(form, (*arguments.params, *arguments.held)), *states, *(form(x, 1) for x in arguments.inputs)]
-    try:
-        tape = kernels.read(Source(function, around=undisturbed(arguments.what.hold)), leaves)
-    except Unsupported:
-        raise
-    except Exception as error:  # whatever it is: the loop will say it better, or do without
-        reason = (str(error).splitlines() or [""])[0]
-        raise Unsupported(f"reading it fails: {type(error).__name__}: {reason}") from error
+    tape = kernels.read(Source(function, around=undisturbed(arguments.what.hold)), leaves)
     return Read(tape, structure[0])
 
 

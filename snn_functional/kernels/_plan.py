@@ -27,7 +27,7 @@ from .._functorch import outside, without_hooks
 from ._kernels import backward_kernel, Bound, forward_kernel
 from ._lower import program_of
 from ._program import Program, Unsupported
-from ._tape import Form, record, Tape
+from ._tape import Form, line_of, record, Tape
 
 
 class Source(NamedTuple):
@@ -41,11 +41,21 @@ class Source(NamedTuple):
     around: Callable[[], Any] = contextlib.nullcontext
 
 
+Later = Callable[[], Source] | None  # the step, asked for where something of it has not been read yet
+
+
 def read(source: Source, leaves: Sequence[Form], *, derivative: bool = False) -> Tape:
-    """What the function does at leaves of these forms."""
-    with outside(), without_hooks(), torch.device("cpu"), source.around():
-        with torch.enable_grad() if derivative else contextlib.nullcontext():
-            return record(source.function, (*leaves, *source.extra)).without(len(source.extra))
+    """What the function does at leaves of these forms. Raises Unsupported, whatever goes wrong."""
+    try:
+        with outside(), without_hooks(), torch.device("cpu"), source.around():
+            with torch.enable_grad() if derivative else contextlib.nullcontext():
+                return record(source.function, (*leaves, *source.extra)).without(len(source.extra))
+    except Unsupported:
+        raise
+    except Exception as error:  # the loop will say it better, or do without
+        reason = (str(error).splitlines() or [""])[0]
+        what = "its derivative" if derivative else "it"
+        raise Unsupported(f"reading {what} fails{line_of(error)}: {type(error).__name__}: {reason}") from error
 
 
 class Plan:
@@ -75,7 +85,7 @@ class Plan:
             self._made[key] = Bound(kernel, self.program.numbers)
         return self._made[key]
 
-    def backward(self, uniform: tuple[bool, ...], wanted: tuple[int, ...], device: str = "cpu", source: Source | None = None) -> Any:
+    def backward(self, uniform: tuple[bool, ...], wanted: tuple[int, ...], device: str = "cpu", source: Later = None) -> Any:
         """The kernel for the gradients of the wanted leaves; those of the states come with them."""
         params, states, _ = self.counts
         wanted = tuple(sorted({*wanted, *(params + s for s in self.moving)}))
@@ -87,11 +97,11 @@ class Plan:
             self._made[key] = Bound(kernel, (*self.program.numbers, *program.numbers))
         return self._made[key]
 
-    def pullback(self, source: Source | None = None) -> tuple[Tape, Program]:
+    def pullback(self, source: Later = None) -> tuple[Tape, Program]:
         """`(*leaves, *d outputs, *d states) -> gradients of the floating leaves`"""
 
         def make() -> tuple[Tape, Program]:
-            function, extra, around = source or Source(self.tape)
+            function, extra, around = source() if source else Source(self.tape)
             count, cotangents = len(self.leaves), self.cotangents()
 
             def pullback(*given: Tensor) -> tuple[Tensor, ...]:
@@ -104,9 +114,9 @@ class Plan:
 
         return self._once("pullback", make)
 
-    def tangent(self, source: Source | None = None) -> "Plan":
+    def tangent(self, source: Later = None) -> "Plan":
         def make() -> Plan:
-            function, extra, around = source or Source(self.tape)
+            function, extra, around = source() if source else Source(self.tape)
             parts = [(part, [x for x in part if x.dtype.is_floating_point]) for part in self.split(self.leaves)]
             forms = [form for part, moved in parts for form in (*part, *moved)]
 
@@ -134,7 +144,7 @@ class Plan:
         outputs = (*self.tape.leaves[start : start + states], *self.tape.outputs[self.outputs :])
         return self._once("trajectory", lambda: Plan(self.tape.giving(outputs), self.counts))
 
-    def adjoint(self, source: Source | None = None) -> "Plan":
+    def adjoint(self, source: Later = None) -> "Plan":
         def make() -> Plan:
             given, states, inputs = self.split([form.lane() for form in self.leaves])
             cotangents = [form.lane() for form in self.cotangents()]

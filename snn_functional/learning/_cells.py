@@ -127,8 +127,12 @@ def with_feedback(params: Any, V: Any) -> Any:
 
 def entwined(step: Any, params: Any, state: Any) -> str | None:
     """Why a step is not pointwise, so that neurons may depend on each other; None if it is. It is read, with an input over all neurons."""
-    leaves = [leaf for leaf in tree_leaves((params, state)) if leaf.dim()]
-    lanes = torch.broadcast_shapes(*(leaf.shape for leaf in leaves)) if leaves else torch.Size((2,))
+    given = [leaf for leaf in tree_leaves(state) if leaf.dim()]
+    leaves = given or [leaf for leaf in tree_leaves(params) if leaf.dim()]  # at rest a state has no shape yet
+    try:
+        lanes = torch.broadcast_shapes(*(leaf.shape for leaf in leaves)) if leaves else torch.Size((2,))
+    except RuntimeError:
+        return "its leaves are not all numbers of the same neurons"
     dtype = next((leaf.dtype for leaf in leaves if leaf.is_floating_point()), torch.get_default_dtype())
     device = leaves[0].device if leaves else torch.device("cpu")
     return obstacle(step, params, state, torch.zeros((), dtype=dtype, device=device).expand(lanes))
