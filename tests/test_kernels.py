@@ -513,49 +513,6 @@ def test_a_fork_after_use_works():
     python(program, "fused")
 
 
-def test_without_a_compiler_auto_warns_once_and_takes_the_loop(tmp_path):
-    program = (
-        "import warnings; warnings.simplefilter('always')\n"
-        + PROGRAM
-        + ("assert run() == first\nprint(snf.explain(snf.leaky_step, params, snf.leaky_init(params, x[0]), x))")
-    )
-    done = python(program, "auto", PATH=str(tmp_path), CXX="", SNN_FUNCTIONAL_CACHE=str(tmp_path / "c"))
-    assert done.stderr.count("no C++ compiler was found") == 1
-    assert done.stdout.startswith("loop: no C++ compiler was found")
-
-
-def test_a_compiler_that_fails_says_so_and_leaves_nothing(tmp_path):
-    broken = tmp_path / "cxx"
-    broken.write_text(
-        "#!/bin/sh\n[ \"$1\" = --version ] && echo broken 1.0 && exit 0\necho 'no space for this' >&2; exit 1\n"
-    )
-    broken.chmod(0o755)
-    cache = tmp_path / "cache"
-    done = python(PROGRAM, "auto", CXX=str(broken), SNN_FUNCTIONAL_CACHE=str(cache))
-    assert "no space for this" in done.stderr and not list(cache.iterdir())
-
-
-def test_builds_are_kept_shared_and_repaired(tmp_path):
-    cache = tmp_path / "cache"
-    done = [
-        subprocess.Popen(
-            [sys.executable, "-c", PROGRAM, "fused"], env=os.environ | {"SNN_FUNCTIONAL_CACHE": str(cache)}
-        )
-        for _ in range(2)
-    ]
-    assert [p.wait(120) for p in done] == [0, 0]
-    (library,) = cache.iterdir()
-    library.write_bytes(b"not a library")
-    python(PROGRAM, "fused", SNN_FUNCTIONAL_CACHE=str(cache))
-    assert library.read_bytes()[:4] == b"\x7fELF"
-
-
-def test_a_cache_that_cannot_be_written_is_replaced(tmp_path):
-    blocked = tmp_path / "file"
-    blocked.write_text("")
-    python(PROGRAM, "fused", SNN_FUNCTIONAL_CACHE=str(blocked / "cache"))
-
-
 def test_the_printed_loop_is_vectorised(tmp_path):
     x = torch.randn(3, 2, 64)
     for neuron, params in (
@@ -567,8 +524,8 @@ def test_the_printed_loop_is_vectorised(tmp_path):
         uniform = (True,) * plan.counts[0]
         floats = tuple(i for i, real in enumerate(plan.real) if real)
         for kernel in (plan.forward(uniform), plan.backward(uniform, floats)):
-            compiler = _build.find()[0]
-            if "g++" not in compiler and "c++" not in compiler:
+            compiler, *_, version = _build.find()
+            if "clang" in version:
                 pytest.skip("only GCC's report is read here")
             text = tmp_path / "kernel.cpp"
             text.write_text(kernel.source)

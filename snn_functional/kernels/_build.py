@@ -274,7 +274,7 @@ def _opened(path: Path) -> Any:
 
         weakref.finalize(library, dlclose, library._handle).atexit = False
     try:
-        function = library.run
+        function = library["run"]  # as an attribute the library would keep it, and it the library
     except AttributeError as error:
         raise OSError(str(error)) from None
     function.restype = None

@@ -6,8 +6,10 @@
 //
 // C's headers and the compiler's builtins only: C++'s would take longer to read than the kernel to build.
 
-#include <pthread.h>
 #include <stdint.h>
+#if !defined(_WIN32)
+#include <pthread.h>
+#endif
 #if defined(__linux__)
 #include <sys/mman.h>
 #endif
@@ -38,6 +40,30 @@ static inline bf16 to_bf16(float f) {
 static inline float read(f16 h) { _Float16 x; __builtin_memcpy(&x, &h, 2); return (float)x; }
 static inline f16 to_f16(float f) { _Float16 x = (_Float16)f; f16 h; __builtin_memcpy(&h, &x, 2); return h; }
 static inline float round_f16(float f) { return (float)(_Float16)f; }
+#else   // compilers without the type: GCC before 12, clang before 15
+static inline float read(f16 h) {
+    const uint32_t shifted = (h.bits & 0x7fffu) << 13, exponent = shifted & 0xf800000u;
+    uint32_t u = shifted + (exponent == 0xf800000u ? 224u << 23 : exponent ? 112u << 23 : 113u << 23);   // inf or NaN, normal, tiny
+    float f, tiny;
+    __builtin_memcpy(&f, &u, 4);
+    u = 113u << 23;
+    __builtin_memcpy(&tiny, &u, 4);
+    f = exponent ? f : f - tiny;
+    __builtin_memcpy(&u, &f, 4);
+    u |= (uint32_t)(h.bits & 0x8000u) << 16;
+    __builtin_memcpy(&f, &u, 4);
+    return f;
+}
+static inline f16 to_f16(float f) {
+    uint32_t u, low;
+    __builtin_memcpy(&u, &f, 4);
+    const uint32_t sign = u >> 16 & 0x8000u, size = u & 0x7fffffffu;
+    const float small = __builtin_fabsf(f) + 0.5f;   // the addition rounds what has fewer bits in a half
+    __builtin_memcpy(&low, &small, 4);
+    const uint32_t normal = (size + 0xc8000fffu + (size >> 13 & 1u)) >> 13, large = size > 0x7f800000u ? 0x7e00u : 0x7c00u;
+    return f16{(uint16_t)(sign | (size >= 0x47800000u ? large : size < 0x38800000u ? low - 0x3f000000u : normal))};
+}
+static inline float round_f16(float f) { return read(to_f16(f)); }
 #endif
 static inline float round_bf16(float f) { return read(to_bf16(f)); }
 template <class T> static inline T read(T x) { return x; }
@@ -166,9 +192,13 @@ static void* work(void* call) {
 // Threads of their own, gone when the call returns: nothing is left that a fork could break. One that cannot be had is
 // done without.
 static void over_blocks(const Call& c) {
+#if defined(_WIN32)   // no such threads
+    work((void*)&c);
+#else
     pthread_t others[64];
     i64 count = 0;
     while (count < 64 && count + 1 < c.threads && !pthread_create(&others[count], 0, work, (void*)&c)) ++count;
     work((void*)&c);
     for (i64 i = 0; i < count; ++i) pthread_join(others[i], 0);
+#endif
 }
