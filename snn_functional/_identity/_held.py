@@ -4,6 +4,7 @@ import array
 import collections
 import contextvars
 import ctypes
+import operator
 import random
 import sys
 import types
@@ -131,16 +132,16 @@ def array_of_bytes(name: str, x: Any) -> Held:
     return Held(name, lambda: bytes(view()) == held, restore)
 
 
-def generator(name: str, get: Callable[[], Any], put: Callable[[Any], None]) -> Held:
+def generator(name: str, get: Callable[[], Any], put: Callable[[Any], None], equal: Callable[[Any, Any], bool] | None = None) -> Held:
     """The state of a generator of random numbers."""
-    held = get()
-    return Held(name, lambda: _equal(get(), held), lambda: put(held))
+    held, equal = get(), equal or _equal
+    return Held(name, lambda: equal(get(), held), lambda: put(held))
 
 
 def generators() -> list[Held]:
     """Those that everybody draws from: Python's, numpy's where it is loaded, torch's."""
     found = [
-        generator("the state of Python's random generator", random.getstate, random.setstate),
+        generator("the state of Python's random generator", random.getstate, random.setstate, operator.eq),
         generator("the state of torch's random generator", torch.get_rng_state, torch.set_rng_state),
     ]
     if torch.cuda.is_initialized():

@@ -16,6 +16,8 @@ import ctypes
 import dataclasses
 import enum
 import functools
+import operator
+import os
 import random
 import sys
 import types
@@ -38,7 +40,7 @@ CONSTANTS = (
 )  # fmt: skip
 BASES = {
     object, list, dict, tuple, set, frozenset, int, float, str, bytes, BaseException, Exception, collections.OrderedDict,
-    collections.deque, ValueError, TypeError, RuntimeError,
+    collections.deque, ValueError, TypeError, RuntimeError, types.SimpleNamespace,
 }  # fmt: skip
 # What Python and `dataclasses` write into a class for themselves.
 UNREAD = frozenset(
@@ -228,7 +230,12 @@ class Reach:
 
     def _drawn(self, x: random.Random, name: str) -> None:
         self._is_loose("holds a generator of random numbers")
-        self._writable.append(lambda: _held.generator(f"the state of {name}", x.getstate, x.setstate))
+        self._writable.append(lambda: _held.generator(f"the state of {name}", x.getstate, x.setstate, operator.eq))
+
+    def _environment(self, x: Any, name: str) -> Hashable:
+        self._is_loose("reads the environment")
+        self._writable.append(lambda: _held.mapping("the environment", x._data))
+        return None
 
     def _torchs_generator(self, x: torch.Generator, name: str) -> Hashable:
         self._is_loose("holds a torch.Generator")
@@ -300,7 +307,7 @@ class Reach:
     def _instance(self, x: Any, name: str) -> Hashable:
         kind = type(x)
         foreign = [cls for cls in kind.__mro__ if not cls.__flags__ & HEAP and cls not in BASES]
-        if foreign or not kind.__flags__ & HEAP:
+        if foreign or not (kind.__flags__ & HEAP or kind in BASES):
             self._is_opaque(f"holds {_a(x)}, whose state cannot be looked at")
             return None
         parameters = getattr(kind, "__dataclass_params__", None)
@@ -368,7 +375,7 @@ LOOKS: dict[type, Any] = {
     types.FunctionType: Reach._function, types.MethodType: Reach._method, types.BuiltinFunctionType: Reach._builtin,
     staticmethod: Reach._wrapped, classmethod: Reach._wrapped, property: Reach._property, functools.partial: Reach._partial,
     array.array: Reach._memory, bytearray: Reach._sequence, contextvars.ContextVar: Reach._variable, weakref.ref: Reach._reference,
-    torch.Generator: Reach._torchs_generator, type(MISSING): Reach._same, types.CellType: lambda self, x, name: self._look(_held.contents(x), name),
+    torch.Generator: Reach._torchs_generator, type(os.environ): Reach._environment, type(MISSING): Reach._same, types.CellType: lambda self, x, name: self._look(_held.contents(x), name),
     dataclasses.Field: Reach._same, types.GenericAlias: Reach._same,
 }  # fmt: skip
 for _settled in (type(__import__("threading").Lock()), type(__import__("threading").RLock())):

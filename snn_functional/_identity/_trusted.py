@@ -39,25 +39,28 @@ BY_NAME = frozenset("getattr setattr delattr hasattr vars dir globals locals __i
 
 
 @functools.lru_cache(4096)
-def pure(module: str | None) -> bool:
+def pure(module: Any) -> bool:
     """Do Python functions and classes of this module stay what they are, and only compute?"""
-    root = (module or "").partition(".")[0]
+    if not isinstance(module, str):  # some extensions' classes have a descriptor there
+        return False
+    root = module.partition(".")[0]
     if root == "torch":
-        return (module or "").startswith(TORCH)
-    return root in PURE and not (module or "").startswith("numpy.random")
+        return module.startswith(TORCH)
+    return root in PURE and not module.startswith("numpy.random")
 
 
 @functools.lru_cache(4096)
-def library(module: str | None) -> bool:
+def library(module: Any) -> bool:
     """Is it torch's or a trusted package's, so that its classes are not looked through?"""
-    return (module or "").partition(".")[0] in PURE | {"torch", "builtins"}
+    return isinstance(module, str) and module.partition(".")[0] in PURE | {"torch", "builtins"}
 
 
 def operation(x: Any) -> bool:
     """Is it one of torch's operations, which only compute (those that draw are no scalar operations, and found out there)?"""
     if isinstance(x, types.BuiltinFunctionType) and x.__self__ is None:
         return getattr(torch._C._VariableFunctions, x.__name__, None) == x
-    return (getattr(x, "__module__", None) or "").startswith(TORCH)
+    module = getattr(x, "__module__", None)
+    return isinstance(module, str) and module.startswith(TORCH)
 
 
 DESCRIPTORS = (

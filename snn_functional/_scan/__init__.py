@@ -125,7 +125,8 @@ def explain(step: Step, params: Any, state: Any, inputs: Any, *, length: int | N
     except (Unsupported, NoCompiler) as reason:
         _once(step, params, state, inputs)
         return f"loop: {reason}."
-    return f"fused: {step_name(step)} is pointwise, one kernel for all {length} steps."
+    again = f" The step is read again at each call, because it {what.loose}." if what.loose else ""
+    return f"fused: {step_name(step)} is pointwise, one kernel for all {length} steps.{again}"
 
 
 def _once(step: Step, params: Any, state: Any, inputs: Any) -> None:

@@ -147,8 +147,10 @@ def _refuse_captures(step: Any, params: Any, state: Any, inputs: Any) -> None:
     try:
         outputs = [out for out in tree_leaves(step(*detached)) if isinstance(out, Tensor)]
     finally:
+        for x in drawn:
+            x.restore()
         changed = [x for x in held if not x.same()]
-        for x in (*reversed(changed), *drawn):
+        for x in reversed(changed):
             x.restore()
     if changed:
         raise ValueError(

@@ -100,6 +100,7 @@ class Prepare(NamedTuple):
     counts: tuple[int, int]
     source: Later
     tree: Any
+    loose: str | None
 
     def derivatives(self) -> set[str]:
         """What is done to the leaves. A step whose derivative has no kernel is refused before it runs."""
@@ -150,7 +151,7 @@ def prepare(step: Step, params: Any, state: Any, inputs: Any, length: int | None
     given = [*ps, *arguments.held]
     flat = [*given, *ss, *xs]
     later = functools.partial(source, arguments, entry.used, entry.gives, entry.states)
-    return Prepare(entry, entry.leaves(given, ss, xs), flat, (len(given), len(ss)), later, s_tree)
+    return Prepare(entry, entry.leaves(given, ss, xs), flat, (len(given), len(ss)), later, s_tree, what.loose)
 
 
 def _first(step: Step, what: Any, ps: list[Tensor], ss: list[Tensor], xs: list[Tensor], trees: Any, length: int) -> Prepared:
