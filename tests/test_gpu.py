@@ -24,7 +24,7 @@ from torch.func import grad, jvp, vmap
 
 import snn_functional as snf
 from snn_functional import kernels
-from snn_functional.kernels import _gpu, _plan
+from snn_functional.kernels import _gpu, _kernels
 
 
 CUDA = torch.cuda.is_available()
@@ -58,12 +58,11 @@ def of_torch(function):
 @pytest.fixture(autouse=True)
 def _through_triton(monkeypatch):
     if not CUDA:
-        monkeypatch.setitem(_plan.BACKENDS, "cpu", _plan.BACKENDS["cuda"])
+        monkeypatch.setitem(_kernels.BACKENDS, "cpu", _kernels.BACKENDS["cuda"])
         for name in FUNCTIONS:
             monkeypatch.setattr(libdevice, name, of_torch(getattr(torch, name)))
         monkeypatch.setattr(libdevice, "rint", of_torch(torch.round))
-    monkeypatch.setattr(snf._scan._prepared, "_plans", {})
-    monkeypatch.setattr(snf._scan._prepared, "_prepared", {})
+    monkeypatch.setattr(snf._scan._prepared, "_known", snf._identity.Registry(100))
     monkeypatch.setattr(kernels._kernels, "_kernels", OrderedDict())
     with np.errstate(all="ignore"):  # numpy warns of what is meant: 1 / 0, NaN
         yield
@@ -267,8 +266,8 @@ def test_every_function_of_the_table(dtype):
 
 def test_a_gradient_without_checkpoints_makes_its_own():
     args = placed(leaky(torch.randn(20, 7)))
-    prepared, flat = snf._scan._prepared.prepare(*args, 20)
-    plan = prepared.plan
+    prepared = snf._scan._prepared.prepare(*args, 20)
+    plan, flat = prepared.known.plan, prepared.leaves
     uniform = (True, True)
     checkpoints = plan.forward(uniform, DEVICE)(flat, torch.Size([7]), 20, False, 6)[2]
     cotangents = [torch.randn(20, 7, device=DEVICE), torch.randn(7, device=DEVICE)]
@@ -300,11 +299,11 @@ def test_the_place_is_the_one_of_all_that_is_no_number(monkeypatch):
     on_meta = params, optree.tree_map(lambda s: s.to("meta"), state), x.to("meta")
     with pytest.raises(kernels.Unsupported, match="there is no kernel for meta"):
         snf._scan._prepared.prepare(step, *on_meta, 4)
-    monkeypatch.setitem(_plan.BACKENDS, "meta", _plan.BACKENDS["cuda"])
-    monkeypatch.setattr(snf._scan._prepared, "_same_numbers", lambda *_: None)  # there are none on meta
-    found = snf._scan._prepared.prepare(step, *on_meta, 4)[1]
+    monkeypatch.setitem(_kernels.BACKENDS, "meta", _kernels.BACKENDS["cuda"])
+    monkeypatch.setattr(snf._scan._prepared, "_known", snf._identity.Registry(100))
+    found = snf._scan._prepared.prepare(step, *on_meta, 4).leaves
     assert {leaf.device.type for leaf in found} == {"meta"}
-    snf._scan._prepared._prepared.clear()
+    monkeypatch.setattr(snf._scan._prepared, "_known", snf._identity.Registry(100))
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     assert "pip install triton" in snf.explain(step, *on_meta)
 

@@ -117,14 +117,17 @@ def explain(step: Step, params: Any, state: Any, inputs: Any, *, length: int | N
             return plan(params, state, inputs, length)
     except Unsupported as reason:
         return f"loop: {reason}."
+    why = None
     try:
         what = prepare(step, params, state, inputs, length)
         what.derivatives()
     except FirstDiffers:
         return f"fused: {step_name(step)} is pointwise, one kernel for all steps but the first, which broadcasts the state."
     except (Unsupported, NoCompiler) as reason:
+        why = str(reason)
+    if why is not None:
         _once(step, params, state, inputs)
-        return f"loop: {reason}."
+        return f"loop: {why}."
     again = f" The step is read again at each call, because it {what.loose}." if what.loose else ""
     return f"fused: {step_name(step)} is pointwise, one kernel for all {length} steps.{again}"
 

@@ -10,13 +10,14 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from . import _cpu, _gpu
+from ._cpu import Backward as CpuBackward, Forward as CpuForward
+from ._gpu import Backward as GpuBackward, Forward as GpuForward
 from ._program import Program, Unsupported
 
 
 KEPT = 1000
 
-BACKENDS: dict[str, tuple[Any, Any]] = {"cpu": (_cpu.Forward, _cpu.Backward), "cuda": (_gpu.Forward, _gpu.Backward)}
+BACKENDS: dict[str, tuple[Any, Any]] = {"cpu": (CpuForward, CpuBackward), "cuda": (GpuForward, GpuBackward)}
 
 Counts = tuple[int, int, int]  # of params, states and inputs
 
