@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ._operations import CHECKS, lower, Refusal as Refusal, SHAPES, VIEWS
+from ._operations import CHECKS, FIRST, lower, Refusal as Refusal, SHAPES, VIEWS
 from ._program import Const, Operand, Program, Unsupported, Value
 from ._writer import Writer
 
@@ -77,6 +77,12 @@ class Reader:
         dead = isinstance(value, Tensor) and value.device.type == "meta"  # torch's own bookkeeping in forward mode
         if name in CHECKS or dead:
             return
+        if name == "getitem" and _name(node.args[0]) in FIRST:  # pyright: ignore[reportArgumentType]
+            source: Any = node.args[0]
+            self.values[node] = self.values[source] if node.args[1] == 0 else Const(0.0, torch.float32)
+            return
+        if name in FIRST:
+            value = value[0]  # pyright: ignore[reportOptionalSubscript]
         if not isinstance(value, Tensor):
             raise Refusal(str(node.target))
         if name in SHAPES and node.args[0].meta["val"].shape not in ((), value.shape):  # type: ignore[union-attr]
