@@ -96,6 +96,19 @@ def wrapping(tensors: Iterable[Tensor]) -> set[str]:
     return found if grads else found - {"tracked"}
 
 
+def left_behind(tensor: Tensor) -> bool:
+    """Was it batched by a `vmap` that is over? Nothing can be done with such a tensor any more: it cannot even be copied."""
+    top = _functorch.peek_interpreter_stack()
+    depth = 0 if top is None else top.level()
+    while (
+        level := _functorch.maybe_get_level(tensor)
+    ) != -1:  # -2: a wrapper of `grad` that is over, which lets all through
+        if level > depth and _functorch.is_batchedtensor(tensor):
+            return True
+        tensor = _functorch.get_unwrapped(tensor)
+    return False
+
+
 def solid(tensors: Iterable[Tensor]) -> list[Tensor]:
     """As they stand in memory. Three kinds have none of their own: the wrapper that a transform left behind, forward mode's zeros,
     and the imaginary part of a conjugate, which is negated lazily."""
