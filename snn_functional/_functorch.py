@@ -100,9 +100,8 @@ def left_behind(tensor: Tensor) -> bool:
     """Was it batched by a `vmap` that is over? Nothing can be done with such a tensor any more: it cannot even be copied."""
     top = _functorch.peek_interpreter_stack()
     depth = 0 if top is None else top.level()
-    while (
-        level := _functorch.maybe_get_level(tensor)
-    ) != -1:  # -2: a wrapper of `grad` that is over, which lets all through
+    # -1: nothing wraps it any more; -2: a wrapper of a `grad` that is over, which lets everything through.
+    while (level := _functorch.maybe_get_level(tensor)) != -1:
         if level > depth and _functorch.is_batchedtensor(tensor):
             return True
         tensor = _functorch.get_unwrapped(tensor)
