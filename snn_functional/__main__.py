@@ -4,18 +4,22 @@ The network and its training are in `train.py`, what a run leaves in `_folder.py
 """
 
 import argparse
+import contextlib
 import dataclasses
 import importlib
 import math
+import os
 import sys
 import time
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 
-from . import __version__, _folder
+from . import __version__, _checkpoint, _files, _folder
+from ._terminal import at_least, Parser, say, sentence
 from .data import Dataset, load, NAMES
 from .train import (
     accuracy,
@@ -45,65 +49,82 @@ HEADER = "epoch      loss  train acc  test acc  spike rate  seconds"
 
 @dataclasses.dataclass
 class Run:
-    """A run under way. Only `training` and `history` change."""
+    """A run under way. Only `training`, `history` and `replaces` change: whether an earlier run's files are still there."""
 
     recipe: Recipe
     dataset: Dataset
     folder: Path
     training: Training
-    history: list[_folder.Row]
+    history: list[_checkpoint.Row]
+    replaces: bool
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The exit status: 0, 1 where training diverged, 130 after Ctrl-C. Bad options raise SystemExit(2), after one line."""
+    """The exit status: 0, 1 where training diverged, 130 after Ctrl-C. What cannot be done raises SystemExit(2), after one line:
+    bad options, bad data, a full disk. Then the last whole checkpoint is there still.
+    """
     parser = _parser()
     args = parser.parse_args(argv)
     if args.command is None:
         parser.print_help()
         return 0
-    command: _Parser = args.parser
+    command: Parser = args.parser
     try:
-        try:
-            run = prepare(args)
-        except (ImportError, OSError, ValueError) as error:
-            command.error(str(error))
-        return train(run)
+        # To the end of the block the folder is this run's alone.
+        with contextlib.ExitStack() as held, _out_of_memory_is_one_line(command):
+            try:
+                run = prepare(args, held)
+            except (ImportError, OSError, ValueError) as error:
+                command.error(sentence(error))
+            try:
+                return train(run)
+            except OSError as error:
+                kept = (run.folder / _checkpoint.NAME).is_file()
+                command.error(
+                    f"{sentence(error)}; "
+                    + ("the last checkpoint is whole, --resume goes on from it" if kept else "nothing was saved yet")
+                )
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
 
 
 def train(run: Run) -> int:
-    """Train and show it; on Ctrl-C stop where it is, and keep that."""
+    """Train and show it; on Ctrl-C stop where it is, and keep that. Raises OSError for what cannot be written."""
     interrupted = False
     try:
         if len(run.history) < run.recipe.epochs:
-            print(HEADER, flush=True)
+            say(HEADER)
         while len(run.history) < run.recipe.epochs:
             row = train_epoch(run)
             if not math.isfinite(row["loss"]):
-                print(
-                    f"training diverged: the loss is {row['loss']} in epoch {row['epoch']}; try a lower --lr",
-                    flush=True,
-                )
+                say(f"training diverged: the loss is {row['loss']} in epoch {row['epoch']}; try a lower --lr")
                 return 1
+            save(run, [*run.history, row])
             run.history.append(row)
-            print(TABLE.format(**row), flush=True)
-            _folder.save_checkpoint(run.folder, run.training, run.recipe, run.dataset, run.history)
+            say(TABLE.format(**row))
     except KeyboardInterrupt:
         interrupted = True
-        _folder.save_checkpoint(run.folder, run.training, run.recipe, run.dataset, run.history)
-        print(f"interrupted in epoch {len(run.history) + 1}; --resume goes on from here", flush=True)
+        save(run, run.history)
+        say(f"interrupted in epoch {len(run.history) + 1}; --resume goes on from here")
     result = accuracy(run.training.average, run.dataset.test, run.recipe)
     _folder.save_model(run.folder, run.training.average)
     _folder.save_metrics(run.folder, run.recipe, run.history, result, interrupted)
     _folder.save_pictures(run.folder, run.training.average, run.dataset, run.recipe, run.history)
-    print(f"{', '.join(_folder.FILES)} are in {run.folder}")
-    print(f"test accuracy {result:.3f}", flush=True)
+    say(f"{', '.join(_folder.FILES)} are in {run.folder}")
+    say(f"test accuracy {result:.3f}")
     return 130 if interrupted else 0
 
 
-def train_epoch(run: Run) -> _folder.Row:
+def save(run: Run, history: list[_checkpoint.Row]) -> None:
+    """A checkpoint. An earlier run's files go once this run has one, so that there is always one to go on from."""
+    _checkpoint.save(run.folder, run.training, run.recipe, run.dataset, history)
+    if run.replaces:
+        _folder.forget_earlier(run.folder)
+        run.replaces = False
+
+
+def train_epoch(run: Run) -> _checkpoint.Row:
     """What is left of the epoch under way, or the next one, under a progress bar where there is a terminal; its row."""
     from tqdm import tqdm
 
@@ -123,45 +144,62 @@ def train_epoch(run: Run) -> _folder.Row:
     return dict(epoch=epoch, loss=loss, train_accuracy=hits, test_accuracy=test, spike_rate=spikes, seconds=seconds)
 
 
-def prepare(args: argparse.Namespace) -> Run:
-    """The run that the options ask for, begun or taken up again. Raises ImportError, OSError or ValueError, in one line."""
+def prepare(args: argparse.Namespace, held: contextlib.ExitStack) -> Run:
+    """The run that the options ask for, begun or taken up again, its folder locked until `held` is closed.
+
+    Raises ImportError, OSError or ValueError, in one sentence.
+    """
     torch.set_num_threads(args.threads)
     for package in ("tqdm", "matplotlib"):
         try:
             importlib.import_module(package)
         except ImportError:
             raise ImportError(f"{package} is not installed: pip install 'snn-functional[demo]'") from None
-    try:
-        generator = torch.Generator(args.device)
-        torch.rand(1, generator=generator, device=args.device)
-    except (RuntimeError, AssertionError):
-        raise ValueError(
-            f"--device {args.device}: torch {torch.__version__} cannot use it here; try --device cpu"
-        ) from None
+    generator = _generator(args.device)
     folder = Path(args.out or f"runs/{Path(args.data or 'digits').stem}")
-    saved = _folder.load_checkpoint(folder, generator.device) if args.resume else None
+    hold = lambda: held.enter_context(_files.held(folder, _folder.FILES))
+    there = os.path.isdir(folder)  # False where the name itself is refused, unlike pathlib's
+    if there:
+        hold()  # before anything in it is read
+    saved = _checkpoint.load(folder, generator.device) if args.resume else None
     recipe = recipe_of(args, saved["recipe"] if saved else RECIPES.get(args.data or "digits", Recipe(args.data)))
 
     dataset = load(recipe.data, args.root)
+    sizes = (dataset.train.x.shape[-1], *recipe.hidden, dataset.classes)
+    fit_to_memory(recipe, sizes, dataset, generator.device)
     recipe = fit_to_data(args, recipe, dataset)
     dataset = dataset.to(generator.device)
-    sizes = (dataset.train.x.shape[-1], *recipe.hidden, dataset.classes)
     generator.manual_seed(recipe.seed)
     history = saved["history"] if saved else []
     if recipe.epochs < len(history):
         raise ValueError(f"--epochs {recipe.epochs}: this run has {len(history)} already; give more, or none")
     training = training_init(network_init(generator, sizes, recipe.neuron), generator)
+    if not there:
+        _folder.make(folder)
+        hold()
+    replaces = False
     if saved:
-        training = _folder.restore(saved, training, dataset)
-    elif _folder.claim(folder):
-        print(f"the earlier run in {folder} is replaced")
-    print(
+        training = _checkpoint.restore(saved, training, dataset)
+    elif replaces := _folder.claim(folder):
+        say(f"the earlier run in {folder} is replaced, once this one has a checkpoint")
+    say(
         f"{recipe.data}: {len(dataset.train.y)} samples to train on, {len(dataset.test.y)} to test; "
         f"{'-'.join(map(str, sizes))} {recipe.neuron} network, {recipe.coding} coding, {recipe.steps} steps; "
-        f"seed {recipe.seed}, {generator.device}, threads {args.threads}",
-        flush=True,
+        f"seed {recipe.seed}, {generator.device}, threads {args.threads}"
     )
-    return Run(recipe, dataset, folder, training, history)
+    return Run(recipe, dataset, folder, training, history, replaces)
+
+
+def _generator(device: str) -> torch.Generator:
+    """A generator there. Raises ValueError where torch can make none or draw nothing from it."""
+    try:
+        with warnings.catch_warnings():  # torch's about kinds of devices that are going
+            warnings.simplefilter("ignore")
+            generator = torch.Generator(device)
+            torch.rand(1, generator=generator, device=device)
+        return generator
+    except (RuntimeError, AssertionError):
+        raise ValueError(f"--device {device}: torch {torch.__version__} cannot use it here; try --device cpu") from None
 
 
 def recipe_of(args: argparse.Namespace, recipe: Recipe) -> Recipe:
@@ -194,32 +232,47 @@ def fit_to_data(args: argparse.Namespace, recipe: Recipe, dataset: Dataset) -> R
     return recipe
 
 
+def fit_to_memory(recipe: Recipe, sizes: Sequence[int], dataset: Dataset, device: torch.device) -> None:
+    """Raises ValueError for a run that this machine's memory cannot hold, before it takes the machine with it.
+
+    A lower bound: the weights five times (their mean, Adam's two moments, the gradient), one batch's spikes.
+    """
+    if device.type != "cpu" or not hasattr(os, "sysconf") or "SC_PHYS_PAGES" not in os.sysconf_names:
+        return
+    x = dataset.train.x
+    steps = x.shape[1] if x.dim() == 3 else recipe.steps
+    weights = sum(inputs * neurons for inputs, neurons in zip(sizes, sizes[1:]))
+    spikes = steps * min(recipe.batch, len(x)) * sum(sizes[1:])
+    needs, has = 4 * (5 * weights + spikes), os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if needs > has:
+        raise ValueError(
+            f"a {'-'.join(map(str, sizes))} network with --steps {steps} --batch {recipe.batch} takes at least "
+            f"{needs / 1e9:.0f} GB, and this machine has {has / 1e9:.0f} GB; {_SMALLER}"
+        )
+
+
 def _text(value: Any) -> str:
     return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        print(f"{self.prog}: error: {' '.join(message.split())}", file=sys.stderr)
-        raise SystemExit(2)
+_SMALLER = "give fewer --hidden neurons, fewer --steps, or a smaller --batch"
 
 
-def _at_least(kind: Callable[[str], Any], least: int, what: str) -> Callable[[str], Any]:
-    def parse(text: str) -> Any:
-        try:
-            value = kind(text)
-        except ValueError:
-            value = math.nan
-        if not (value >= least and value < 2**63) or (kind is float and value == 0):
-            raise argparse.ArgumentTypeError(f"{text!r}: expected {what}")
-        return value
-
-    return parse
+@contextlib.contextmanager
+def _out_of_memory_is_one_line(command: Parser) -> Iterator[None]:
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        # What torch says on the CPU, on a GPU, and of sizes that no 64-bit number holds.
+        signs = "allocate memory", "bad_alloc", "out of memory", "calculation overflow", "multiplication overflow"
+        if isinstance(error, MemoryError) or any(sign in str(error) for sign in signs):
+            command.error(f"there is not enough memory for this; {_SMALLER}")
+        raise
 
 
 def _parser() -> argparse.ArgumentParser:
-    count = _at_least(int, 1, "an integer of at least 1")
-    parser = _Parser(
+    count = at_least(int, 1, "an integer of at least 1")
+    parser = Parser(
         prog="python -m snn_functional", description="Spiking neural networks for PyTorch in the JAX style."
     )
     parser.add_argument(
@@ -248,11 +301,13 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--steps", type=count, metavar="T", help="time steps")
     sub.add_argument("--epochs", type=count, metavar="N", help="passes over the training samples, in all")
     sub.add_argument("--batch", type=count, metavar="N", help="samples an update")
-    sub.add_argument("--lr", type=_at_least(float, 0, "a number above 0"), metavar="X", help="Adam's learning rate")
+    sub.add_argument("--lr", type=at_least(float, 0, "a number above 0"), metavar="X", help="Adam's learning rate")
     sub.add_argument(
-        "--seed", type=_at_least(int, 0, "an integer of at least 0"), metavar="N", help="of all chance (default: 0)"
+        "--seed", type=at_least(int, 0, "an integer of at least 0"), metavar="N", help="of all chance (default: 0)"
     )
-    sub.add_argument("--threads", type=count, default=1, metavar="N", help="CPU threads (default: 1)")
+    most = max(256, os.cpu_count() or 1)  # far more end the process while it makes them
+    threads = at_least(int, 1, "an integer of at least 1", most)
+    sub.add_argument("--threads", type=threads, default=1, metavar="N", help="CPU threads (default: 1)")
     sub.add_argument("--device", default="cpu", help="torch device (default: cpu)")
     sub.add_argument("--out", metavar="DIR", help="folder for metrics, model and pictures (default: runs/DATA)")
     sub.add_argument("--resume", action="store_true", help="go on where the run in --out stopped, bit for bit")

@@ -29,7 +29,7 @@ class Linear:
         _check_bias(self)
 
     def __call__(self, x: Tensor) -> Tensor:
-        """`x` [..., in] -> [..., out]. Raises ValueError and TypeError where x does not fit the weight."""
+        """`x` [..., in] -> [..., out]. Raises ValueError and TypeError where x does not fit the weight, or that is not floating."""
         _check(self, x, axes=1, features=-1)
         linear = torch.nn.functional.linear
         return linear(x, self.weight, self.bias) if self.bias.dim() else linear(x, self.weight) + self.bias
@@ -65,7 +65,8 @@ class Conv2d:
                 )
 
     def __call__(self, x: Tensor) -> Tensor:
-        """`x` [..., in, H, W] -> [..., out, H', W']. Raises ValueError and TypeError where x does not fit the weight."""
+        """`x` [..., in, H, W] -> [..., out, H', W']. Raises ValueError and TypeError where x does not fit the weight, or that is not
+        floating."""
         _check(self, x, axes=3, features=-3)
         same = self.padding == "same"
         padding = tuple(size // 2 for size in self.weight.shape[-2:]) if same else self.padding
@@ -112,12 +113,15 @@ conv2d = Neuron(Conv2d, tuple, _no_state, conv2d_step)
 
 
 def _floating(connection: Any, spikes: Any) -> Tensor:
+    """Spikes as floats, as the weight is; anything else as it is, for `_check` to judge."""
     if not isinstance(spikes, Tensor):
         raise TypeError(
             f"{type(connection).__name__}: the input is one tensor, not {type(spikes).__name__}. In a chain it is what the layer "
             "before puts out."
         )
-    return spikes.to(connection.weight.dtype) if spikes.dtype in SPIKES else spikes
+    if spikes.dtype in SPIKES and connection.weight.is_floating_point():
+        return spikes.to(connection.weight.dtype)
+    return spikes
 
 
 def _uniform(
@@ -130,8 +134,12 @@ def _uniform(
 
 
 def connect(V: Any, spk: Tensor) -> Tensor:
-    """The current that `spk` makes through `V`: a tensor, or a connection."""
-    return spk * V if isinstance(V, Tensor) else V(spk)
+    """The current that `spk` makes through `V`: a tensor, or a connection. Raises TypeError for a V of whole numbers."""
+    if not isinstance(V, Tensor):
+        return V(spk)
+    if not V.is_floating_point():
+        raise _whole("V", V.dtype)
+    return spk * V
 
 
 def check_connection(params: Any, name: str, kind: type | None = None) -> None:
@@ -163,8 +171,22 @@ def _check(connection: Any, x: Tensor, axes: int, features: int) -> None:
         raise ValueError(
             f"{name}(weight {tuple(weight.shape)}) takes {expected} with in = {weight.shape[1]}, but {tuple(x.shape)} came."
         )
-    if x.dtype != weight.dtype:
-        raise TypeError(
-            f"{name}(weight {weight.dtype}) cannot take {x.dtype}: give the connection the input's dtype, "
-            f"optree.tree_map(lambda leaf: leaf.to({x.dtype}), params)."
-        )
+    if x.dtype == weight.dtype and weight.is_floating_point():
+        return
+    if not weight.is_floating_point():
+        raise _whole(f"{name}.weight", weight.dtype)
+    if not x.is_floating_point():
+        floats = "input.float()" if weight.dtype == torch.float32 else f"input.to({weight.dtype})"
+        raise TypeError(f"{name}(weight {weight.dtype}) cannot take {x.dtype}: give {floats}.")
+    raise TypeError(
+        f"{name}(weight {weight.dtype}) cannot take {x.dtype}: give the connection the input's dtype, "
+        f"optree.tree_map(lambda leaf: leaf.to({x.dtype}), params)."
+    )
+
+
+def _whole(where: str, dtype: torch.dtype) -> TypeError:
+    """Weights that were cast to integers: what they were is lost, most of them are 0."""
+    return TypeError(
+        f"{where} is {dtype}: its numbers were cut to whole ones, and the fractions are lost. Take the params as they were before; "
+        "where the input is of whole numbers, it is the input that is cast: input.float()."
+    )

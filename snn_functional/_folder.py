@@ -1,17 +1,16 @@
 """What a run leaves in its folder, and how the next one finds it.
 
-    checkpoint.pt         the leaves of `Training`, the recipe, the history: what `--resume` goes on from
+    checkpoint.pt         what `--resume` goes on from (`_checkpoint.py`)
     model.pt              a `Network`
     metrics.json          recipe, history, test accuracy, times, versions
     learning_curve.png, raster.png, traces.png
 
-Every file is written beside its name and then moved there, so that none is ever half written.
+Every file is whole or not there (`_files.py`), and an earlier run's are there until this one has something to put in their place.
 """
 
 import dataclasses
+import io
 import json
-import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,77 +18,62 @@ import torch
 
 import snn_functional as snf
 
-from . import plot
-from ._tree import tree_flatten, tree_unflatten
+from . import _checkpoint, _files, plot
+from ._checkpoint import Row
 from .data import Dataset
-from .train import choose, encode, layer_apply, Network, network_apply, Recipe, scores, Training
+from .train import choose, encode, layer_apply, Network, network_apply, Recipe, scores
 
 
-FILES = ("checkpoint.pt", "model.pt", "metrics.json", "learning_curve.png", "raster.png", "traces.png")
+FILES = (_checkpoint.NAME, "model.pt", "metrics.json", "learning_curve.png", "raster.png", "traces.png")
 PROGRAM = "python -m snn_functional train"
-Row = dict[str, float]
+
+
+def make(folder: Path) -> None:
+    """A new folder. Raises OSError."""
+    if folder.exists() or folder.is_symlink():
+        raise FileExistsError(
+            f"--out {folder}: is there already and holds no run of ours, it is no folder; give a new one"
+        )
+    folder.mkdir(parents=True)
 
 
 def claim(folder: Path) -> bool:
-    """Make the folder ours, with an empty `metrics.json` to show it. True if an earlier run of ours was replaced.
+    """Make the folder ours, with an empty `metrics.json` to show it. True if it holds an earlier run of ours, which stays as it is
+    until `forget_earlier`.
 
-    Raises FileExistsError for a folder that holds files but no run of ours.
+    Raises OSError: FileExistsError for a folder that holds files but no run of ours.
     """
-    earlier = _is_ours(folder)
-    if not earlier and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    metrics = folder / "metrics.json"
+    if _is_ours(folder):
+        _files.write(metrics, metrics.read_bytes())  # nothing new, but now it is known that one can write here
+        return True
+    if set(folder.iterdir()) - set(_files.unfinished(folder, FILES)):
         raise FileExistsError(
             f"--out {folder}: is there already and holds no run of ours; give a new folder, or empty it"
         )
-    folder.mkdir(parents=True, exist_ok=True)
-    for name in FILES if earlier else ():
+    _write_metrics(folder)
+    return False
+
+
+def forget_earlier(folder: Path) -> None:
+    """Take away what an earlier run left beside the checkpoint, which is this run's already."""
+    for name in set(FILES) - {_checkpoint.NAME, "metrics.json"}:
         (folder / name).unlink(missing_ok=True)
     _write_metrics(folder)
-    return earlier
 
 
 def _is_ours(folder: Path) -> bool:
+    path = folder / "metrics.json"
     try:
-        return json.loads((folder / "metrics.json").read_text(encoding="utf-8"))["program"] == PROGRAM
-    except (OSError, ValueError, KeyError, TypeError):
+        return path.is_file() and json.loads(path.read_text(encoding="utf-8"))["program"] == PROGRAM
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return False
 
 
-def save_checkpoint(folder: Path, training: Training, recipe: Recipe, dataset: Dataset, history: list[Row]) -> None:
-    content = {
-        "leaves": tree_flatten(training)[0],
-        "recipe": dataclasses.asdict(recipe),
-        "samples": _kind(dataset),
-        "history": history,
-    }
-    _write(folder / "checkpoint.pt", lambda path: torch.save(content, path))
-
-
-def load_checkpoint(folder: Path, device: torch.device) -> dict[str, Any]:
-    """What `save_checkpoint` wrote: tensors and plain values only, so nothing in it can run. Raises OSError or ValueError."""
-    path = folder / "checkpoint.pt"
-    if not path.is_file():
-        raise FileNotFoundError(f"--resume: {path} is not there; leave --resume out to begin, or say where with --out")
-    try:
-        saved = torch.load(path, map_location=device, weights_only=True)
-        return {**saved, "recipe": Recipe(**saved["recipe"])}
-    except Exception as error:
-        raise ValueError(f"--resume: {path} cannot be read as a checkpoint ({type(error).__name__})") from error
-
-
-def restore(saved: dict[str, Any], training: Training, dataset: Dataset) -> Training:
-    """The saved leaves in the structure of a `training` that has just begun. Raises ValueError where the data are other ones."""
-    if saved["samples"] != _kind(dataset):
-        raise ValueError(f"--resume: this run was trained on {saved['samples']}, but here are {_kind(dataset)}")
-    return tree_unflatten(tree_flatten(training)[1], saved["leaves"])
-
-
-def _kind(dataset: Dataset) -> str:
-    x = dataset.train.x
-    return f"{len(x)} samples of shape {list(x.shape[1:])}, {dataset.classes} classes, on {x.device.type}"
-
-
 def save_model(folder: Path, network: Network) -> None:
-    _write(folder / "model.pt", lambda path: torch.save(network, path))
+    content = io.BytesIO()
+    torch.save(network, content)
+    _files.write(folder / "model.pt", content.getvalue())
 
 
 def save_metrics(folder: Path, recipe: Recipe, history: list[Row], test_accuracy: float, interrupted: bool) -> None:
@@ -105,9 +89,7 @@ def save_metrics(folder: Path, recipe: Recipe, history: list[Row], test_accuracy
 
 def _write_metrics(folder: Path, **metrics: Any) -> None:
     content = {"program": PROGRAM, "version": snf.__version__, "torch": torch.__version__, **metrics}
-    _write(
-        folder / "metrics.json", lambda path: path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    )
+    _files.write(folder / "metrics.json", (json.dumps(content, indent=2) + "\n").encode())
 
 
 @torch.no_grad()
@@ -122,7 +104,9 @@ def save_pictures(folder: Path, network: Network, dataset: Dataset, recipe: Reci
     title = f"first test sample: class {int(y)}, the network says {answer}"
 
     def save(name: str, figure: Figure) -> None:
-        _write(folder / name, lambda path: figure.savefig(path, format="png"))
+        content = io.BytesIO()
+        figure.savefig(content, format="png")
+        _files.write(folder / name, content.getvalue())
 
     curve = Figure(figsize=(6, 4), layout="constrained")
     plot.learning_curve(history, curve.subplots())
@@ -147,9 +131,3 @@ def save_pictures(folder: Path, network: Network, dataset: Dataset, recipe: Reci
     bottom.set_title("readout")
     membranes.suptitle(title)
     save("traces.png", membranes)
-
-
-def _write(path: Path, write: Callable[[Path], Any]) -> None:
-    unfinished = path.with_name(f".{path.name}.unfinished")
-    write(unfinished)
-    os.replace(unfinished, path)

@@ -97,6 +97,18 @@ def wrapping(tensors: Iterable[Tensor]) -> set[str]:
     return found if grads else found - {"tracked"}
 
 
+def left_behind(tensor: Tensor) -> bool:
+    """Was it batched by a `vmap` that is over? Nothing can be done with such a tensor any more: it cannot even be copied."""
+    top = _functorch.peek_interpreter_stack()
+    depth = 0 if top is None else top.level()
+    # -1: nothing wraps it any more; -2: a wrapper of a `grad` that is over, which lets everything through.
+    while (level := _functorch.maybe_get_level(tensor)) != -1:
+        if level > depth and _functorch.is_batchedtensor(tensor):
+            return True
+        tensor = _functorch.get_unwrapped(tensor)
+    return False
+
+
 def solid(tensors: Iterable[Tensor]) -> list[Tensor]:
     """As they stand in memory. Three kinds have none of their own: the wrapper that a transform left behind, forward mode's zeros,
     and the imaginary part of a conjugate, which is negated lazily."""

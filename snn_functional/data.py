@@ -14,6 +14,7 @@ What is not there raises FileNotFoundError (or ImportError for a missing reader)
 import gzip
 import math
 import os
+import zlib
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
@@ -26,6 +27,8 @@ from ._tree import tree_map
 
 
 SYSTEM = "/usr/share/datasets"
+
+MOST_CLASSES = 10_000  # where the samples are fewer; a label far above their number is an identifier, not a count
 
 
 class Samples(NamedTuple):
@@ -102,34 +105,49 @@ def idx_images(name: str, package: str | None, root: str | Path | None = None) -
         )
 
     def samples(part: str) -> Samples:
-        x, y = (read_idx(found[0], f"{part}-{kind}-ubyte") for kind in ("images-idx3", "labels-idx1"))
+        x, y = (
+            read_idx(found[0], f"{part}-{kind}-ubyte", axes) for kind, axes in (("images-idx3", 3), ("labels-idx1", 1))
+        )
         if len(x) != len(y):
             raise ValueError(f"{found[0]}: {part} holds {len(x)} images but {len(y)} labels")
+        if y.max() > 9:
+            raise ValueError(f"{found[0]}: {part} holds the label {int(y.max())}; {name} has the classes 0 to 9")
         return Samples(x.flatten(1).float() / 255, y.long())
 
-    return Dataset(samples("train"), samples("t10k"), 10)
+    train, test = samples("train"), samples("t10k")
+    if train.x.shape[1:] != test.x.shape[1:]:
+        raise ValueError(
+            f"{found[0]}: train images have {train.x.shape[1]} pixels but t10k images {test.x.shape[1]}; expected one size"
+        )
+    return Dataset(train, test, 10)
 
 
-def read_idx(folder: Path, name: str) -> Tensor:
-    """One IDX file of bytes, `name` or `name.gz`, as a uint8 tensor of the shape it declares.
+def read_idx(folder: Path, name: str, axes: int) -> Tensor:
+    """One IDX file of bytes, `name` or `name.gz`, as a uint8 tensor of the shape it declares, which has so many axes.
 
     The format: 0, 0, 8 (unsigned bytes), the number of axes, each axis' length in 4 bytes, then the data.
+
+    Raises OSError, and ValueError for a file that is damaged, empty, or not so.
     """
     path = _idx_file(folder, name)
     if path is None:
         raise FileNotFoundError(f"{folder} holds no {name}, plain or .gz")
     try:
         data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    except (gzip.BadGzipFile, EOFError) as error:
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise ValueError(f"{path} is not a whole .gz file: {error}") from error
     if len(data) < 4 or data[:3] != b"\0\0\x08" or len(data) < 4 + 4 * data[3]:
         raise ValueError(
             f"{path} is not an IDX file of bytes: it begins with {data[:4].hex(' ')}, expected 00 00 08 and axes"
         )
-    start = 4 + 4 * data[3]
+    if data[3] != axes:
+        raise ValueError(f"{path} declares {data[3]} axes; expected {axes}")
+    start = 4 + 4 * axes
     shape = [int.from_bytes(data[i : i + 4], "big") for i in range(4, start, 4)]
     if len(data) - start != math.prod(shape):
         raise ValueError(f"{path} declares {shape} bytes, {math.prod(shape)} in all, but holds {len(data) - start}")
+    if len(data) == start:
+        raise ValueError(f"{path} declares {shape}: nothing is in it; expected at least one sample")
     return torch.frombuffer(bytearray(data), dtype=torch.uint8)[start:].reshape(shape)
 
 
@@ -155,6 +173,17 @@ def vowels() -> Dataset:
 
 
 def _vowels_from(folder: Path) -> Dataset:
+    try:
+        dataset = _read_vowels(folder)
+        right = all(bool(part.x.isfinite().all()) for part in (dataset.train, dataset.test))
+    except (ValueError, RuntimeError) as error:
+        raise ValueError(f"{folder} does not hold the two files that aeon ships: {error}") from error
+    if not right:
+        raise ValueError(f"{folder} holds NaN or infinity, or a coefficient that is always the same")
+    return dataset
+
+
+def _read_vowels(folder: Path) -> Dataset:
     train, test = (_read_ts(folder / f"JapaneseVowels_{part}.ts") for part in ("TRAIN", "TEST"))
     mean, std = torch.cat(train[0]).mean(0), torch.cat(train[0]).std(0)
     names = sorted(set(train[1]))
@@ -193,7 +222,8 @@ def npz(path: str | Path) -> Dataset:
         raise ImportError(f"{path}: reading .npz takes numpy: pip install 'snn-functional[demo]'") from error
     try:
         with numpy.load(path) as file:
-            arrays = {name: file[name] for name in file.files}
+            names = [f"{name}_{part}" for name in ("x", "y", "lengths") for part in ("train", "test")]
+            arrays = {name: file[name] for name in names if name in file.files}
     except FileNotFoundError:
         raise FileNotFoundError(
             f"{path} is not there: numpy.savez(path, x_train=, y_train=, x_test=, y_test=)"
@@ -209,10 +239,18 @@ def npz(path: str | Path) -> Dataset:
             f"{path}: x_train {list(train.x.shape)} and x_test {list(test.x.shape)} are not of one kind and size; "
             "sequences need lengths_train and lengths_test"
         )
-    return Dataset(train, test, int(torch.cat([train.y, test.y]).max()) + 1)
+    classes, samples = int(max(train.y.max(), test.y.max())) + 1, len(train.y) + len(test.y)
+    if classes > max(samples, MOST_CLASSES):
+        raise ValueError(
+            f"{path}: the label {classes - 1} makes {classes} classes of {samples} samples; expected labels that count the "
+            "classes from 0, as numpy.unique(numpy.concatenate([y_train, y_test]), return_inverse=True)[1] does"
+        )
+    return Dataset(train, test, classes)
 
 
 def _npz_samples(path: str | Path, arrays: dict[str, Any], part: str) -> Samples:
+    import numpy
+
     x, y, lengths = (arrays.get(f"{name}_{part}") for name in ("x", "y", "lengths"))
     assert x is not None and y is not None
 
@@ -223,11 +261,15 @@ def _npz_samples(path: str | Path, arrays: dict[str, Any], part: str) -> Samples
     expect(x.dtype.kind == "f" or x.dtype == "uint8", f"x_{part} is {x.dtype}; expected a floating type or uint8")
     expect(x.ndim >= 2 and x.size > 0, f"x_{part} has shape {list(x.shape)}; expected [N, ...], at least one sample")
     expect(
-        y.shape == x.shape[:1] and y.dtype.kind in "iu" and y.min() >= 0,
+        y.shape == x.shape[:1] and y.dtype.kind in "iu",
         f"y_{part} is {y.dtype} {list(y.shape)}; expected {list(x.shape[:1])} integers from 0",
     )
-    values = torch.from_numpy(x).float() / (255 if x.dtype == "uint8" else 1)
-    expect(bool(values.isfinite().all()), f"x_{part} holds NaN or infinity")
+    expect(
+        0 <= y.min() and y.max() < 2**63, f"y_{part} holds labels of {y.min()} to {y.max()}; expected integers from 0"
+    )
+    with numpy.errstate(over="ignore"):  # what float32 cannot hold becomes infinity, and is refused
+        values = torch.from_numpy(x.astype("float32")) / (255 if x.dtype == "uint8" else 1)
+    expect(bool(values.isfinite().all()), f"x_{part} holds NaN or infinity, or a number that float32 cannot hold")
     labels = torch.from_numpy(y.astype("int64"))
     if lengths is None:
         return Samples(values.flatten(1), labels)

@@ -1,6 +1,7 @@
 """Each data set is what it says, and what is not there says how to get it."""
 
 import gzip
+import re
 import sys
 from importlib.machinery import PathFinder
 
@@ -113,6 +114,44 @@ def test_idx_refuses_what_is_none(content, says, idx_folder):
         data.load("mnist", idx_folder)
 
 
+@pytest.mark.parametrize(
+    "name, content, says",
+    [
+        ("train-labels-idx1-ubyte.gz", idx([0, 10, 1]), "train holds the label 10; mnist has the classes 0 to 9"),
+        ("t10k-labels-idx1-ubyte", idx([0, 200]), "t10k holds the label 200"),
+        ("train-labels-idx1-ubyte.gz", idx([[0], [1], [2]]), "declares 2 axes; expected 1"),
+        ("train-images-idx3-ubyte.gz", idx([1, 2, 3]), "declares 1 axes; expected 3"),
+        ("train-images-idx3-ubyte.gz", bytes([0, 0, 8, 0, 5]), "declares 0 axes; expected 3"),
+        ("train-images-idx3-ubyte.gz", bytes([0, 0, 8, 255]) + b"\xff" * 1020, "declares 255 axes; expected 3"),
+        ("train-images-idx3-ubyte.gz", idx(torch.zeros(0, 4, 5)), "nothing is in it; expected at least one sample"),
+        ("t10k-images-idx3-ubyte.gz", idx(torch.zeros(2, 0, 5)), "nothing is in it"),
+        ("t10k-images-idx3-ubyte.gz", bytes([0, 0, 8, 3, 0, 0, 0, 0]) + b"\xff" * 8, "nothing is in it"),
+        ("t10k-images-idx3-ubyte.gz", idx(torch.zeros(2, 4, 4)), "have 20 pixels but t10k images 16"),
+    ],
+)
+def test_idx_refuses_files_that_do_not_go_together(name, content, says, idx_folder):
+    (idx_folder / name).write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
+    with pytest.raises(ValueError, match=says):
+        data.load("mnist", idx_folder)
+
+
+def test_idx_notices_every_changed_bit_of_a_gz(idx_folder):
+    """Or the bit is one of the archive's own notes, its date say, and the images are the same."""
+    path = idx_folder / "train-images-idx3-ubyte.gz"
+    whole, right = path.read_bytes(), data.load("mnist", idx_folder).train.x
+    refused = 0
+    for place in range(len(whole)):
+        changed = bytearray(whole)
+        changed[place] ^= 1 << place % 8
+        path.write_bytes(changed)
+        try:
+            assert torch.equal(data.load("mnist", idx_folder).train.x, right)
+        except ValueError as error:
+            refused += 1
+            assert "not a whole .gz file" in str(error)
+    assert refused > len(whole) - 10
+
+
 def test_idx_refuses_a_broken_gz_and_parts_that_differ(idx_folder):
     path = idx_folder / "train-labels-idx1-ubyte.gz"
     whole = path.read_bytes()
@@ -151,6 +190,28 @@ def test_vowels(package, nowhere, monkeypatch, tmp_path):
     raw = torch.tensor([[1.0, 0.0], [2.0, 0.0], [3.0, 6.0], [5.0, 7.0], [6.0, 8.0]])
     torch.testing.assert_close(steps, (raw - raw.mean(0)) / raw.std(0))
     torch.testing.assert_close(test.x[0, 0], (torch.tensor([1.0, 2.0]) - raw.mean(0)) / raw.std(0))
+
+
+@pytest.mark.parametrize(
+    "train, test",
+    [
+        ("", TEST),
+        ("@data\n1,2:x,y:b\n", TEST),
+        ("@data\n1,2,3:4,5:b\n", TEST),
+        (TRAIN, "@data\n1:2:c\n"),
+        (TRAIN, "@data\n1:2:3:a\n"),
+        (TRAIN.replace("7,8", "7,nan"), TEST),
+        ("@data\n1,1,1:0,0,6:b\n1,1:7,8:a\n", TEST),
+    ],
+)
+def test_vowels_that_are_damaged(train, test, tmp_path):
+    (tmp_path / "JapaneseVowels_TRAIN.ts").write_text(train)
+    (tmp_path / "JapaneseVowels_TEST.ts").write_text(test)
+    with pytest.raises(
+        ValueError,
+        match=f"^{re.escape(str(tmp_path))} (does not hold the two files that aeon ships|holds NaN or infinity)",
+    ):
+        data._vowels_from(tmp_path)
 
 
 def test_vowels_that_are_not_there(nowhere):
@@ -192,6 +253,19 @@ def test_npz_images(save):
     assert torch.equal(train.x[2], torch.from_numpy(ARRAYS["x_train"][2]).flatten()) and test.y.tolist() == [3, 1]
 
 
+@pytest.mark.parametrize("dtype", ["float16", ">f4", "longdouble", "float64"])
+def test_npz_floats_of_any_kind(dtype, save):
+    x = (ARRAYS["x_train"] * 64).round() / 64
+    train, _, _ = data.load(save(**{**ARRAYS, "x_train": x.astype(dtype), "y_train": ARRAYS["y_train"].astype(">i2")}))
+    assert torch.equal(train.x, torch.from_numpy(x).flatten(1)) and train.y.tolist() == [0, 1, 2, 0, 1, 2]
+
+
+def test_npz_of_few_samples_of_many_classes_that_holds_other_things_too(save):
+    more = dict(names=numpy.array([None, "cat"]), y_train=ARRAYS["y_train"] + 997)
+    train, _, classes = data.load(save(**{**ARRAYS, **more}))
+    assert classes == 1000 and train.y.max() == 999
+
+
 def test_npz_sequences(save):
     train, test, _ = data.load(save(**ARRAYS, **LENGTHS))
     assert (
@@ -209,7 +283,16 @@ def test_npz_sequences(save):
         ({"x_train": ARRAYS["x_train"] * float("nan")}, "NaN"),
         ({"y_train": ARRAYS["y_train"][:5]}, r"y_train is int64 \[5\]; expected \[6\] integers"),
         ({"y_train": ARRAYS["y_train"] / 2}, "y_train is float64"),
-        ({"y_test": numpy.array([0, -1])}, "integers from 0"),
+        ({"y_test": numpy.array([0, -1])}, "y_test holds labels of -1 to 0; expected integers from 0"),
+        ({"y_test": numpy.array([0, 2**63 + 5], "uint64")}, "y_test holds labels of 0 to 9223372036854775813"),
+        ({"y_test": numpy.array([0, 2**63 - 1])}, "the label 9223372036854775807 makes 9223372036854775808 classes"),
+        (
+            {"y_train": numpy.arange(6) * 10**9},
+            "5000000000 makes 5000000001 classes of 8 samples; expected labels that count",
+        ),
+        ({"x_train": numpy.full((6, 2, 3), 1e300)}, "a number that float32 cannot hold"),
+        ({"x_train": numpy.zeros((6, 2, 3), [("a", "f4")])}, "expected a floating type"),
+        ({"y_train": numpy.array(3)}, r"y_train is int64 \[\]"),
         ({"x_test": ARRAYS["x_test"][:, :1]}, r"x_train \[6, 6\] and x_test \[2, 3\]"),
         ({"lengths_train": LENGTHS["lengths_train"]}, "need lengths_train and lengths_test"),
         ({**LENGTHS, "lengths_test": numpy.array([3, 1])}, "integers of 1 to 2"),

@@ -245,6 +245,35 @@ def test_what_is_learned_switched_or_counted_is_seen():
     assert snn.explain(counted, X) == "step by step: it counts its steps in an attribute."
 
 
+class Loud(OfItsOwn):
+    """A face is called twice, but in loud steps only: no rehearsal at usual numbers knows of it."""
+
+    def forward(self, x):
+        spk, mem = self.lif1(self.fc1(x))
+        if x.max() > 10:
+            spk, mem = self.lif1(self.fc1(x) - mem)
+        return self.lif2(self.fc2(spk)), mem
+
+
+@pytest.mark.parametrize("loud", [[2], [0, 5], range(6)], ids=str)
+def test_a_branch_that_no_rehearsal_knows_begins_where_the_net_was(loud):
+    """It is found out when the first layer has run over all of time: its state must be as if it had not."""
+    torch.manual_seed(0)
+    net, xs = Loud(), X.clone()
+    for t in loud:
+        xs[t, 0, 0] = 11.0
+    snn.run(net, X)  # and it is planned
+    twin = copy.deepcopy(net)
+    for _ in range(2):
+        for a, b in zip(snn.run(net, xs), loop(twin, xs)):
+            torch.testing.assert_close(a, b)
+            assert a.any()
+        for found, expected in zip(states(net), states(twin)):
+            assert found.keys() == expected.keys()
+            for name in found:
+                torch.testing.assert_close(found[name], expected[name])
+
+
 def test_a_norm_over_the_batch_is_run_step_by_step():
     net = nn.Sequential(nn.LayerNorm((3, 7)), snn.Leaky(**LEAKY))
     assert_is_the_loop(net, X, "step by step")

@@ -23,7 +23,13 @@ def loop(step: Step, params: Any, state: Any, inputs: Any, length: int, reverse:
     for x in reversed(slices) if reverse else slices:
         first = not outputs
         with unchanged(step, (params, last, x) if first else ()):
-            output, new = _pair(step(params, last, tree_unflatten(tree, x)), step)
+            try:
+                returned = step(params, last, tree_unflatten(tree, x))
+            except RuntimeError as error:
+                if cure := refused_function(error):
+                    raise type(error)(f"{error}{cure}") from error
+                raise
+            output, new = _pair(returned, step)
         _same_form(last, new, step, broadcast=first)
         outputs.append(output)
         last = new
@@ -40,6 +46,20 @@ def unchanged(step: Any, arguments: Any) -> Iterator[None]:
             f"scan: {step_name(step)} changed its arguments in place. A step is pure: return new tensors, "
             "mem = mem + x instead of mem += x."
         )
+
+
+def refused_function(error: RuntimeError) -> str:
+    """What to do about it, where torch refuses an `autograd.Function` under `torch.func`: most often a surrogate. Else nothing."""
+    says = str(error)
+    return CURE if any(missing in says for missing in LACKS) and CURE not in says else ""
+
+
+LACKS = ("setup_context", "generate_vmap_rule", "implement the jvp function")  # what torch says that the Function lacks
+CURE = """
+Is it a surrogate gradient (spike_grad)? Give its slope alone, and it goes under every transform:
+    spike_grad = snn_functional.surrogate.custom_surrogate(lambda u, grad, spikes: grad / (1 + (torch.pi * u) ** 2))
+which is `CustomSlope`. Or write the Function as torch.func wants it, with generate_vmap_rule = True and these static methods:
+    forward(u), without ctx; setup_context(ctx, inputs, output); backward(ctx, grad)"""
 
 
 def _versions(tree: Any) -> list[int]:

@@ -36,11 +36,18 @@ static inline bf16 to_bf16(float f) {
     const uint32_t even = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
     return bf16{(uint16_t)(f != f ? 0x7fc0u : even)};
 }
-#if defined(__FLT16_MANT_DIG__)
-static inline float read(f16 h) { _Float16 x; __builtin_memcpy(&x, &h, 2); return (float)x; }
-static inline f16 to_f16(float f) { _Float16 x = (_Float16)f; f16 h; __builtin_memcpy(&h, &x, 2); return h; }
-static inline float round_f16(float f) { return (float)(_Float16)f; }
-#else   // compilers without the type: GCC before 12, clang before 15
+#if defined(__aarch64__)
+typedef __fp16 half;
+#define HALF
+#elif defined(__FLT16_MANT_DIG__) && (defined(__clang__) || __GNUC__ > 12 || defined(__x86_64__))
+typedef _Float16 half;
+#define HALF
+#endif
+#if defined(HALF)
+static inline float read(f16 h) { half x; __builtin_memcpy(&x, &h, 2); return (float)x; }
+static inline f16 to_f16(float f) { half x = (half)f; f16 h; __builtin_memcpy(&h, &x, 2); return h; }
+static inline float round_f16(float f) { return (float)(half)f; }
+#else   // GCC before 12 (outside x86 before 13) and clang before 15 have no such type
 static inline float read(f16 h) {
     const uint32_t shifted = (h.bits & 0x7fffu) << 13, exponent = shifted & 0xf800000u;
     uint32_t u = shifted + (exponent == 0xf800000u ? 224u << 23 : exponent ? 112u << 23 : 113u << 23);   // inf or NaN, normal, tiny

@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 
 import torch
 
-from ._operations import lower, Refusal, SHAPES, VIEWS
+from ._operations import SHAPES, VIEWS
 from ._program import Const, Operand, Program, Unsupported, Value
+from ._rules import lower, Refusal
 from ._tape import broadcast, CONSTANT, fill_of, FILLED, Node, SAME, SUMS, Tape
 from ._writer import Writer
 

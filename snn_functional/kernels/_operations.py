@@ -1,99 +1,60 @@
-"""What is pointwise: each of aten's operations as a few scalar ones.
-
-    @lowers("addcmul", keywords="value")
-    def _addcmul(write, call, x, a, b): ...
-
-A rule is given a `Writer`, the call, and its positional arguments as operands, Python numbers or None; it gives the result's operand.
-What stands in no rule is not pointwise. A rule raises `Refusal` where no formula has torch's bits in the dtype at hand, unless the
-program is not `exact`: a derivative is promised to rounding.
-"""
+"""What is pointwise: each of aten's basic operations as one scalar operation or two. Functions of several are in `_formulas.py`."""
 
 import math
-from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 
+from . import _formulas as _formulas  # its rules are in the table, too
 from ._program import Const, Operand, Value
+from ._rules import Call, inexact, LOWER as LOWER, lower as lower, lowers, Number, Refusal
 from ._writer import HALF, Writer
 
 
-class Refusal(Exception):
-    """This operation is not pointwise, or has no formula."""
-
-    def __init__(self, operation: str) -> None:
-        self.operation = operation
-
-
-class Call(Protocol):
-    """A call of an aten operation. `name` is without its overload; `dtype` the result's; `common` that of its first two operands."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def dtype(self) -> torch.dtype: ...
-    @property
-    def common(self) -> torch.dtype: ...
-    @property
-    def kwargs(self) -> Mapping[str, Any]: ...
-    @property
-    def exact(self) -> bool: ...
-
-
-Number = Operand | float
-Rule = Callable[..., Number]
-
-LOWER: dict[str, Rule] = {}
-KEYWORDS: dict[str, frozenset[str]] = {}  # those that a rule reads; all others must be these:
-HARMLESS = frozenset("dtype layout device pin_memory memory_format non_blocking".split())
-
 VIEWS = {"detach", "alias"}  # other names of the same tensor
 SHAPES = {"expand", "view", "_unsafe_view", "reshape", "squeeze", "unsqueeze", "expand_copy", "view_copy"}
+FIRST = {"log_sigmoid_forward"}  # of their several results the first alone is read
 CHECKS = {"is_same_size", "_has_same_storage_numel", "_assert_tensor_metadata"}  # no numbers at all
-
-
-def lower(write: Writer, call: Call, *args: Any) -> Operand:
-    """The operand of what this call gives. Raises Refusal."""
-    rule = LOWER.get(call.name)
-    if rule is None or set(call.kwargs) - HARMLESS - KEYWORDS[call.name]:
-        raise Refusal(call.name)
-    return write.cast(rule(write, call, *args), call.dtype)
-
-
-def lowers(*names: str, keywords: str = "") -> Callable[[Rule], Rule]:
-    def register(rule: Rule) -> Rule:
-        for name in names:
-            LOWER[name], KEYWORDS[name] = rule, frozenset(keywords.split())
-        return rule
-
-    return register
-
-
-def _wide(dtype: torch.dtype) -> torch.dtype:
-    """What torch computes a function of several operations in, to round once at the end."""
-    return torch.float32 if dtype in HALF else dtype
 
 
 # One operation is one line. Operands are converted to the result's dtype.
 
 ARITHMETIC = {
-    "mul": "mul", "div": "div", "true_divide": "div", "neg": "neg", "abs": "abs", "minimum": "min", "maximum": "max",
+    "neg": "neg", "abs": "abs", "minimum": "min", "maximum": "max", "sign": "sign", "sgn": "sign",
+}  # fmt: skip
+WHOLE = {"floor": "floor", "ceil": "ceil", "round": "round", "trunc": "trunc"}
+FUNCTIONS = {
     "sqrt": "sqrt", "exp": "exp", "expm1": "expm1", "log": "log", "log1p": "log1p", "sin": "sin", "cos": "cos", "tan": "tan",
     "tanh": "tanh", "atan": "atan", "asin": "asin", "acos": "acos", "sinh": "sinh", "cosh": "cosh", "erf": "erf", "erfc": "erfc",
-    "floor": "floor", "ceil": "ceil", "round": "round", "trunc": "trunc", "sign": "sign", "sgn": "sign", "atan2": "atan2",
-    "fmod": "fmod", "exp2": "exp2", "log2": "log2",
+    "atan2": "atan2", "exp2": "exp2", "log2": "log2",
 }  # fmt: skip
 LOGICAL = {
     "logical_and": "and", "logical_or": "or", "logical_xor": "ne", "bitwise_and": "and", "bitwise_or": "or", "bitwise_xor": "ne",
 }  # fmt: skip
 
 
-def _arithmetic(op: str) -> Rule:
-    return lambda write, call, *args: write.line(op, call.dtype, *args)
+@lowers(*ARITHMETIC)
+def _arithmetic(write: Writer, call: Call, *args: Number) -> Operand:
+    # Of 0.0 and -0.0 the lesser, and the greater, is either: torch's own depends on where in memory a number stands.
+    return write.line(ARITHMETIC[call.name], call.dtype, *args)
 
 
-for _name, _op in ARITHMETIC.items():
-    lowers(_name)(_arithmetic(_op))
+@lowers(*WHOLE)
+def _whole(write: Writer, call: Call, x: Number) -> Operand:
+    if not call.dtype.is_floating_point:
+        return write.cast(x, call.dtype)
+    return write.line(WHOLE[call.name], call.dtype, x)
+
+
+@lowers(*FUNCTIONS)
+def _function(write: Writer, call: Call, *args: Number) -> Operand:
+    return write.line(FUNCTIONS[call.name], call.dtype, *args)
+
+
+@lowers("fmod")
+def _fmod(write: Writer, call: Call, a: Number, b: Number) -> Operand:
+    inexact(call)  # torch's vectorised one is NaN where a / b is too large
+    return write.line("fmod", call.dtype, a, b)
 
 
 @lowers("gt", "ge", "lt", "le", "eq", "ne")
@@ -138,6 +99,13 @@ def _zeros(write: Writer, call: Call, *_: Any) -> Number:
     return 0
 
 
+@lowers("empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided")
+def _empty(write: Writer, call: Call, *_: Any) -> Number:
+    return (
+        math.nan if call.dtype.is_floating_point else 0
+    )  # what nobody has written yet; torch's derivatives fill it next
+
+
 @lowers("ones", "ones_like", "new_ones")
 def _ones(write: Writer, call: Call, *_: Any) -> Number:
     return 1
@@ -145,7 +113,7 @@ def _ones(write: Writer, call: Call, *_: Any) -> Number:
 
 @lowers("full", "full_like", "scalar_tensor", "new_full")
 def _full(write: Writer, call: Call, *args: Any) -> Number:
-    return 1 if args[-1] == 1 else args[-1]
+    return 1 if args[-1] == 1 else args[-1]  # a fill of 1.0 is no number that somebody chose
 
 
 @lowers("where")
@@ -165,6 +133,8 @@ def _isnan(write: Writer, call: Call, x: Operand) -> Operand:
 
 @lowers("isinf")
 def _isinf(write: Writer, call: Call, x: Operand) -> Operand:
+    if not x.dtype.is_floating_point:
+        return Const(False, torch.bool)
     return write.line("eq", x.dtype, write.line("abs", x.dtype, x), math.inf, result=torch.bool)
 
 
@@ -178,6 +148,8 @@ def _nan_to_num(
     neginf: float | None = None,
 ) -> Operand:
     dtype = call.dtype
+    if not dtype.is_floating_point:
+        return write.cast(x, dtype)
     if nan is not None and nan == posinf == neginf:  # one number for all that is not finite
         finite = write.line("lt", dtype, write.line("abs", dtype, x), math.inf, result=torch.bool)
         return write.line("where", dtype, finite, x, nan)
@@ -194,34 +166,46 @@ def _nan_to_num(
 # Sums, products, quotients and powers.
 
 
-@lowers("add", "sub", keywords="alpha")
+@lowers("add", "sub", "rsub", keywords="alpha")
 def _add(write: Writer, call: Call, a: Number, b: Number, alpha: float = 1) -> Operand:
     alpha = call.kwargs.get("alpha", alpha)
+    if call.name == "rsub":
+        a, b = b, a
+    op = "add" if call.name == "add" else "sub"
+    if alpha == -1:
+        alpha, op = 1, "sub" if op == "add" else "add"
     if alpha != 1:
+        if call.dtype.is_floating_point:
+            inexact(call)  # torch fuses the product and the sum on one processor, rounds between them on another
         b = write.line("mul", call.dtype, b, alpha)
-    return write.line(call.name, call.dtype, a, b)
-
-
-@lowers("rsub", keywords="alpha")
-def _rsub(write: Writer, call: Call, a: Number, b: Number, alpha: float = 1) -> Operand:
-    alpha = call.kwargs.get("alpha", alpha)
-    if alpha != 1:
-        a = write.line("mul", call.dtype, a, alpha)
-    return write.line("sub", call.dtype, b, a)
+    return write.line(op, call.dtype, a, b)
 
 
 @lowers("mul")
 def _mul(write: Writer, call: Call, a: Number, b: Number) -> Operand:
+    _check_scale(call, b)
     return write.line("and" if call.dtype == torch.bool else "mul", call.dtype, a, b)
 
 
-@lowers("div", keywords="rounding_mode")
+@lowers("div", "true_divide", keywords="rounding_mode")
 def _div(write: Writer, call: Call, a: Number, b: Number) -> Operand:
-    mode = call.kwargs.get("rounding_mode")
-    if mode == "floor":
-        raise Refusal(call.name)  # not the floor of the quotient, which is rounded
-    quotient = write.line("div", call.dtype, a, b)
-    return quotient if mode is None else write.line(mode, call.dtype, quotient)
+    mode, dtype = call.kwargs.get("rounding_mode"), call.dtype
+    _check_scale(call, b)
+    if mode is None:
+        return write.line("div", dtype, a, b)
+    if mode == "floor" or not dtype.is_floating_point:
+        raise Refusal(call.name)  # not the floor of the quotient, which is rounded; an integer's may be one by zero
+    if dtype in HALF and isinstance(b, Value) and b.dtype == dtype:
+        inexact(call)  # torch rounds the quotient first where b is many numbers, and not where it is one
+    wide = torch.float32 if dtype in HALF else dtype
+    a, b = write.cast(write.cast(a, dtype), wide), write.cast(write.cast(b, dtype, rounded=False), wide)
+    return write.line("trunc", wide, write.line("div", wide, a, b))
+
+
+def _check_scale(call: Call, b: Number) -> None:
+    # An integer of one number is not rounded to half precision where it multiplies or divides, one of many is.
+    if call.dtype in HALF and isinstance(b, Value) and b.dtype in (torch.int16, torch.int32, torch.int64):
+        inexact(call)
 
 
 @lowers("reciprocal")
@@ -231,22 +215,36 @@ def _reciprocal(write: Writer, call: Call, x: Number) -> Operand:
 
 @lowers("rsqrt")
 def _rsqrt(write: Writer, call: Call, x: Number) -> Operand:
+    if call.dtype in HALF:
+        inexact(call)  # torch rounds the root where a row ends, and does not before
     return write.line("div", call.dtype, 1, write.line("sqrt", call.dtype, x))
 
 
 @lowers("pow")
 def _pow(write: Writer, call: Call, base: Number, exponent: Number) -> Operand:
+    """Exponents that torch computes otherwise than by its power are part of the text, whatever they are."""
     dtype = call.dtype
     number = exponent.value if isinstance(exponent, Const) else None if isinstance(exponent, Value) else exponent
-    if number in (2, 3):
-        square = write.line("mul", dtype, base, base)
-        return square if number == 2 else write.line("mul", dtype, square, base)
-    if number == 0.5:
+    if not dtype.is_floating_point and number not in (0, 1, 2, 3):
+        raise Refusal(call.name)
+    if number == 0:
+        return Const(1, dtype)
+    if number == 1:
+        return write.cast(base, dtype)
+    if number == 2 or number == 3 and dtype != torch.float16:
+        square = write.line("mul", dtype, base, write.cast(base, dtype))
+        return square if number == 2 else write.line("mul", dtype, square, write.cast(base, dtype))
+    if number == -1:
+        return write.line("div", dtype, 1, base)
+    if number == -0.5 and dtype != torch.float16:
+        return _rsqrt(write, call, base)
+    if number == -2 and dtype != torch.float16:
+        return write.line("div", dtype, 1, write.line("mul", dtype, base, write.cast(base, dtype)))
+    if number == 0.5 and dtype != torch.float16:
         return write.line("sqrt", dtype, base)
-    if number is not None and number in (1, -1, -2):
-        power = write.cast(base, dtype) if abs(number) == 1 else write.line("mul", dtype, base, base)
-        return power if number > 0 else write.line("div", dtype, 1, power)
-    return write.line("pow", dtype, base, exponent)
+    # To float16 none of them is special: its -inf ** 0.5 is inf.
+    special = number in (0.5, -0.5, 3, -2)
+    return write.line("pow", dtype, base, Const(float(number), dtype) if special and number is not None else exponent)
 
 
 # Bounds.
@@ -272,6 +270,11 @@ def _relu(write: Writer, call: Call, x: Number) -> Operand:
     return _between(write, call.dtype, x, 0, None)
 
 
+@lowers("hardtanh")
+def _hardtanh(write: Writer, call: Call, x: Number, low: float = -1, high: float = 1) -> Operand:
+    return _between(write, call.dtype, x, low, high)
+
+
 def _between(write: Writer, dtype: torch.dtype, x: Number, low: Number | None, high: Number | None) -> Operand:
     """As two selections, which vectorise and let NaN pass as torch's does."""
     result = write.cast(x, dtype)
@@ -288,12 +291,6 @@ def _between(write: Writer, dtype: torch.dtype, x: Number, low: Number | None, h
     return result
 
 
-# Functions of several operations.
-
-
-@lowers("sigmoid")
-def _sigmoid(write: Writer, call: Call, x: Number) -> Operand:
-    dtype = call.dtype
-    return write.line(
-        "div", dtype, 1, write.line("add", dtype, 1, write.line("exp", dtype, write.line("neg", dtype, x)))
-    )
+@lowers("frac")
+def _frac(write: Writer, call: Call, x: Number) -> Operand:
+    return write.line("sub", call.dtype, x, write.line("trunc", call.dtype, x))

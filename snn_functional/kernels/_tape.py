@@ -22,8 +22,9 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from ._operations import CHECKS, LOWER, SHAPES, VIEWS
+from ._operations import CHECKS, FIRST, SHAPES, VIEWS
 from ._program import Unsupported
+from ._rules import LOWER
 
 
 @dataclasses.dataclass(eq=False, slots=True)
@@ -128,6 +129,7 @@ def _applied(node: Node, values: dict[Node, Any]) -> Tensor:
 
     kwargs = {k: value(x) for k, x in node.kwargs.items()}
     out = node.target(*map(value, node.args), **kwargs)
+    out = out[0] if node.name in FIRST else out
     return out if out.dtype == node.dtype else out.to(node.dtype)
 
 
@@ -267,6 +269,8 @@ class _Recorder(TorchDispatchMode):
         else:
             shape = broadcast(*(x.shape for x in tensors))
             out = func(*map(_number, args), **{k: _number(x) for k, x in kwargs.items()})
+        rest = [torch.zeros(()) for _ in out[1:]] if name in FIRST else []
+        out = out[0] if name in FIRST else out
         made = stand_in(shape, out.reshape(()))
         node = self.made(name, func, tuple(map(node_of, args)), {k: node_of(x) for k, x in kwargs.items()}, made)
         if node.dtype == torch.bool and args:
@@ -275,7 +279,12 @@ class _Recorder(TorchDispatchMode):
                 node.common = torch.result_type(*numbers)
             elif numbers:
                 node.common = getattr(numbers[0], "dtype", torch.bool)
-        return self.put(made, node)
+        self.put(made, node)
+        if name not in FIRST:
+            return made
+        # What comes beside it is for torch's own formulas, which the rules here do not need.
+        zeros = [self.put(x, self.made("zeros", torch.ops.aten.zeros.default, ([],), {}, x)) for x in rest]
+        return (made, *zeros)
 
     def decomposed(self, func: Any, args: Any, kwargs: Any) -> Any:
         """An operation that torch writes with others, as these."""

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from ._program import Const, Line, Operand, Program, rounded, Value
-from ._ranges import Ranges
+from ._ranges import Range, Ranges
 
 
 HALF = (torch.float16, torch.bfloat16)
@@ -53,6 +53,8 @@ class Writer:
         if isinstance(x, Value):
             if x.dtype in (dtype, wide):
                 return x
+            if wide != dtype and x.dtype == torch.float64:
+                return self._write("cast", wide, (x,), wide)
             line = self._made.get(x)
             if line is not None and line.op == "cast" and (dtype, x.dtype) in WIDER and line.operands[0].dtype == dtype:
                 return line.operands[0]  # there and back again
@@ -70,9 +72,9 @@ class Writer:
         types: dict[type, torch.dtype] = {bool: torch.bool, int: torch.int64, float: torch.get_default_dtype()}
         return self.cast(x, types[type(x)])
 
-    def finite(self, x: Operand) -> bool:
-        """Is it proved that x is neither infinite nor NaN?"""
-        return not x.dtype.is_floating_point or self._ranges.of(x).finite
+    def range(self, x: Operand) -> Range:
+        """What is proved of x: its bounds, and whether it may be NaN or -0.0."""
+        return self._ranges.of(x)
 
     def program(
         self, leaves: Sequence[Value], outputs: Sequence[Operand | float | None], function: Callable[..., Any]
@@ -121,7 +123,7 @@ class Writer:
                 if x is None
                 else self.line("lt", x.dtype, self.line("abs", x.dtype, x), math.inf, result=torch.bool)
             )
-        if op == "sub" and a == b and self.finite(a):
+        if op == "sub" and a == b and self._ranges.of(a).finite:
             return _const(0, dtype)  # h - h.detach(): a surrogate's shadow, which never shows forward
         if op in ("add", "sub") and _is(b, 0) and self._absorbs(a, b, op == "add"):
             return a

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from .._tree import replaced, tree_map
-from ._modifier import emitted, Modifier, name, Step
+from ._modifier import emitted, fired, Modifier, name, Step
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -50,7 +50,8 @@ class quantize(Modifier):
     """Every leaf of the state is passed through `quantizer` after the step, and the spike is taken again from what is left.
 
     `quantizer` maps a tensor to one of its shape: `state_quant` of snnTorch 1.0.0.
-    Needs a state with `mem` and params with `threshold` and `spike_grad`.
+    Needs a state with `mem` and params with `threshold` and `spike_grad`, and a neuron whose spikes are `spike_grad(mem - threshold)`
+    (or the `fire(mem)` of its params): of another, as one that gives -1, the spikes cannot be taken again.
     """
 
     step: Step
@@ -76,10 +77,11 @@ class immediate_reset(Modifier):
     """A spike lowers the membrane in the step it is fired, not in the next one.
 
         spk, U = the step without reset
-        mem    = U - spk threshold      "subtract"
-                 U - spk U              "zero", "clear"
+        mem    = U - [spk != 0] threshold      "subtract"
+                 U - [spk != 0] U              "zero", "clear"
 
-    The surrogate's gradient flows through this reset. snnTorch 1.0.0's `reset_delay=False` differs where a membrane stays above
+    A neuron fired if its output is not 0: a negative or graded spike costs what any spike does. The surrogate's gradient flows through
+    this reset. snnTorch 1.0.0's `reset_delay=False` differs where a membrane stays above
     its threshold after the reset: there it gives the next reset back and loses the spike; here the neuron fires again.
 
     Needs a state with `mem` and params with `threshold` and `reset_mechanism`.
@@ -100,7 +102,7 @@ def lowered(modifier: Modifier, params: Any, state: Any, input: Any) -> tuple[Te
     if params.reset_mechanism == "none":
         return spk, state
     lost = params.threshold if params.reset_mechanism == "subtract" else state.mem
-    return spk, replaced(state, mem=state.mem - spk * lost)
+    return spk, replaced(state, mem=state.mem - fired(spk) * lost)
 
 
 def _level(params: Any, state: Any) -> Tensor:

@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor
 
 from .._neuron import Neuron
@@ -90,6 +91,15 @@ class _Init:
 
 def name(modifier: Any) -> str:
     return type(modifier).__name__
+
+
+def fired(spk: Tensor) -> Tensor:
+    """1 where the neuron fired, that is, where its output is not 0: a spike may be negative, or of any size.
+
+    Its gradient is that of the spike's size, which is the spike's own where spikes are 0 or 1.
+    """
+    size = torch.where(spk < 0, -spk, spk)
+    return (spk != 0).to(spk.dtype) + (size - size.detach())
 
 
 def emitted(spk: Tensor, state: Any) -> Any:

@@ -8,7 +8,6 @@ from torch import Tensor
 
 from .._neuron import beside
 from .._tree import pytree, tree_map
-from ..surrogate import fires
 from ._modifier import emitted, Modifier, Step
 
 
@@ -27,8 +26,9 @@ class refractory(Modifier):
         held     = count[t-1] > 0
         inner[t] = inner[t-1] if held, else the step's state
         spk[t]   = 0          if held, else the step's spike
-        count[t] = count[t-1] - 1 if held, else steps if spk[t] > 0, else 0
+        count[t] = count[t-1] - 1 if held, else steps if spk[t] != 0, else 0
 
+    A neuron fired if its output is not 0: a negative or graded spike holds it too.
     All of the state is held (an adaptation too) but the spikes that a recurrent neuron remembers: what does not fire feeds nothing
     back. A neuron that resets one step after its spike does so when it is released; with `refractory(immediate_reset(leaky), 3)` it
     waits at its reset. No gradient passes from a spike into the count.
@@ -65,7 +65,7 @@ class refractory(Modifier):
         held = state.count > 0
         spk = torch.where(held, 0.0, spk)
         inner = tree_map(lambda old, new: torch.where(held, old, _like(new, spk)), state.inner, inner)
-        count = torch.where(held, state.count - 1, self.steps * fires(spk))
+        count = torch.where(held, state.count - 1, self.steps * (spk != 0).to(spk.dtype))
         return spk, RefractoryState(emitted(spk, inner), count)
 
 

@@ -19,6 +19,7 @@ from .._connections import check_connection, Conv2d
 from .._neuron import Neuron, wired
 from .._tree import Leaf, leaf, pytree, static
 from ..surrogate import ATan, fires, Spike
+from ._slstm import widened
 
 
 __all__ = ["SConv2dLSTMParams", "SConv2dLSTMState", "sconv2dlstm_init", "sconv2dlstm_step", "sconv2dlstm"]
@@ -78,10 +79,13 @@ def sconv2dlstm_init(params: SConv2dLSTMParams, input: Tensor) -> SConv2dLSTMSta
 def sconv2dlstm_step(
     params: SConv2dLSTMParams, state: SConv2dLSTMState, input: Tensor
 ) -> tuple[Tensor, SConv2dLSTMState]:
-    """One time step: `input` (batch, in channels, H, W), spikes (batch, channels, H / pool, W / pool)."""
+    """One time step: `input` (batch, in channels, H, W), spikes (batch, channels, H / pool, W / pool).
+
+    Raises ValueError for a state of other channels or another size.
+    """
     input = wired(params, state, input, axes=3, weight=params.gates.weight)
     threshold, shape = params.threshold, _shape(params, input)
-    syn, mem = state.syn.expand(shape), state.mem.expand(shape)
+    syn, mem = widened(state, shape, "sconv2dlstm_init")
     reset = fires(mem - threshold)
     i, f, o, g = params.gates(torch.cat([input, mem], -3)).chunk(4, -3)
     syn = torch.sigmoid(f) * syn + torch.sigmoid(i) * torch.tanh(g)

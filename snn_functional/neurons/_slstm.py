@@ -11,6 +11,8 @@ Source: `snntorch.SLSTM` 1.0.0, whose cell is `torch.nn.LSTMCell`; but snnTorch 
 many features as there are neurons.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -61,10 +63,10 @@ def slstm_init(params: SLSTMParams, input: Tensor) -> SLSTMState:
 
 
 def slstm_step(params: SLSTMParams, state: SLSTMState, input: Tensor) -> tuple[Tensor, SLSTMState]:
-    """One time step: `input` (batch, features), spikes (batch, neurons)."""
+    """One time step: `input` (batch, features), spikes (batch, neurons). Raises ValueError for a state of another width."""
     input = wired(params, state, input, axes=1, weight=params.input.weight)
     threshold, shape = params.threshold, _shape(params, input)
-    syn, mem = state.syn.expand(shape), state.mem.expand(shape)
+    syn, mem = widened(state, shape, "slstm_init")
     reset = fires(mem - threshold)
     i, f, g, o = (params.hidden(mem) + params.input(input)).chunk(4, -1)
     syn = torch.sigmoid(f) * syn + torch.sigmoid(i) * torch.tanh(g)
@@ -78,6 +80,18 @@ def slstm_step(params: SLSTMParams, state: SLSTMState, input: Tensor) -> tuple[T
 
 def _shape(params: SLSTMParams, input: Tensor) -> tuple[int, ...]:
     return (*input.shape[:-1], params.hidden.weight.shape[1])
+
+
+def widened(state: Any, shape: tuple[int, ...], init: str) -> tuple[Tensor, Tensor]:
+    """Cell and membrane, broadcast to `shape`. The weights tell how many neurons there are: a state of another width is refused."""
+    for name in ("syn", "mem"):
+        have = tuple(getattr(state, name).shape)
+        if len(have) > len(shape) or any(n not in (1, m) for n, m in zip(have[::-1], shape[::-1])):
+            raise ValueError(
+                f"{type(state).__name__}.{name} has shape {have}, which does not fit these weights and this input: expected "
+                f"{tuple(shape)}, or what broadcasts to it. A state that fits is made by {init}(params, input)."
+            )
+    return state.syn.expand(shape), state.mem.expand(shape)
 
 
 slstm = Neuron(SLSTMParams, SLSTMState, slstm_init, slstm_step)

@@ -7,24 +7,35 @@ layer by layer, where `snn.run` would.
 
 import contextlib
 import copy
+import functools
 import inspect
+import threading
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 from torch import nn, Tensor
 
-from .._functorch import is_compiling, transforms
+from .._functorch import intercepted, is_compiling, outside, transforms, wrapping
 from .._scan import explain
 from .._scan._loop import unchanged
-from .._tree import tree_leaves
-import threading
+from .._tree import tree_leaves, tree_map
 from ..kernels import Unsupported
-lock = threading.RLock()
+from ._calls import (
+    along_the_first_axis,
+    Calls,
+    forgets,
+    loops_itself,
+    remembering,
+    several_steps,
+    takes_all_of_time,
+    watched,
+    without_hidden,
+)
 from ._memory import Memory, of_library, refuse_closures
 from ._parallel import Whole
 from ._run import _layer_by_layer, _Meet, _obstacle
-from ._stateful import remembering, Stateful, without_hidden
+from ._stateful import Stateful
 from .utils import _layers
 
 
@@ -51,7 +62,9 @@ def functionalize(module: nn.Module, *states: Any) -> tuple["Functional", dict[s
 
     Raises TypeError for what is no module, for one that takes whole sequences, and for states missing or too many; ValueError for
     names that collide. The step raises ValueError for other names than these, and TypeError for a forward that remembers
-    something in an attribute of its own, or that gives a face with `init_hidden=False` no state.
+    something in an attribute of its own, or that gives a face with `init_hidden=False` no state; RuntimeError, with what helps, for
+    one that reads numbers which differ between the samples of a `vmap`. `scan` raises TypeError for a forward that is seen to hold the
+    time loop itself.
     """
     step = Functional(copy.deepcopy(module), _explicit(module, states))
     params, state, names = step._params, step._state, step._explicit
@@ -120,6 +133,9 @@ class Functional:
         "_places",
         "_kept",
         "_memory",
+        "_lock",
+        "_batched",
+        "_one_step",
         "__weakref__",
     )
 
@@ -146,11 +162,14 @@ class Functional:
             if x is not None and id(x) not in own and not (isinstance(m, Stateful) and of_library(m))
         ]
         self._memory = Memory(module)
+        self._lock = threading.RLock()  # threads take turns: there is one module, whose tensors are replaced
+        self._batched: set[str] | None = None  # the buffers (and states) that were made batched under the last vmap
+        self._one_step: set[Any] = set()  # the shapes of inputs that the module was seen to take for one step of time
 
     def __call__(self, params: dict[str, Tensor], state: dict[str, Any], input: Any) -> tuple[Any, dict[str, Any]]:
-        given = [state[name] for name in self._explicit if name in state]
         with unchanged(self, (params, input)):
-            returned, new = self._within(params, state, input, lambda module: module(input, *given))
+            returned, new = self._within(params, state, input, lambda module, *given: module(input, *given))
+        given = self._explicit
         if not given:
             return returned, new
         out = returned[: -len(given)] if isinstance(returned, tuple | list) else ()
@@ -171,8 +190,9 @@ class Functional:
         """What `scan` of this step returns, layer by layer. Raises Unsupported, with the reason, where that would be something else."""
         if is_compiling():
             raise Unsupported("torch.compile is tracing")
-        with lock:
+        with self._lock:
             if reason := self._obstacle(inputs, reverse):
+                self._refuse_a_time_loop(inputs)
                 raise Unsupported(reason)
             try:
                 return self._within(params, state, inputs, lambda module: _layer_by_layer(module, inputs))
@@ -181,8 +201,10 @@ class Functional:
 
     def plan(self, params: dict[str, Tensor], state: dict[str, Any], inputs: Any, length: int) -> str:
         """How `scan` runs this step."""
-        with lock:
+        with self._lock:
             reason = self._obstacle(inputs)
+            if reason:
+                self._refuse_a_time_loop(inputs)
         if not reason:
             return "layer by layer: each layer runs once over all of time."
         how = explain(self.__call__, params, state, inputs, length=length)
@@ -197,37 +219,149 @@ class Functional:
             return "its input is not one tensor"
         return _obstacle(self._module, inputs)
 
+    def _refuse_a_time_loop(self, inputs: Any) -> None:
+        """Raises TypeError where the module, at random inputs of such a shape, is seen to loop over time itself."""
+        if self._explicit or not isinstance(inputs, Tensor) or intercepted():  # who looks on should see the scan alone
+            return
+        if (key := (inputs.shape[1:], inputs.dtype)) in self._one_step:
+            return
+        first: Calls | None = None
+        device = next((x.device for x in (*self._params.values(), *self._state.values())), inputs.device)
+        with outside(), torch.no_grad(), torch.random.fork_rng([device] if device.type == "cuda" else []):
+            x, y, _ = xs = (torch.rand(3, *inputs.shape[1:], device=device) * 2).to(inputs.dtype)
+            try:
+                first, state = self._seen(x, self._state)
+                loops = along_the_first_axis(first, x, self._tried)
+                if not loops and several_steps(first):
+                    loops = forgets(first, self._seen(y, state)[0])
+            except Exception:  # a step that fails says so itself, when it is run
+                loops = first is None and takes_all_of_time(xs, self._tried)
+        if loops:
+            raise loops_itself(
+                f"scan({self!r}, ...)", self._module, first, 'scan(step, params, state, xs, kind="loop")'
+            )
+        if len(self._one_step) > 100:
+            self._one_step.clear()
+        self._one_step.add(key)
+
+    def _seen(self, x: Tensor, state: dict[str, Any]) -> tuple[Calls, dict[str, Any]]:
+        """The calls that the module makes for this input, and the state after it."""
+
+        def go(module: nn.Module) -> Calls:
+            with watched(_layers(module)) as calls:
+                module(x)
+            return calls
+
+        return self._within(self._params, state, x, go)
+
+    def _tried(self, x: Tensor) -> Calls | None:
+        try:
+            return self._seen(x, self._state)[0]
+        except Exception:
+            return None
+
     def _within(
-        self, params: dict[str, Tensor], state: dict[str, Any], input: Any, go: Callable[[nn.Module], Any]
+        self, params: dict[str, Tensor], state: dict[str, Any], input: Any, go: Callable[..., Any]
     ) -> tuple[Any, dict[str, Any]]:
-        """What `go` returns of the module with these tensors in it, and the state that it leaves there."""
+        """What `go(module, *states)` returns of the module with these tensors in it, and the state that it leaves there."""
         _same_names(f"The step of {self!r}: params", params, self._params)
         _same_names(f"The step of {self!r}: state", state, self._state, self._explicit)
-        tensors, new = params | state, dict(state)
-        for _, _, key, normal in self._kept:
-            # torch has no derivative by running statistics, and refuses those that seem to need one.
-            tensors[key] = tensors[key].detach().clone() if normal else tensors[key].clone()
-        if self._kept and (is_compiling() or "Vmap" in transforms()):
-            # Where it is written to in place under vmap, a buffer must be batched as what is written.
-            zero: Any = sum(x.new_zeros((), dtype=torch.uint8) for x in tree_leaves((params, state, input)))
-            for _, _, key, _ in self._kept:
-                tensors[key] = tensors[key] + zero.to(tensors[key].dtype)
-        with contextlib.nullcontext() if is_compiling() else lock:
+        if is_compiling():
+            return self._once(params, state, go, [name for _, _, name, _ in self._kept], input)
+        with self._lock:
+            if "Vmap" not in transforms():
+                return self._once(params, state, go)
+            return self._under_vmap(params, state, input, go)
+
+    def _under_vmap(
+        self, params: dict[str, Tensor], state: dict[str, Any], input: Any, go: Callable[..., Any]
+    ) -> tuple[Any, dict[str, Any]]:
+        """As `_once`. Which buffers come to differ between the samples only the forward knows, so it is tried.
+
+        Where a buffer must be batched, since something batched is written into it, or must not be, since a number is read out of it, torch
+        raises: whatever runs is right. What was right once is tried first the next time.
+        """
+        floats = {name for _, _, name, _ in self._kept if torch.is_floating_point(state[name])}
+        norms = {name for _, _, name, normal in self._kept if normal}
+        every = {name for _, _, name, _ in self._kept} | set(self._explicit)
+        ways: list[set[str]] = []
+        for way in (self._batched, floats, every, floats & norms):
+            if way is not None and way not in ways:
+                ways.append(way)
+        drawn, failed = _generators((params, state, input)) if len(ways) > 1 else [], []
+        for batched in ways:
             try:
-                for table, key, name, _ in self._places:
-                    table[key] = tensors[name]
-                for keys, face in self._faces:
-                    face._hidden = face.neuron.State.__rebuild__([state[key] for key in keys], ())
-                with remembering(self._outside) if self._outside and not is_compiling() else contextlib.nullcontext():
-                    returned = go(self._module)
-                if not is_compiling():
-                    self._memory.refuse()
-                for table, key, name, _ in self._kept:
-                    new[name] = table[key]
-                for keys, face in self._faces:
-                    new |= zip(keys, _hidden(face))
-            finally:
-                self._restore()
+                returned = self._once(params, state, go, batched, input)
+            except RuntimeError as error:
+                if not any(says in str(error) for says in (*WRITES, *READS)):
+                    raise
+                failed.append(error)
+                for put_back in drawn:
+                    put_back()
+            else:
+                self._batched = batched
+                return returned
+        advice = self._advice([str(error) for error in failed], state)
+        if not advice:
+            raise failed[0]
+        raise RuntimeError(f"The step of {self!r} under vmap {advice}\ntorch says: {failed[0]}") from failed[0]
+
+    def _advice(self, says: list[str], state: dict[str, Any]) -> str:
+        """What to do about a forward that fails under vmap whichever buffers are batched: so said torch, each time."""
+        reads, writes = (any(text in error for text in kind for error in says) for kind in (READS, WRITES))
+        numbers = [name for _, _, name, normal in self._kept if not normal and state[name].numel() == 1]
+        given = [name for name in numbers if "batched" in wrapping([state[name]])]
+        cells = {type(m).__name__ for m in self._module.modules() if isinstance(m, nn.RNNCellBase)}
+        if reads and given:
+            return (
+                f"reads a number out of a tensor that differs between the samples. Is it one of the buffers {', '.join(given)}, which "
+                "come batched? One that counts steps is the same for all, so it stays out: in_dims of the state "
+                f"dict.fromkeys(state, 0) | {{{given[-1]!r}: None}}."
+            )
+        if reads and writes:
+            return (
+                "reads a number out of one buffer, and writes what differs between the samples into another. Make those that count "
+                "steps integers (torch.long), and those that gather samples floating: so they are told apart."
+            )
+        if writes and cells:
+            return (
+                f"has an {' or '.join(sorted(cells))} write into its state, which must be batched as its input is. Give it one, as a "
+                "state that forward takes and returns: state.expand(batch, *state.shape) with in_dims 0."
+            )
+        return ""
+
+    def _once(
+        self,
+        params: dict[str, Tensor],
+        state: dict[str, Any],
+        go: Callable[..., Any],
+        batched: Iterable[str] = (),
+        input: Any = None,
+    ) -> tuple[Any, dict[str, Any]]:
+        """`go` of the module with these tensors in it; the buffers and states called `batched` made so, as all else together is."""
+        tensors, new = params | state, dict(state)
+        for _, _, name, normal in self._kept:
+            # torch has no derivative by running statistics, and refuses those that seem to need one.
+            tensors[name] = tensors[name].detach().clone() if normal else tensors[name].clone()
+        if batched:
+            yes: Any = sum(x.new_zeros((), dtype=torch.uint8) for x in _tensors((params, state, input))) == 0
+            for name in batched:
+                tensors[name] = tree_map(lambda x: torch.where(yes, x, x), tensors[name])
+        try:
+            for table, key, name, _ in self._places:
+                table[key] = tensors[name]
+            for keys, face in self._faces:
+                face._hidden = face.neuron.State.__rebuild__([state[key] for key in keys], ())
+            with remembering(self._outside) if self._outside and not is_compiling() else contextlib.nullcontext():
+                returned = go(self._module, *(tensors[name] for name in self._explicit if name in tensors))
+            if not is_compiling():
+                self._memory.refuse()
+            for table, key, name, _ in self._kept:
+                new[name] = table[key]
+            for keys, face in self._faces:
+                new |= zip(keys, _hidden(face))
+        finally:
+            self._restore()
         return returned, new
 
     def _restore(self) -> None:
@@ -244,6 +378,24 @@ class Functional:
 
     def __reduce__(self) -> Any:
         return Functional, (self._module, self._explicit)
+
+
+# What torch says under vmap where something batched is written into what is not, and where a number is read out of what is batched.
+WRITES = ("(self, *extra_args) is not possible", "doesn't match the broadcast shape")
+READS = (".item() on a Tensor", "data-dependent control flow", "data pointer of Tensor that doesn't have storage")
+
+
+def _tensors(tree: Any) -> list[Tensor]:
+    return [x for x in tree_leaves(tree) if isinstance(x, Tensor)]
+
+
+def _generators(tree: Any) -> list[Callable[[], None]]:
+    """What puts torch's generators, of the devices in this tree, back to where they are now."""
+    device = next((x.device for x in _tensors(tree) if x.device.type == "cuda"), None)
+    back = [functools.partial(torch.set_rng_state, torch.get_rng_state())]
+    if device is not None:
+        back.append(functools.partial(torch.cuda.set_rng_state, torch.cuda.get_rng_state(device), device))
+    return back
 
 
 def _faces(module: nn.Module) -> list[tuple[tuple[str, ...], Stateful]]:

@@ -46,9 +46,21 @@ class GradedSpikes(nn.Module):
         )
 
 
+class BatchNormTT(nn.ModuleList):
+    """What `BatchNormTT1d` and `BatchNormTT2d` make: a list with a layer for each time step. It is not called itself."""
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Raises NotImplementedError, as a ModuleList does, that shows the call of one step's layer."""
+        kind = type(self[0]).__name__.replace("BatchNorm", "BatchNormTT") if len(self) else "BatchNormTT"
+        raise NotImplementedError(
+            f"{kind} holds {len(self)} layers, one for each time step, and cannot be called itself: with bn = {kind}(features, "
+            f"time_steps={len(self)}), call bn[t](x) in step t, or for norm, x in zip(bn, xs): norm(x)."
+        )
+
+
 def BatchNormTT1d(
     input_features: int, time_steps: int, eps: float = 1e-5, momentum: float = 0.1, affine: bool = True
-) -> nn.ModuleList:
+) -> BatchNormTT:
     """Batch normalization through time: `time_steps` layers `nn.BatchNorm1d(input_features)`, one for each step, without bias.
 
         norms = snn.BatchNormTT1d(100, num_steps)
@@ -64,19 +76,17 @@ def BatchNormTT1d(
 
 def BatchNormTT2d(
     input_features: int, time_steps: int, eps: float = 1e-5, momentum: float = 0.1, affine: bool = True
-) -> nn.ModuleList:
+) -> BatchNormTT:
     """As `BatchNormTT1d`, of `nn.BatchNorm2d`: for images, xs [T, batch, channels, height, width]."""
     return _through_time(nn.BatchNorm2d, input_features, time_steps, eps, momentum, affine)
 
 
-def _through_time(
-    Norm: Any, features: int, time_steps: int, eps: float, momentum: float, affine: bool
-) -> nn.ModuleList:
+def _through_time(Norm: Any, features: int, time_steps: int, eps: float, momentum: float, affine: bool) -> BatchNormTT:
     if time_steps < 1:
         raise ValueError(
             f"BatchNormTT(input_features, time_steps={time_steps}): expected a layer for each step, 1 or more."
         )
-    norms = nn.ModuleList(Norm(features, eps=eps, momentum=momentum, affine=affine) for _ in range(time_steps))
+    norms = BatchNormTT(Norm(features, eps=eps, momentum=momentum, affine=affine) for _ in range(time_steps))
     for norm in norms:
         norm.register_parameter("bias", None)
     return norms

@@ -16,7 +16,7 @@ from .._identity import foreign, parts_of
 from ._stateful import Stateful
 
 
-STATE = {"_hidden", "_time", "_calls"}  # of a face, which is no memory but its state
+STATE = {"_hidden", "_time", "_watcher", "_stateless"}  # of a face, which is no memory but its state
 NATIVE = set(vars(nn.Module()))
 
 

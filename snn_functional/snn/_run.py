@@ -23,8 +23,18 @@ from torch import nn, Tensor
 
 from .._functorch import outside, transforms
 from .._tree import tree_flatten, tree_leaves, tree_map, tree_unflatten
+from ._calls import (
+    along_the_first_axis,
+    forgets,
+    loops_itself,
+    on_a_copy,
+    remembering,
+    several_steps,
+    takes_all_of_time,
+    watched,
+)
 from ._memory import of_library, STATE
-from ._stateful import remembering, Stateful, without_hidden
+from ._stateful import Stateful
 from .utils import _layers
 
 
@@ -40,19 +50,52 @@ def run(net: nn.Module, xs: Tensor) -> Any:
     The same numbers as the loop's to the rounding of larger matrix products. Dropout draws a mask for each step, but layer by layer.
     A network that is recurrent across layers, or whose samples meet, or that has hooks, runs step by step; `explain` says so.
 
-    Raises TypeError and ValueError for what is no sequence of tensors, TypeError for a face that has no state from one step to the next.
+    Raises TypeError and ValueError for what is no sequence of tensors, TypeError for a face that has no state from one step to the next,
+    and for a net whose own forward holds the time loop.
     """
     _admit(net, xs)
     if _obstacle(net, xs) is None:
-        held = {layer: layer._hidden for layer in _layers(net).values()}
+        held = _held(net)
         try:
             return _layer_by_layer(net, xs)
         except _Meet:
-            for layer, hidden in held.items():
-                layer._hidden = hidden
-    with remembering(without_hidden(net)):
-        first = net(xs[0])
-    return _joined(torch.stack, [first, *(net(x) for x in xs[1:].unbind(0))])
+            _put_back(held)
+    begun = _first_steps(net, xs)
+    return _joined(torch.stack, [*begun, *(net(x) for x in xs[len(begun) :].unbind(0))])
+
+
+def _first_steps(net: nn.Module, xs: Tensor) -> list[Any]:
+    """What the net returns in the first step, or in the first two. Raises TypeError for a net that is seen to take no steps of time."""
+    faces, held = _layers(net), _held(net)
+    refusal = functools.partial(loops_itself, "snn.run(net, xs)", net)
+    otherwise = "torch.stack([net(x) for x in xs])"
+    try:
+        with remembering(faces) as first:
+            returned = [net(xs[0])]
+    except Exception as error:
+        if takes_all_of_time(xs, lambda x: on_a_copy(net, x)):
+            _put_back(held)
+            raise refusal(None, otherwise) from error
+        raise
+    if several_steps(first):
+        loops = along_the_first_axis(first, xs[0], lambda x: on_a_copy(net, x))
+        if not loops and len(xs) > 1:
+            with watched(faces) as second:
+                returned.append(net(xs[1]))
+            loops = forgets(first, second)
+        if loops:
+            _put_back(held)
+            raise refusal(first, otherwise)
+    return returned
+
+
+def _held(net: nn.Module) -> dict[Stateful, Any]:
+    return {layer: layer._hidden for layer in _layers(net).values()}
+
+
+def _put_back(held: dict[Stateful, Any]) -> None:
+    for layer, hidden in held.items():
+        layer._hidden = hidden
 
 
 ROWS = 4096  # samples times steps in a piece of time; half and twice that were as fast, all at once or few were slower

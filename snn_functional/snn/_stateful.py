@@ -11,9 +11,10 @@ One step function serves explicit and hidden state, so the two cannot diverge. T
 the input; it is no buffer, never in `state_dict()`, and only a layer with `init_hidden=True` holds one between calls.
 """
 
-import contextlib
 import dataclasses
 import inspect
+import sys
+import warnings
 import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -21,9 +22,10 @@ from typing import Any
 import torch
 from torch import nn, Tensor
 
-from .._functorch import intercepted, is_compiling
+from .._functorch import intercepted, is_compiling, left_behind
 from .._neuron import Neuron
 from .._scan import scan
+from .._scan._loop import refused_function
 from .._tree import tree_map
 from ..modifiers import immediate_reset, inhibit, quantize
 from ..surrogate import ATan, fires
@@ -59,6 +61,7 @@ class Stateful(nn.Module):
     graded: bool
     threshold: Tensor
     graded_spikes_factor: Tensor
+    _stateless = False  # with init_hidden=False: came the last call without a state?
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__()
@@ -76,24 +79,36 @@ class Stateful(nn.Module):
         self._reset_mechanism = options["reset_mechanism"]
         self._hidden: Any = None
         self._time: Any = None  # set while `run` has folded time into the batch
-        self._calls: Any = None  # within `remembering`: was it called with a state, without one?
+        self._watcher: Any = None  # within `watched`: is told of every call
         self._keep(numbers, learned, options)
         self.instances.append(self)
         factor = {"graded_spikes_factor": options.get("graded_spikes_factor", 1.0)}
         self._register(factor, {name for name in factor if options.get(f"learn_{name}")})
 
     def forward(self, input_: Tensor, *args: Any, **kwargs: Any) -> Any:
-        """One step of `input_` [batch, ..., neurons]: `(spk, *states)`, or `spk` alone with `init_hidden` and no `output`."""
+        """One step of `input_` [batch, ..., neurons]: `(spk, *states)`, or `spk` alone with `init_hidden` and no `output`.
+
+        Without a state, and without `init_hidden`, it begins at rest; called so twice in a row it warns, once for each class of faces.
+        """
         if self._time is not None and not args and not kwargs:
             return self._time.through(self, input_)
         self._admit(input_)
-        state = self._state(input_, args, kwargs)
+        before = self._state(input_, args, kwargs)
         what, params = self._recording(input_.dtype, every=self.output or not self.init_hidden)
-        if input_.numel() >= LARGE and input_.device.type == "cpu" and self._in_one_kernel():
-            outputs, state = scan(_recorded(*what), params, state, input_[None])
-            outputs = tuple(x.squeeze(0) for x in outputs)
-        else:
-            outputs, state = _record(*what, params, state, input_)
+        try:
+            if input_.numel() >= LARGE and input_.device.type == "cpu" and self._in_one_kernel():
+                outputs, state = scan(_recorded(*what), params, before, input_[None])
+                outputs = tuple(x.squeeze(0) for x in outputs)
+            else:
+                outputs, state = _record(*what, params, before, input_)
+        except RuntimeError as error:
+            if cure := refused_function(error):
+                raise type(error)(f"{error}{cure}") from error
+            raise
+        if self._watcher is not None:
+            given = any(x is not None for x in (*args, *kwargs.values()))
+            begun = before if given or self._hidden is not None else None
+            self._watcher(given, input_.shape, begun, outputs, state)
         if self.init_hidden:
             self._hidden = state
         return outputs if self.output or not self.init_hidden else outputs[0]
@@ -140,7 +155,7 @@ class Stateful(nn.Module):
 
     def detach_hidden(self) -> None:
         """Cut the hidden state from the graph, as truncated backpropagation does between chunks."""
-        self._hidden = tree_map(torch.Tensor.detach, self._hidden)
+        self._hidden = tree_map(torch.Tensor.detach, self._alive())
 
     def extra_repr(self) -> str:
         numbers = [f"{n}={_brief(getattr(self, n))}" for n in self.numbers if hasattr(self, n)]
@@ -215,10 +230,9 @@ class Stateful(nn.Module):
     def _state(self, input_: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         State = self.neuron.State
         name = type(self).__name__
-        if self._calls is not None:
-            self._calls.add(bool(args or kwargs))
         if not args and not kwargs:
-            if self._hidden is None:
+            if self._alive() is None:
+                self._without_state()
                 return self.neuron.init(self.params(input_.dtype), input_)
             held = self._hidden.mem
             if held.dim() and held.shape != self._shape(input_):
@@ -241,15 +255,49 @@ class Stateful(nn.Module):
             raise TypeError(
                 f"{name}: of the states only {sorted(given)} came. Call it as {_call(State)}, or with none: at rest."
             )
+        if not is_compiling() and self._stateless:
+            self._stateless = False
         return State(**given)
 
+    def _without_state(self) -> None:
+        """Warns where a face that keeps no state is given none twice in a row: whoever does that counts on a memory."""
+        if self.init_hidden or self._watcher is not None or is_compiling():
+            return
+        name = type(self).__name__
+        if self._stateless and name not in _warned:
+            _warned.add(name)
+            states = ", ".join(f"`{state}`" for state in self.neuron.State.__leaves__)
+            warnings.warn(
+                f"{name}(init_hidden=False) was called twice in a row without a state, and each time begins at rest: it forgets "
+                f"its last step. Pass {states} from step to step, or make it with init_hidden=True.",
+                stacklevel=_callers_level(),
+            )
+        self._stateless = True
+
+    def _alive(self) -> Any:
+        """The hidden state. Raises RuntimeError for one that a `vmap` has left here, with which nothing can be done any more."""
+        if self._left_behind():
+            raise RuntimeError(
+                f"{type(self).__name__}(init_hidden=True) holds the state of a torch.func.vmap that is over. Forget it by "
+                "snn.utils.reset(net). Within vmap begin and end with a reset, or take the state in and out: "
+                "step, params, state = snf.functionalize(net)."
+            )
+        return self._hidden
+
+    def _left_behind(self) -> bool:
+        hidden = self._hidden
+        if hidden is None or is_compiling():
+            return False
+        return any(left_behind(getattr(hidden, name)) for name in self.neuron.State.__leaves__)
+
     def _apply(self, fn: Any, *args: Any, **kwargs: Any) -> Any:
-        self._hidden = tree_map(fn, self._hidden)
+        if not self._left_behind():  # which nothing can be done to: whoever uses it will hear
+            self._hidden = tree_map(fn, self._hidden)
         return super()._apply(fn, *args, **kwargs)
 
     def __getstate__(self) -> dict[str, Any]:
         # Copies and pickles carry the state's numbers, never its graph, which cannot be copied.
-        return self.__dict__ | {"_hidden": tree_map(torch.Tensor.detach, self._hidden)}
+        return self.__dict__ | {"_hidden": tree_map(torch.Tensor.detach, self._alive()), "_stateless": False}
 
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
         super()._save_to_state_dict(destination, prefix, keep_vars)
@@ -285,30 +333,18 @@ def _record(step: Any, fields: tuple[str, ...], graded: bool, params: Any, state
     return (spk * factor if graded else spk, *(getattr(state, name) for name in fields)), state
 
 
-def without_hidden(net: nn.Module) -> dict[str, "Stateful"]:
-    """Its faces with `init_hidden=False`, by name."""
-    return {name: m for name, m in net.named_modules() if isinstance(m, Stateful) and not m.init_hidden}
+_warned: set[str] = set()  # the classes of faces whose users were warned: once each
 
 
-@contextlib.contextmanager
-def remembering(faces: dict[str, "Stateful"]) -> Iterator[None]:
-    """Around one step of many. Raises TypeError after it for a face that got no state in it, and holds none."""
-    for face in faces.values():
-        face._calls = set()
-    try:
-        yield
-        for name, face in faces.items():
-            if face._calls == {False}:
-                states = ", ".join(face.neuron.State.__leaves__)
-                raise TypeError(
-                    f"Layer {name!r}, {type(face).__name__}(init_hidden=False), got no state: it would be at rest at every step. "
-                    f"Say init_hidden=True, or pass {states} through forward."
-                )
-    finally:
-        for face in faces.values():
-            face._calls = None
+def _callers_level() -> int:
+    """For `warnings.warn` in the function that asks: how far up is the first line that is neither torch's nor this library's?"""
+    level, frame = 1, sys._getframe(1)
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] in ("torch", LIBRARY):
+        level, frame = level + 1, frame.f_back
+    return level
 
 
+LIBRARY = __name__.partition(".")[0]
 LARGE = 4096  # neurons in a step, from which on one kernel is faster than some twenty operations; measured on CPUs only
 RESETS = ("subtract", "zero", "none", "clear")
 

@@ -27,9 +27,9 @@ def state_dict(net: nn.Module) -> dict[str, Tensor]:
     """
     saved: dict[str, Any] = dict(net.state_dict())
     for name, layer in _layers(net).items():
-        for field in layer.neuron.State.__leaves__:
-            if (value := getattr(layer, field)) is not None:
-                saved[f"{name}.{field}" if name else field] = value.detach()
+        if (state := layer._alive()) is not None:
+            for field in layer.neuron.State.__leaves__:
+                saved[f"{name}.{field}" if name else field] = getattr(state, field).detach()
     return saved
 
 
