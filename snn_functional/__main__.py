@@ -180,6 +180,7 @@ def prepare(args: argparse.Namespace, held: contextlib.ExitStack) -> Run:
     replaces = False
     if saved:
         training = _checkpoint.restore(saved, training, dataset)
+        _files.rewrite(folder / _checkpoint.NAME)
     elif replaces := _folder.claim(folder):
         say(f"the earlier run in {folder} is replaced, once this one has a checkpoint")
     say(

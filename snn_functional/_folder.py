@@ -43,9 +43,8 @@ def claim(folder: Path) -> bool:
 
     Raises OSError: FileExistsError for a folder that holds files but no run of ours.
     """
-    metrics = folder / "metrics.json"
     if _is_ours(folder):
-        _files.write(metrics, metrics.read_bytes())  # nothing new, but now it is known that one can write here
+        _files.rewrite(folder / "metrics.json")
         return True
     if set(folder.iterdir()) - set(_files.unfinished(folder, FILES)):
         raise FileExistsError(

@@ -345,6 +345,24 @@ def test_a_compiler_that_hangs_is_stopped_with_all_it_started(cache, tmp_path, m
     assert len(found) == 4 and all(map(gone, found)) and len(log.read_text()) == 2
 
 
+def test_a_compiler_that_hangs_over_everything_is_not_waited_for(cache, tmp_path, monkeypatch):
+    compiler(tmp_path / "cxx", monkeypatch, "sleep 1000")
+    monkeypatch.setattr(_build, "PATIENCE", 0.1)
+    monkeypatch.setattr(_build, "SHORT", 0.3)
+    _build._memory.compiler = (str(tmp_path / "cxx"), "script 1.0")
+    for source in (SEVEN, EIGHT):
+        with pytest.raises(
+            NoCompiler, match=r"did not end within 0.3 s and was stopped \(it was asked for a kernel that"
+        ):
+            load(source)
+
+
+def test_a_kernel_that_is_long_is_waited_for(cache, tmp_path, monkeypatch):
+    log = compiler(tmp_path / "cxx", monkeypatch, 'case "$*" in *trial*) ;; *) sleep 1;; esac; exec $real "$@"')
+    monkeypatch.setattr(_build, "PATIENCE", 0.1)
+    assert value(load(SEVEN)) == 7 and len(log.read_text()) == 2
+
+
 def test_a_compiler_that_hangs_when_asked_for_its_version_is_passed_over(cache, tmp_path, monkeypatch):
     path = tmp_path / "cxx"
     path.write_text("#!/bin/sh\nsleep 1000\n")

@@ -88,12 +88,29 @@ def no_file_above(size):
 @unix
 @pytest.mark.parametrize("size", [0, 100, 10_000])
 def test_a_disk_that_is_full_when_a_run_goes_on(size, earlier, capsys):
+    """Said before an epoch's work is done, not after it."""
     before = contents(earlier)
-    with no_file_above(size):
-        line = refused(capsys, *RESUME)
-    assert "checkpoint.pt cannot be written: File too large; the last checkpoint is whole, --resume goes on" in line
+    with no_file_above(size), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(command, "training_step", killed)
+        assert "run/checkpoint.pt cannot be written: File too large\n" in refused(capsys, *RESUME)
     assert contents(earlier) == before
     assert command.main(RESUME) == 0
+
+
+@unix
+@pytest.mark.parametrize("where", ["training_step", "accuracy"])
+def test_a_disk_that_fills_up_while_a_run_goes_on(where, earlier, capsys, monkeypatch):
+    before, whole = contents(earlier), getattr(command, where)
+    with contextlib.ExitStack() as stack:
+
+        def fill(*args):
+            stack.enter_context(no_file_above(10_000))
+            return whole(*args)
+
+        monkeypatch.setattr(command, where, fill)
+        line = refused(capsys, *RESUME)
+    assert "run/checkpoint.pt cannot be written: File too large; the last checkpoint is whole, --resume goes on" in line
+    assert contents(earlier) == before
 
 
 @unix
@@ -117,11 +134,13 @@ def test_a_disk_that_is_full_when_a_new_run_would_save(here, capsys):
 def test_a_disk_that_is_full_after_ctrl_c(earlier, capsys, monkeypatch):
     before = contents(earlier)
 
-    def interrupt(*args):
-        raise KeyboardInterrupt
+    with contextlib.ExitStack() as stack:
 
-    monkeypatch.setattr(command, "training_step", interrupt)
-    with no_file_above(10_000):
+        def interrupt(*args):
+            stack.enter_context(no_file_above(10_000))
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(command, "training_step", interrupt)
         assert "the last checkpoint is whole" in refused(capsys, *RESUME)
     assert contents(earlier) == before
 

@@ -48,13 +48,18 @@ FLAGS = [*PORTABLE, *LIBRARY, *NATIVE.get(platform.machine().lower(), [])]
 
 TRIVIAL = 'extern "C" void run(const long long*, const long long*) {}\n'
 SECONDS = 120.0
-SHORT = 20.0  # seconds for what takes any compiler a moment: its version, a kernel that does nothing
+PATIENCE = 4.0  # seconds after which it is looked whether the compiler hangs, or the kernel is long
+SHORT = 6.0  # seconds for what takes any compiler a moment: its version, a kernel that does nothing
 TEMPORARY = "snn_functional-build-"  # how a private folder's name begins
 REMEMBERED = 1000  # functions and failures, the latest
 
 
 class NoCompiler(Exception):
     """A text could not be made a function: there is no C++ compiler, it failed, or what it built cannot be loaded."""
+
+
+class Unusable(NoCompiler):
+    """The compiler is good for nothing."""
 
 
 @dataclasses.dataclass
@@ -188,16 +193,31 @@ def _compiled(command: tuple[str, ...], source: str, folder: Path) -> Path:
     if _memory.unusable:
         raise NoCompiler(_memory.unusable)
     try:
-        return _compile(command, source, folder, _seconds())
+        return _compile(command, source, folder, _seconds(), lambda: _trial(command, folder))
+    except Unusable as error:
+        _memory.unusable = str(error)
+        raise
     except NoCompiler as error:
         try:
-            _compile(command, TRIVIAL, folder, min(_seconds(), SHORT))
-        except (NoCompiler, OSError):
+            _trial(command, folder)
+        except Unusable:
             _memory.unusable = str(error)
         raise
 
 
-def _compile(command: tuple[str, ...], source: str, folder: Path, seconds: float) -> Path:
+def _trial(command: tuple[str, ...], folder: Path) -> None:
+    """Raises Unusable if a compiler fails on a kernel that does nothing."""
+    apart = folder / "trial"
+    try:
+        apart.mkdir(exist_ok=True)
+        _compile(command, TRIVIAL, apart, min(_seconds(), SHORT))
+    except (NoCompiler, OSError) as error:
+        raise Unusable(f"{error} (it was asked for a kernel that does nothing)") from None
+
+
+def _compile(
+    command: tuple[str, ...], source: str, folder: Path, seconds: float, doubt: Callable[[], None] | None = None
+) -> Path:
     text, built, said = folder / "kernel.cpp", folder / "kernel.so", folder / "said"
     text.write_text(source, encoding="utf-8")
     built.unlink(missing_ok=True)
@@ -207,6 +227,7 @@ def _compile(command: tuple[str, ...], source: str, folder: Path, seconds: float
         status, _ = _run(
             [*command[:-1], *FLAGS, "-o", str(built), str(text), *math],
             seconds,
+            doubt,
             stdout=words,
             env=os.environ | {"TMPDIR": str(folder)},
         )
@@ -218,8 +239,17 @@ def _compile(command: tuple[str, ...], source: str, folder: Path, seconds: float
     return built
 
 
-def _run(command: Sequence[str], seconds: float, stdout: Any = subprocess.PIPE, env: Any = None) -> tuple[int, str]:
-    """A command's exit status and words. Raises NoCompiler where it takes too long: then it and all it started are killed."""
+def _run(
+    command: Sequence[str],
+    seconds: float,
+    doubt: Callable[[], None] | None = None,
+    stdout: Any = subprocess.PIPE,
+    env: Any = None,
+) -> tuple[int, str]:
+    """A command's exit status and words. Raises NoCompiler where it takes too long: then it and all it started are killed.
+
+    `doubt` is called once if it takes a while, and may raise.
+    """
     process: subprocess.Popen[bytes] = subprocess.Popen(
         command,
         stdin=subprocess.DEVNULL,
@@ -229,7 +259,13 @@ def _run(command: Sequence[str], seconds: float, stdout: Any = subprocess.PIPE, 
         start_new_session=os.name == "posix",
     )
     try:
-        words, _ = process.communicate(timeout=seconds)
+        try:
+            words, _ = process.communicate(timeout=min(seconds, PATIENCE) if doubt else seconds)
+        except subprocess.TimeoutExpired:
+            if not doubt or seconds <= PATIENCE:
+                raise
+            doubt()
+            words, _ = process.communicate(timeout=seconds - PATIENCE)
     except BaseException as error:  # an interrupt too: in its own session the compiler does not hear of it
         with contextlib.suppress(OSError):
             if sys.platform == "win32":

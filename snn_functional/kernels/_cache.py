@@ -89,7 +89,7 @@ def sweep(place: Path, prefix: str) -> None:
 def _home(path: str) -> str:
     """`path` without its "~". Where nobody knows the home, Python leaves the "~" as the name of a folder right here."""
     full = os.path.expanduser(path)
-    if full.startswith("~") or (path.startswith("~") and not os.path.isabs(full)):
+    if path.startswith("~") and not os.path.isabs(full):
         raise FileNotFoundError("the user has no home folder")
     return full
 
