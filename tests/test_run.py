@@ -167,11 +167,11 @@ class Fixed(OfItsOwn):
     "Net, how",
     [
         (OfItsOwn, "layer by layer"),
-        (Feedback, "step by step: it is recurrent across layers, or samples meet in it: layer by layer it fails"),
-        (Remembers, "step by step: it is recurrent across layers, or samples meet in it: layer by layer it fails"),
-        (Meets, "step by step: it is recurrent across layers, or samples meet in it: layer by layer it gives"),
+        (Feedback, "step by step: it looks at the state of a RLeaky itself"),
+        (Remembers, "step by step: it changes Remembers"),
+        (Meets, "layer by layer"),
         (Twice, "step by step: a Leaky is called twice in a step"),
-        (Fixed, "step by step: it is recurrent across layers, or samples meet in it: layer by layer it fails"),
+        (Fixed, "layer by layer"),
     ],
 )
 def test_any_module_is_run_as_it_can_be(Net, how):
@@ -230,19 +230,19 @@ class Counted(OfItsOwn):
 
 def test_what_is_learned_switched_or_counted_is_seen():
     gated = Gate()
-    assert_is_the_loop(gated, X, "step by step: it is recurrent across layers, or samples meet in it")
+    assert_is_the_loop(gated, X)
     gated.gate.data.fill_(1.0)
     snn.utils.reset(gated), gated.zero_grad()
-    assert_is_the_loop(gated, X, "step by step")
+    assert_is_the_loop(gated, X)
     switched = Switch()
     assert_is_the_loop(switched, X, "layer by layer")
     switched.center = True
     snn.utils.reset(switched), switched.zero_grad()
-    assert_is_the_loop(switched, X, "step by step: it is recurrent across layers, or samples meet in it")
+    assert_is_the_loop(switched, X)
     monitored, counted = Monitored(), Counted()
     snn.run(monitored, X), snn.run(counted, X)
     assert float(monitored.steps) == counted.count == len(X)
-    assert snn.explain(counted, X) == "step by step: it counts its steps in an attribute."
+    assert snn.explain(counted, X) == "step by step: it changes Counted."
 
 
 class Loud(OfItsOwn):
@@ -274,31 +274,31 @@ def test_a_branch_that_no_rehearsal_knows_begins_where_the_net_was(loud):
                 torch.testing.assert_close(found[name], expected[name])
 
 
-def test_a_norm_over_the_batch_is_run_step_by_step():
+def test_a_norm_over_the_batch_sees_one_step():
     net = nn.Sequential(nn.LayerNorm((3, 7)), snn.Leaky(**LEAKY))
-    assert_is_the_loop(net, X, "step by step")
+    assert_is_the_loop(net, X, "layer by layer")
 
 
-def test_a_convolution_without_a_batch_is_run_step_by_step():
+def test_a_convolution_without_a_batch_sees_one_step():
     torch.manual_seed(0)
     net = nn.Sequential(nn.Conv2d(1, 2, 3), snn.Leaky(**LEAKY))
-    assert_is_the_loop(net, torch.rand(5, 1, 6, 6) * 5, "step by step")
+    assert_is_the_loop(net, torch.rand(5, 1, 6, 6) * 5, "layer by layer")
 
 
 @pytest.mark.parametrize("Net", [Feedback, Remembers])
 def test_a_recurrence_that_broadcasts_is_seen_too(Net):
-    assert_is_the_loop(Net(), X[:, :1], "step by step: it is recurrent across layers, or samples meet in it")
+    assert_is_the_loop(Net(), X[:, :1], "step by step: it ")
 
 
-def test_a_rehearsal_leaves_no_trace_and_happens_once(monkeypatch):
-    net, count = OfItsOwn(), []
-    rehearse = snn._run._rehearse
-    monkeypatch.setattr(snn._run, "_rehearse", lambda *args: count.append(1) or rehearse(*args))
+def test_what_is_tried_leaves_no_trace_and_in_vain_but_once(monkeypatch):
+    net, tried = Counted(), []
+    untouched = snn._over_time._untouched
+    monkeypatch.setattr(snn._over_time, "_untouched", lambda *args: tried.append(1) or untouched(*args))
     before = torch.random.get_rng_state()
     snn.explain(net, X), snn.run(net, X), snn.run(net, X)
-    assert len(count) == 1 and torch.equal(torch.random.get_rng_state(), before)
+    assert len(tried) == 2 and net.count == 2 * len(X) and torch.equal(torch.random.get_rng_state(), before)
     snn.run(net.eval(), X)
-    assert len(count) == 2
+    assert len(tried) == 3 and net.count == 3 * len(X)
 
 
 def test_hooks_see_every_step():
@@ -336,8 +336,8 @@ def test_a_face_without_memory_is_refused():
             snf.scan(step, params, state, X, kind=kind)
 
 
-def test_without_a_batch_it_is_the_loop():
-    assert_is_the_loop(dense(), X[:, 0], "step by step: xs (6, 7) has no axis for the batch")
+def test_without_a_batch_a_step_is_one_sample():
+    assert_is_the_loop(dense(), X[:, 0], "layer by layer")
 
 
 def test_one_step_and_a_network_without_neurons():

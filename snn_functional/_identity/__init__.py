@@ -8,6 +8,7 @@
     what.hold()         what all that it reaches holds now, to be compared after a reading, and put back (generators apart)
 """
 
+import sys
 import types
 import weakref
 from collections.abc import Callable, Hashable
@@ -20,7 +21,7 @@ from .._tree import tree_flatten_one_level
 from ._code import read as read_code
 from ._held import contents, generators as generators, Held as Held
 from ._reach import plain, Reach as Reach
-from ._trusted import library as foreign
+from ._trusted import library
 from ._registry import Registry as Registry
 
 
@@ -99,6 +100,11 @@ def _choice(name: str, value: Any, choices: list[tuple[str, Any]]) -> Hashable:
 
 
 PLAIN = (Tensor, torch.nn.Parameter)
+
+
+def foreign(module: str) -> bool:
+    """Is it of a library, or of Python's own, so that its objects are not the user's to look through?"""
+    return library(module) or module.partition(".")[0] in sys.stdlib_module_names
 
 
 def parts_of(function: types.FunctionType) -> list[Any]:

@@ -258,6 +258,12 @@ class Reach:
             return self._numpys(x, name)
         if _trusted.operation(x) and callable(x):  # torch.ops.aten.add
             return x if isinstance(x, Hashable) else None
+        if module.startswith("snn_functional.") and (reach := getattr(kind, "__reach__", None)):
+            # A step of this library that keeps what it holds to itself says what else it is made of.
+            return (_token(x), *(self._look(value, part) for part, value in reach(x)))
+        if module.partition(".")[0] in CONCURRENT:
+            self._is_opaque(f"holds {_a(x)}, which other threads can change")
+            return None
         if isinstance(x, random.Random):
             self._drawn(x, name)
             return None
@@ -339,6 +345,7 @@ class Reach:
 
 # What torch keeps in every module for itself: hooks, flags.
 NATIVE = frozenset(vars(torch.nn.Module())) - {"_parameters", "_buffers", "_modules"}
+CONCURRENT = ("threading", "queue", "multiprocessing", "asyncio", "concurrent", "subprocess", "socket")
 HEAP = 1 << 9  # of a type's flags: it was made by a class statement
 
 

@@ -11,7 +11,6 @@ better how it runs over time, as a chain of layers does, says so by two methods 
     step.plan(params, state, inputs, length) -> str                                 likewise
 """
 
-import functools
 import warnings
 from typing import Any
 
@@ -148,6 +147,11 @@ def _once(step: Step, params: Any, state: Any, inputs: Any) -> None:
                 x.restore()
 
 
-@functools.cache
 def _warn(reason: str) -> None:
-    warnings.warn(f"scan: {reason}; every scan runs as the loop.", stacklevel=3)
+    """Once for the process: what is wrong with one kernel is likely to be wrong with all."""
+    if not _warned:
+        _warned.append(reason)
+        warnings.warn(f"scan: {reason}; every scan runs as the loop.", stacklevel=3)
+
+
+_warned: list[str] = []

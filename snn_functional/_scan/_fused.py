@@ -6,13 +6,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._functorch import applied
+from .._functorch import applied, wrapping
 from .._tree import tree_map, tree_unflatten
 from ..kernels import NoCompiler, Plan, Unsupported
 from ._door import admit
 from ._loop import loop, Step
 from ._prepared import FirstDiffers, Prepare, prepare
-from ._primitive import Call, checkpointing, run, Scan
+from ._primitive import Call, checkpointing, run, Scan, uniform
 
 
 def fused(step: Step, params: Any, state: Any, inputs: Any, length: int | None, reverse: bool) -> tuple[Any, Any]:
@@ -47,6 +47,10 @@ def _run(prepared: Prepare, plan: Plan, reverse: bool) -> list[Tensor]:
     count = plan.outputs + plan.counts[1]
     done = prepared.derivatives()
     every = checkpointing(known.T, plan) if "tracked" in done else 0
+    if done and done <= {"tracked", "wrapped"} and known.lanes.numel():
+        # A compiler that fails shall do so now, when the loop can still run, and not in the backward.
+        wanted = tuple(i for i, x in enumerate(leaves) if plan.real[i] and wrapping([x]))
+        plan.backward(uniform(plan, leaves), wanted, known.device.type, prepared.source).build()
     call = Call(plan, prepared.source, known.T, reverse, every)
     go = applied(Scan) if done == {"tracked"} else functools.partial(run, Scan)
     order = _order(plan.split(leaves)[2], known.lanes)

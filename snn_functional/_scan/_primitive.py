@@ -234,7 +234,12 @@ def _lanes(plan: Plan, leaves: Any) -> tuple[torch.Size, tuple[bool, ...]]:
         shape = inputs[0].shape[1:]
     else:
         shape = broadcast(*(p.shape for p in params))
-    return shape, tuple([p.numel() == 1 for p in params])
+    return shape, uniform(plan, leaves)
+
+
+def uniform(plan: Plan, leaves: Any) -> tuple[bool, ...]:
+    """Which params are one number for all neurons."""
+    return tuple([p.numel() == 1 for p in plan.split(leaves)[0]])
 
 
 def _three(plan: Plan, tensors: Any) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:

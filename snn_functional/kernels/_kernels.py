@@ -31,6 +31,10 @@ class Bound:
     def __call__(self, *arguments: Any) -> Any:
         return self.kernel(self.numbers, *arguments)
 
+    def build(self) -> None:
+        """Builds what can be built before the first call. Raises NoCompiler."""
+        getattr(self.kernel, "function", None)
+
     def __getattr__(self, name: str) -> Any:
         return getattr(self.kernel, name)
 

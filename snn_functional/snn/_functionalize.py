@@ -10,7 +10,7 @@ import copy
 import functools
 import inspect
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
@@ -32,9 +32,9 @@ from ._calls import (
     watched,
     without_hidden,
 )
-from ._memory import Memory, of_library, refuse_closures
+from ._memory import Memory, NATIVE, of_library, refuse_closures, STATE
 from ._parallel import Whole
-from ._run import _layer_by_layer, _Meet, _obstacle
+from ._over_time import layer_by_layer, Loop
 from ._stateful import Stateful
 from .utils import _layers
 
@@ -166,6 +166,16 @@ class Functional:
         self._batched: set[str] | None = None  # the buffers (and states) that were made batched under the last vmap
         self._one_step: set[Any] = set()  # the shapes of inputs that the module was seen to take for one step of time
 
+    def __reach__(self) -> Iterator[tuple[str, Any]]:
+        """What `scan` has to look at to know this step again: the code of the module's classes, and what is in their attributes. Its tensors
+        are replaced in each call; they are the arguments."""
+        for module in self._module.modules():
+            if not of_library(module):
+                yield type(module).__name__, type(module)
+                for name, value in vars(module).items():
+                    if name not in NATIVE | STATE:
+                        yield f"{type(module).__name__}.{name}", value
+
     def __call__(self, params: dict[str, Tensor], state: dict[str, Any], input: Any) -> tuple[Any, dict[str, Any]]:
         with unchanged(self, (params, input)):
             returned, new = self._within(params, state, input, lambda module, *given: module(input, *given))
@@ -191,18 +201,19 @@ class Functional:
         if is_compiling():
             raise Unsupported("torch.compile is tracing")
         with self._lock:
-            if reason := self._obstacle(inputs, reverse):
-                self._refuse_a_time_loop(inputs)
-                raise Unsupported(reason)
-            try:
-                return self._within(params, state, inputs, lambda module: _layer_by_layer(module, inputs))
-            except _Meet as reason:
-                raise Unsupported(str(reason)) from None
+            reason = self._obstacle(inputs, reverse)
+            if reason is None:
+                try:
+                    return self._within(params, state, inputs, lambda module: layer_by_layer(module, inputs))
+                except Loop as loop:
+                    reason = str(loop)
+            self._refuse_a_time_loop(inputs)
+            raise Unsupported(reason)
 
     def plan(self, params: dict[str, Tensor], state: dict[str, Any], inputs: Any, length: int) -> str:
         """How `scan` runs this step."""
         with self._lock:
-            reason = self._obstacle(inputs)
+            reason = self._obstacle(inputs) or self._tried_over_time(params, state, inputs)
             if reason:
                 self._refuse_a_time_loop(inputs)
         if not reason:
@@ -217,7 +228,17 @@ class Functional:
             return f"its states {', '.join(self._explicit)} are arguments of its forward"
         if not isinstance(inputs, Tensor):
             return "its input is not one tensor"
-        return _obstacle(self._module, inputs)
+        return None
+
+    def _tried_over_time(self, params: dict[str, Tensor], state: dict[str, Any], inputs: Tensor) -> str | None:
+        """Why not layer by layer, as two steps show; nothing remains of them."""
+        devices = [inputs.device] if inputs.device.type == "cuda" else []
+        try:
+            with torch.no_grad(), torch.random.fork_rng(devices):
+                self._within(params, state, inputs, lambda module: layer_by_layer(module, inputs[:2].detach()))
+        except Loop as reason:
+            return str(reason)
+        return None
 
     def _refuse_a_time_loop(self, inputs: Any) -> None:
         """Raises TypeError where the module, at random inputs of such a shape, is seen to loop over time itself."""

@@ -15,6 +15,7 @@ as the loop.
 """
 
 import functools
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -39,8 +40,9 @@ class Loop(Exception):
 
 def layer_by_layer(net: nn.Module, xs: Tensor) -> Any:
     """What `net` returns for each step of `xs`, stacked; its faces hold their last states. Raises Loop."""
-    if reason := obstacle(net):
+    if reason := obstacle(net) or _refused(net, xs):
         raise Loop(reason)
+    drawn = generators()
     faces = list(_layers(net).values())
     states = [face._hidden for face in faces]
     batch = xs.shape[1] if xs.dim() > 2 else 1
@@ -52,10 +54,31 @@ def layer_by_layer(net: nn.Module, xs: Tensor) -> Any:
     except Exception as error:  # whatever it is: the loop will say it better, or do without
         for face, state in zip(faces, states):
             face._hidden = state
-        if isinstance(error, Loop):
-            raise
-        reason = (str(error).splitlines() or [""])[0]
-        raise Loop(f"all of time at once it fails, {type(error).__name__}: {reason}") from error
+        for held in drawn:
+            held.restore()
+        reason = str(error) if isinstance(error, Loop) else _said(error)
+        if isinstance(error, Loop) or "vmap" in str(error):
+            _loops.setdefault(net, {})[_form(net, xs)] = reason
+        raise Loop(reason) from error
+
+
+_loops: weakref.WeakKeyDictionary[nn.Module, dict[Any, str]] = weakref.WeakKeyDictionary()  # what was tried in vain
+
+
+def _refused(net: nn.Module, xs: Tensor) -> str | None:
+    """Why it was the loop when it was tried at such shapes. Nothing depends on that but time: the loop is always right."""
+    known = _loops.get(net)
+    return None if known is None else known.get(_form(net, xs))
+
+
+def _form(net: nn.Module, xs: Tensor) -> Any:
+    return xs.shape[1:], xs.dtype, xs.device, tuple(module.training for module in net.modules())
+
+
+def _said(error: Exception) -> str:
+    if "data-dependent control flow" in str(error):
+        return "it branches on values, which differ from step to step"
+    return f"all of time at once it fails, {type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
 
 
 def obstacle(net: nn.Module) -> str | None:
@@ -83,10 +106,15 @@ def joined(join: Any, parts: list[Any]) -> Any:
 def _untouched(net: nn.Module, faces: list[Stateful]) -> Iterator[None]:
     """Raises Loop if anything that the network reaches has changed, but for its faces' states. It is put back."""
     held: list[Held] = []
+    written: list[tuple[Tensor, int, Tensor]] = []
     if not all(of_library(m) or type(m) is nn.Sequential for m in net.modules()):
         reach = Reach([(type(net).__name__, net)])
         if reach.opaque:
             raise Loop(f"it {reach.opaque}")
+        # Running statistics are torch's own business, and go from step to step by the rule of their layer.
+        own = {id(x) for m in net.modules() if of_library(m) for x in (*m.parameters(False), *m.buffers(False))}
+        tensors = [x for x in reach.tensors if id(x) not in own and not x.is_inference()]
+        written = [(x, x._version, x.detach().clone()) for x in tensors]
         held = [*reach.hold(), *(h for h in generators() if "torch" not in h.name and "CUDA" not in h.name)]
     states = [face._hidden for face in faces]
     changed: list[Held] = []
@@ -99,10 +127,16 @@ def _untouched(net: nn.Module, faces: list[Stateful]) -> Iterator[None]:
         changed += [x for x in held if not x.same()]
         for x in reversed(changed):
             x.restore()
+        moved = [(x, number) for x, version, number in written if x._version != version]
+        with torch.no_grad():
+            for x, number in moved:
+                x.copy_(number)
         for face, state in zip(faces, new):
             face._hidden = state
     if changed:
         raise Loop(f"it changes {changed[0].name}")
+    if moved:
+        raise Loop("it writes into a tensor that it holds")
 
 
 class _Time:
@@ -136,6 +170,10 @@ class _Time:
 
         outputs = _Layer.apply(scanned, self.clock, input_)
         return outputs if layer.output else outputs[0]
+
+    def looked_at(self, layer: Stateful) -> None:
+        """The network itself asks for a state, or sets it, which over all of time is not one state but many."""
+        raise Loop(f"it looks at the state of a {type(layer).__name__} itself")
 
     @contextmanager
     def _within(self, net: nn.Module) -> Iterator[None]:

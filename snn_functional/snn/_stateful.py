@@ -145,16 +145,19 @@ class Stateful(nn.Module):
 
     def reset_mem(self) -> Any:
         """Forget the hidden state. Returns states at rest: zeros that broadcast to any input, a tuple if there are several."""
+        self._admit_a_look()
         self._hidden = None
         zeros = [torch.zeros(()) for _ in self.neuron.State.__leaves__]
         return tuple(zeros) if len(zeros) > 1 else zeros[0]
 
     def reset_hidden(self) -> None:
         """Forget the hidden state: the next input starts at rest."""
+        self._admit_a_look()
         self._hidden = None
 
     def detach_hidden(self) -> None:
         """Cut the hidden state from the graph, as truncated backpropagation does between chunks."""
+        self._admit_a_look()
         self._hidden = tree_map(torch.Tensor.detach, self._alive())
 
     def extra_repr(self) -> str:
@@ -273,6 +276,11 @@ class Stateful(nn.Module):
                 stacklevel=_callers_level(),
             )
         self._stateless = True
+
+    def _admit_a_look(self) -> None:
+        """While all of time goes through the layer at once, nobody may ask for its state: there is not one but one a step."""
+        if self._time is not None:
+            self._time.looked_at(self)
 
     def _alive(self) -> Any:
         """The hidden state. Raises RuntimeError for one that a `vmap` has left here, with which nothing can be done any more."""
@@ -405,6 +413,7 @@ TAIL = {"graded_spikes_factor": 1.0, "learn_graded_spikes_factor": False, "reset
 
 def _hidden_field(name: str) -> property:
     def get(self: Stateful) -> Any:
+        self._admit_a_look()
         return None if self._hidden is None else getattr(self._hidden, name)
 
     return property(get, doc=f"`{name}` of the hidden state; None before the first input and after a reset.")
