@@ -32,7 +32,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from . import _cache
+from ._cache import find as find_kept, keep, sweep
 
 
 # What lets a compiler use all that this processor has: -march=native means something else, or nothing, to those for Arm.
@@ -149,7 +149,7 @@ def _function(source: str) -> Any:
     name = hashlib.sha256("\0".join(parts).encode(errors="surrogateescape")).hexdigest()[:32]
     trouble = None
     try:
-        if path := _cache.find(name):
+        if path := find_kept(name):
             with contextlib.suppress(OSError):  # whole, but of another system: built again
                 return _opened(path)
     except OSError as error:
@@ -158,7 +158,7 @@ def _function(source: str) -> Any:
         built = _compiled(command, source, folder)
         if trouble is None:
             try:
-                kept = _cache.keep(name, built.read_bytes())
+                kept = keep(name, built.read_bytes())
                 try:
                     return _opened(kept)
                 except OSError:
@@ -322,7 +322,7 @@ def _opened(path: Path) -> Any:
 def _private() -> Iterator[Path]:
     """A folder that only this user can enter. Not tempfile's own: a forked child would remove its parent's when it ends."""
     folder = Path(tempfile.mkdtemp(prefix=TEMPORARY))
-    _cache.sweep(folder.parent, TEMPORARY)
+    sweep(folder.parent, TEMPORARY)
     try:
         yield folder
     finally:
