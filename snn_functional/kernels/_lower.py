@@ -13,7 +13,7 @@ import torch
 from ._operations import SHAPES, VIEWS
 from ._program import Const, Operand, Program, Unsupported, Value
 from ._rules import lower, Refusal
-from ._tape import broadcast, CONSTANT, fill_of, FILLED, Node, SAME, SUMS, Tape
+from ._tape import broadcast, CONSTANT, fill_of, FILLED, Node, place, SAME, SUMS, Tape
 from ._writer import Writer
 
 
@@ -54,8 +54,8 @@ def program_of(tape: Tape, *, exact: bool, prefix: str, cotangents: int = 0) -> 
             call = Call(node.name, node.dtype, node.common, kwargs, exact)
             try:
                 values[node] = lower(write, call, *args)
-            except Refusal:
-                raise Unsupported(f"{node.target} has no kernel in {node.dtype}") from None
+            except Refusal as refusal:
+                raise Unsupported(f"{node.target} {getattr(refusal, 'why', 'has no formula')} in {node.dtype}{place(node.line)}") from None
     return write.program(leaves, [values[node] for node in tape.outputs], tape)
 
 

@@ -59,12 +59,13 @@ def read(source: Source, leaves: Sequence[Form], *, derivative: bool = False) ->
 
 
 class Plan:
-    """`counts`: of the leaves of the tape, how many are params, states and inputs."""
+    """`counts`: of the leaves of the tape, how many are params, states and inputs. `exact`: are the loop's bits promised? Of a derivative
+    they are not."""
 
-    def __init__(self, tape: Tape, counts: tuple[int, int, int]) -> None:
+    def __init__(self, tape: Tape, counts: tuple[int, int, int], exact: bool = True) -> None:
         self.tape, self.counts = tape, counts
         self.leaves = tuple(Form(leaf.dtype, leaf.shape) for leaf in tape.leaves)
-        self.program: Program = program_of(tape, exact=True, prefix="k")
+        self.program: Program = program_of(tape, exact=exact, prefix="k")
         params, states, _ = counts
         self.outputs = len(tape.outputs) - states
         self.real = tuple(leaf.dtype.is_floating_point for leaf in self.leaves)
@@ -135,7 +136,7 @@ class Plan:
 
             tape = read(Source(tangent, extra, around), forms, derivative=True)
             params, states, inputs = (len(part) + len(moved) for part, moved in parts)
-            return Plan(tape, (params, states, inputs))
+            return Plan(tape, (params, states, inputs), exact=False)
 
         return self._once("tangent", make)
 
@@ -164,7 +165,7 @@ class Plan:
 
             forms = (*given, *d_states, *d_given, *inputs, *states, *d_outputs)
             counts = (len(given), len(d_states) + len(d_given), len(inputs) + len(states) + len(d_outputs))
-            return Plan(read(Source(adjoint), forms, derivative=True), counts)
+            return Plan(read(Source(adjoint), forms, derivative=True), counts, exact=False)
 
         return self._once("adjoint", make)
 

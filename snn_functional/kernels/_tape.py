@@ -31,7 +31,7 @@ from ._rules import LOWER
 class Node:
     """A tensor of the reading: a leaf, a constant, or the result of one of aten's operations on others.
 
-    `common`: what the operands are converted to, which for a comparison is not the result's dtype.
+    `common`: what the operands are converted to, which for a comparison is not the result's dtype. `line`: the user's code.
     """
 
     name: str
@@ -41,6 +41,7 @@ class Node:
     dtype: torch.dtype
     shape: torch.Size
     common: torch.dtype
+    line: tuple[str, int] | None = None
 
 
 LEAF, CONSTANT = "a leaf", "a constant"
@@ -288,9 +289,6 @@ class _Recorder(TorchDispatchMode):
 
     def decomposed(self, func: Any, args: Any, kwargs: Any) -> Any:
         """An operation that torch writes with others, as these."""
-        if rule := _decomposition(func):
-            with self:
-                return rule(*args, **kwargs)
         with self:
             result = func.decompose(*args, **kwargs)
         if result is not NotImplemented:
@@ -298,7 +296,7 @@ class _Recorder(TorchDispatchMode):
         raise Unsupported(f"{func} is not pointwise{_place()}")
 
     def made(self, name: str, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], like: Tensor) -> Node:
-        return Node(name, func, args, kwargs, like.dtype, like.shape, like.dtype)
+        return Node(name, func, args, kwargs, like.dtype, like.shape, like.dtype, _line())
 
 
 def _on_meta(args: Any, kwargs: Any) -> bool:
@@ -347,30 +345,16 @@ def _summed(x: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: Any = N
     return [1 if d in dims else n for d, n in enumerate(x.shape) if keepdim or d not in dims]
 
 
-@functools.cache
-def _decomposition(func: Any) -> Any:
-    if func.overloadpacket.__name__ not in DECOMPOSED:
-        return None
-    from torch._decomp import get_decompositions  # slow to import, and seldom needed
-
-    table: Any = get_decompositions([func.overloadpacket])
-    return table.get(func)
-
-
-DECOMPOSED = set(
-    """leaky_relu leaky_relu_backward elu elu_backward celu softplus softplus_backward silu silu_backward mish hardtanh
-hardtanh_backward hardsigmoid hardsigmoid_backward hardswish hardswish_backward relu6 gelu gelu_backward sigmoid_backward
-tanh_backward threshold_backward threshold log_sigmoid_forward log_sigmoid_backward logit lerp heaviside addcmul addcdiv
-rsub softshrink hardshrink xlogy frac""".split()
-)
-
-
 def _place() -> str:
-    """The line of the user's code that is being run, if there is one."""
+    return place(_line())
+
+
+def _line() -> tuple[str, int] | None:
+    """The file and the line of the user's code that is being run, if there is one."""
     frame: Any = sys._getframe(1)
     while frame is not None and not _is_users(frame.f_code.co_filename):
         frame = frame.f_back
-    return place(frame.f_code.co_filename, frame.f_lineno) if frame else ""
+    return (frame.f_code.co_filename, frame.f_lineno) if frame else None
 
 
 def line_of(error: BaseException) -> str:
@@ -378,15 +362,20 @@ def line_of(error: BaseException) -> str:
     import traceback
 
     frames = [f for f in traceback.extract_tb(error.__traceback__) if _is_users(f.filename)]
-    return place(frames[-1].filename, frames[-1].lineno or 0) if frames else ""
+    return place((frames[-1].filename, frames[-1].lineno or 0) if frames else None)
 
 
+@functools.cache
 def _is_users(filename: str) -> bool:
     ours = os.path.dirname(os.path.dirname(__file__))
     mine = filename.startswith(tuple(os.path.join(ours, room) for room in ("kernels", "_scan", "_identity")))
     return not (mine or filename.startswith((os.path.dirname(torch.__file__), "<string>", "<eval_with_key>")))
 
 
-def place(filename: str, line: int) -> str:
+def place(where: tuple[str, int] | None) -> str:
+    """How a message shows a line."""
+    if where is None:
+        return ""
+    filename, line = where
     text = linecache.getline(filename, line).strip()
     return f" ({os.path.basename(filename)}:{line}{': ' + text if text else ''})"
