@@ -93,8 +93,8 @@ class Reader:
         call = Call(name, value.dtype, common, node.kwargs, self.write.exact)
         try:
             self.values[self._root(node)] = lower(self.write, call, *map(self._argument, node.args))
-        except Refusal:
-            raise Refusal(str(node.target)) from None
+        except Refusal as refusal:
+            raise Refusal(str(node.target), refusal.why) from None
 
     def _root(self, node: Any) -> Any:
         return self.root.get(node, node)

@@ -83,7 +83,7 @@ class Plan:
     @lazily
     def pullback(self) -> Program:
         """`(*leaves, *d outputs, *d states) -> gradients of the floating leaves`"""
-        return trace(self._pullback, [*self._full, *self._cotangents])
+        return trace(self._pullback, [*self._full, *self._cotangents], exact=False)
 
     @lazily
     def tangent(self) -> "Plan":

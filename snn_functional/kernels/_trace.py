@@ -29,7 +29,7 @@ from ._lower import Reader, Refusal
 from ._program import Program, Unsupported
 
 
-def trace(function: Callable[..., Sequence[Tensor]], leaves: Sequence[Tensor]) -> Program:
+def trace(function: Callable[..., Sequence[Tensor]], leaves: Sequence[Tensor], exact: bool = True) -> Program:
     """The program of `function` at leaves like these: their dtypes, and whether they are 0-d."""
     with outside(), torch.device("cpu"):
         # Distinct numbers in distinct tensors: one tensor given twice would be one input.
@@ -47,13 +47,13 @@ def trace(function: Callable[..., Sequence[Tensor]], leaves: Sequence[Tensor]) -
                 f"on single neurons it fails{_line_of(error)}: {type(error).__name__}: {reason}"
             ) from error
         try:
-            return Reader(module, examples).program()
+            return Reader(module, examples, exact).program()
         except (TypeError, OverflowError, KeyError) as error:
             raise Unsupported(f"it cannot be read: {type(error).__name__}: {error}") from error
         except Refusal as refusal:
             name = refusal.operation
             found = _found(lambda func, args, result: str(func) == name, function, examples)
-            raise Unsupported(f"{name} is not pointwise{found[1] if found else ''}") from None
+            raise Unsupported(f"{name} {refusal.why}{found[1] if found else ''}") from None
 
 
 def _found(which: Callable[..., bool], function: Callable[..., Any], examples: list[Tensor]) -> tuple[str, str] | None:
@@ -102,18 +102,14 @@ def _place(filename: str, line: int) -> str:
 
 
 def _make_fx(function: Callable[..., Any], examples: list[Tensor]) -> torch.fx.GraphModule:
-    from torch._decomp import get_decompositions
     from torch.fx.experimental.proxy_tensor import make_fx
-
-    names = [name for name in DECOMPOSED.split() if hasattr(torch.ops.aten, name)]
-    table: Any = get_decompositions([getattr(torch.ops.aten, name) for name in names])
 
     def closed(*args: Tensor) -> Any:
         with _Closed():
             return function(*args)
 
     with torch.enable_grad():
-        return make_fx(closed, decomposition_table=table)(*examples)
+        return make_fx(closed)(*examples)
 
 
 class _Closed(TorchFunctionMode):
@@ -133,9 +129,3 @@ def _example(i: int, leaf: Tensor) -> Tensor:
     if not leaf.is_floating_point():
         return torch.ones(shape, dtype=leaf.dtype)
     return torch.full(shape, 0.3 + 0.01 * i, dtype=leaf.dtype)
-
-
-DECOMPOSED = """leaky_relu leaky_relu_backward elu elu_backward celu softplus softplus_backward silu silu_backward mish hardtanh
-hardtanh_backward hardsigmoid hardsigmoid_backward hardswish hardswish_backward relu6 gelu gelu_backward sigmoid_backward
-tanh_backward threshold_backward threshold log_sigmoid_forward log_sigmoid_backward logit lerp heaviside addcmul addcdiv
-rsub softshrink hardshrink xlogy frac"""
