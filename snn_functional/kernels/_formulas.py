@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from ._program import Const, Operand, rounded, Value
-from ._rules import Call, inexact, lowers, Number, Refusal
+from ._rules import Call, FUSED, inexact as refuse_exact, lowers, Number, PLACE, Refusal
 from ._writer import HALF, Writer
 
 
@@ -25,16 +25,21 @@ class Term:
 
     __hash__ = None  # type: ignore[assignment]
 
-    def __init__(self, write: Writer, dtype: torch.dtype, operand: Operand) -> None:
-        self.write, self.dtype, self.operand = write, dtype, operand
+    def __init__(self, write: Writer, call: Call, dtype: torch.dtype, operand: Operand) -> None:
+        self.write, self.call, self.dtype, self.operand = write, call, dtype, operand
 
     def line(self, op: str, *operands: Any, result: torch.dtype | None = None) -> "Term":
         numbers = [x.operand if isinstance(x, Term) else x for x in operands]
-        return Term(self.write, self.dtype, self.write.line(op, self.dtype, *numbers, result=result))
+        return Term(self.write, self.call, self.dtype, self.write.line(op, self.dtype, *numbers, result=result))
 
     def const(self, number: float) -> "Term":
         """A number of the formula's own, and so of the text: no one will give another."""
-        return Term(self.write, self.dtype, Const(number, self.dtype))
+        return Term(self.write, self.call, self.dtype, Const(number, self.dtype))
+
+    def stored(self) -> "Term":
+        """Rounded to the dtype of the result."""
+        narrow = self.write.cast(self.operand, self.call.dtype)
+        return Term(self.write, self.call, self.dtype, self.write.cast(narrow, self.dtype))
 
     def __neg__(self) -> "Term":
         return self.line("neg", self)
@@ -86,9 +91,9 @@ class Term:
 
 
 def _no_nan(x: Term) -> None:
-    """Refuses a derivative that is not one function at NaN: which slope it has there depends on where in memory x stands."""
+    """Refuses a derivative that is not one function at NaN, where x may be NaN."""
     if x.write.range(x.operand).nan:
-        raise Refusal("a derivative at NaN")
+        raise Refusal(x.call.name, f"has a slope at NaN that {PLACE}")
 
 
 def choose(condition: Term, a: Any, b: Any) -> Term:
@@ -104,22 +109,20 @@ exp, expm1, log, log1p, tanh, erf = map(_function, ("exp", "expm1", "log", "log1
 Formula = Callable[..., Term]
 
 
-def formula(
-    *names: str, keywords: str = "", exact: bool = True, stepwise: bool = False
-) -> Callable[[Formula], Formula]:
-    """The formula of operations of these names. Not `exact`: it has not torch's bits, and may stand in a derivative only.
+def formula(*names: str, keywords: str = "", inexact: str = "", stepwise: bool = False) -> Callable[[Formula], Formula]:
+    """The formula of operations of these names. `inexact`: why it has not torch's bits, and may stand in a derivative only.
     `stepwise`: torch rounds to half precision after each operation."""
 
     def register(function: Formula) -> Formula:
         def rule(write: Writer, call: Call, *args: Any) -> Number:
-            if not exact:
-                inexact(call)
+            if inexact:
+                refuse_exact(call, inexact)
             dtype = torch.float32 if call.dtype in HALF and not stepwise else call.dtype
 
             def term(x: Any) -> Any:
                 if not isinstance(x, (Value, Const)):
                     return x
-                return Term(write, dtype, write.cast(write.cast(x, call.dtype), dtype))
+                return Term(write, call, dtype, write.cast(write.cast(x, call.dtype), dtype))
 
             given = {name: call.kwargs[name] for name in keywords.split() if name in call.kwargs}
             return function(*map(term, args), **given).operand
@@ -164,7 +167,7 @@ def _hardshrink(x: Term, bound: float = 0.5) -> Term:
     return choose(x >= -bound, choose(x <= bound, 0, x), x)
 
 
-@formula("softshrink", exact=False)  # the sign of its zeros depends on where in memory they stand
+@formula("softshrink", inexact=f"has zeros of a sign that {PLACE}")
 def _softshrink(x: Term, bound: float = 0.5) -> Term:
     return choose(x > bound, x - bound, choose(x < -bound, x + bound, x * 0))
 
@@ -215,12 +218,12 @@ def _addcdiv(x: Term, a: Term, b: Term, value: float = 1) -> Term:
     return x + value * a / b
 
 
-@formula("addcmul", keywords="value", exact=False)  # fused to one rounding, or not, depending on the processor
+@formula("addcmul", keywords="value", inexact=FUSED)
 def _addcmul(x: Term, a: Term, b: Term, value: float = 1) -> Term:
     return x + value * a * b
 
 
-@formula("lerp", exact=False)  # as addcmul
+@formula("lerp", inexact=FUSED)
 def _lerp(start: Term, end: Term, weight: Any) -> Term:
     weight = weight if isinstance(weight, Term) else start.const(weight)
     apart = end - start
@@ -257,11 +260,6 @@ def _elu(x: Term, alpha: float = 1, scale: float = 1, input_scale: float = 1) ->
 @formula("celu")
 def _celu(x: Term, alpha: float = 1) -> Term:
     return _elu(x, alpha, 1, 1 / alpha)
-
-
-@formula("selu")
-def _selu(x: Term) -> Term:
-    return _elu(x, 1.6732632423543772848170429916717, 1.0507009873554804934193349852946)
 
 
 @formula("elu_backward")
@@ -304,22 +302,22 @@ def _mish_backward(grad: Term, x: Term) -> Term:
     return grad * (y + x * _logistic(x) * (1 - y * y))
 
 
-@formula("log_sigmoid", "log_sigmoid_forward")
-def _log_sigmoid(x: Term) -> Term:
+@formula("log_sigmoid_forward")
+def _log_sigmoid_forward(x: Term) -> Term:
     return choose(x > 0, 0, x) - log1p(exp(-abs(x)))
 
 
 @formula("log_sigmoid_backward")
 def _log_sigmoid_backward(grad: Term, x: Term, *_: Any) -> Term:
-    z = exp(-abs(x))
+    z = exp(-abs(x)).stored()  # as the forward keeps it
     part = z / (1 + z)
     return grad * choose(x < 0, 1 - part, part)
 
 
 @formula("gelu", keywords="approximate")
 def _gelu(x: Term, approximate: str = "none") -> Term:
-    if approximate == "none" and x.dtype != torch.float64 and x.write.exact:
-        raise Refusal("gelu")  # oneDNN's, where torch has it: of inf it is NaN
+    if approximate == "none" and x.dtype != torch.float64 and x.call.exact:
+        raise Refusal("gelu", "is NaN at inf where oneDNN computes it")
     return x * x.const(0.5) * (1 + _from_minus_one_to_one(x, approximate)[0])
 
 
@@ -341,13 +339,18 @@ def _from_minus_one_to_one(x: Term, approximate: str) -> tuple[Term, Term]:
 @formula("logit", stepwise=True)
 def _logit(x: Term, eps: float | None = None) -> Term:
     if eps is not None:
-        x = _clamped(x, eps, 1 - eps)
+        x = _clamped(x, *_inside(x, eps))
     return log(x / (1 - x))
+
+
+def _inside(x: Term, eps: float) -> tuple[float, float]:
+    low = rounded(eps, x.call.dtype)
+    return low, rounded(1 - low, x.call.dtype)
 
 
 @formula("logit_backward")
 def _logit_backward(grad: Term, x: Term, eps: float | None = None) -> Term:
-    low, high, outside = (0, 1, math.nan) if eps is None else (eps, 1 - eps, 0)
+    low, high, outside = (0, 1, math.nan) if eps is None else (*_inside(x, eps), 0)
     return choose(x < low, outside, choose(x > high, outside, grad / (x * (1 - x))))
 
 

@@ -82,12 +82,46 @@ class _Sums:
             if parts or _stripped(node.shape) != _stripped(tensors[0].shape):
                 self.summed.add(node)
             return
+<<<<<<< HEAD
         if node.name in SHAPES and not _fits(tensors[0].shape, node.shape, growing=not parts):
             raise Unsupported(f"{node.target} from {list(tensors[0].shape)} to {list(node.shape)} is not pointwise")
         if parts:
             if not self._linear(node, parts) or any(_stripped(x.shape) != _stripped(node.shape) for x in parts):
                 raise Unsupported(f"{node.target} of a sum over neurons is not pointwise")
             self.summed.add(node)
+=======
+        if name in SHAPES:
+            self.viewed |= {node, self._root(node.args[0])}
+        if _in_place(name):
+            if any(x in self.viewed for x in (node.args[0], self._root(node.args[0]))):
+                raise Unsupported(f"it writes into a tensor that has views: {node.target}")
+            # What it changes has a new value from here on, under all its names.
+            name, self.root[node] = name[:-1], self._root(node.args[0])
+            if self.root[node].op == "placeholder":
+                raise Unsupported(f"it mutates its arguments: {node.target}")
+        value = node.meta.get("val")
+        dead = isinstance(value, Tensor) and value.device.type == "meta"  # torch's own bookkeeping in forward mode
+        if name in CHECKS or dead:
+            return
+        if name == "getitem" and _name(node.args[0]) in FIRST:  # pyright: ignore[reportArgumentType]
+            source: Any = node.args[0]
+            self.values[node] = self.values[source] if node.args[1] == 0 else Const(0.0, torch.float32)
+            return
+        if name in FIRST:
+            value = value[0]  # pyright: ignore[reportOptionalSubscript]
+        if not isinstance(value, Tensor):
+            raise Refusal(str(node.target))
+        if name in SHAPES and node.args[0].meta["val"].shape not in ((), value.shape):  # type: ignore[union-attr]
+            raise Refusal(str(node.target))
+        operands = [arg.meta["val"] if isinstance(arg, torch.fx.Node) else arg for arg in node.args[:2]]
+        given: list[Any] = [x for x in operands if isinstance(x, (Tensor, int, float, bool))]
+        common = torch.result_type(*given) if len(given) == 2 else value.dtype
+        call = Call(name, value.dtype, common, node.kwargs, self.write.exact)
+        try:
+            self.values[self._root(node)] = lower(self.write, call, *map(self._argument, node.args))
+        except Refusal as refusal:
+            raise Refusal(str(node.target), refusal.why) from None
+>>>>>>> main
 
     def _linear(self, node: Node, parts: list[Node]) -> bool:
         name, args = node.name, node.args

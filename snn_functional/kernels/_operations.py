@@ -7,12 +7,12 @@ import torch
 
 from . import _formulas as _formulas  # its rules are in the table, too
 from ._program import Const, Operand, Value
-from ._rules import Call, inexact, LOWER as LOWER, lower as lower, lowers, Number, Refusal
+from ._rules import Call, FUSED, inexact, LOWER as LOWER, lower as lower, lowers, Number, PLACE, Refusal
 from ._writer import HALF, Writer
 
 
 VIEWS = {"detach", "alias"}  # other names of the same tensor
-SHAPES = {"expand", "view", "_unsafe_view", "reshape", "squeeze", "unsqueeze", "expand_copy", "view_copy"}
+SHAPES = {"expand", "view", "_unsafe_view", "squeeze", "unsqueeze", "expand_copy", "view_copy"}
 FIRST = {"log_sigmoid_forward"}  # of their several results the first alone is read
 CHECKS = {"is_same_size", "_has_same_storage_numel", "_assert_tensor_metadata"}  # no numbers at all
 
@@ -53,7 +53,7 @@ def _function(write: Writer, call: Call, *args: Number) -> Operand:
 
 @lowers("fmod")
 def _fmod(write: Writer, call: Call, a: Number, b: Number) -> Operand:
-    inexact(call)  # torch's vectorised one is NaN where a / b is too large
+    inexact(call, f"is NaN or not, where the quotient is large: that {PLACE}")
     return write.line("fmod", call.dtype, a, b)
 
 
@@ -65,26 +65,26 @@ def _compare(write: Writer, call: Call, a: Number, b: Number) -> Operand:
 @lowers(*LOGICAL)
 def _logical(write: Writer, call: Call, a: Number, b: Number) -> Operand:
     if call.dtype != torch.bool:
-        raise Refusal(call.name)  # the bits of integers
+        raise Refusal(call.name, "works on the bits of integers")
     return write.line(LOGICAL[call.name], torch.bool, a, b)
 
 
 @lowers("logical_not", "bitwise_not")
 def _not(write: Writer, call: Call, x: Number) -> Operand:
     if call.dtype != torch.bool:
-        raise Refusal(call.name)
+        raise Refusal(call.name, "works on the bits of integers")
     return write.line("not", torch.bool, x)
 
 
 # The same numbers, or numbers made of nothing.
 
 
-@lowers("clone", "lift_fresh", "lift_fresh_copy", "positive", "resolve_conj", *VIEWS, *SHAPES)
+@lowers("clone", "lift_fresh", "lift_fresh_copy", *VIEWS, *SHAPES)
 def _unchanged(write: Writer, call: Call, x: Number, *_: Any) -> Operand:
     return write.operand(x)
 
 
-@lowers("_to_copy", "convert_element_type")
+@lowers("_to_copy")
 def _converted(write: Writer, call: Call, x: Number, *_: Any) -> Operand:
     return write.cast(write.operand(x), call.dtype)
 
@@ -176,7 +176,7 @@ def _add(write: Writer, call: Call, a: Number, b: Number, alpha: float = 1) -> O
         alpha, op = 1, "sub" if op == "add" else "add"
     if alpha != 1:
         if call.dtype.is_floating_point:
-            inexact(call)  # torch fuses the product and the sum on one processor, rounds between them on another
+            inexact(call, f"with alpha {FUSED}")
         b = write.line("mul", call.dtype, b, alpha)
     return write.line(op, call.dtype, a, b)
 
@@ -187,25 +187,25 @@ def _mul(write: Writer, call: Call, a: Number, b: Number) -> Operand:
     return write.line("and" if call.dtype == torch.bool else "mul", call.dtype, a, b)
 
 
-@lowers("div", "true_divide", keywords="rounding_mode")
+@lowers("div", keywords="rounding_mode")
 def _div(write: Writer, call: Call, a: Number, b: Number) -> Operand:
     mode, dtype = call.kwargs.get("rounding_mode"), call.dtype
     _check_scale(call, b)
     if mode is None:
         return write.line("div", dtype, a, b)
     if mode == "floor" or not dtype.is_floating_point:
-        raise Refusal(call.name)  # not the floor of the quotient, which is rounded; an integer's may be one by zero
+        # Not the floor of the quotient, which is rounded; an integer's may be one by zero.
+        raise Refusal(call.name, f"with rounding_mode={mode!r} has no formula")
     if dtype in HALF and isinstance(b, Value) and b.dtype == dtype:
-        inexact(call)  # torch rounds the quotient first where b is many numbers, and not where it is one
+        inexact(call, "rounds the quotient first where its divisor is many numbers, and not where it is one")
     wide = torch.float32 if dtype in HALF else dtype
     a, b = write.cast(write.cast(a, dtype), wide), write.cast(write.cast(b, dtype, rounded=False), wide)
     return write.line("trunc", wide, write.line("div", wide, a, b))
 
 
 def _check_scale(call: Call, b: Number) -> None:
-    # An integer of one number is not rounded to half precision where it multiplies or divides, one of many is.
     if call.dtype in HALF and isinstance(b, Value) and b.dtype in (torch.int16, torch.int32, torch.int64):
-        inexact(call)
+        inexact(call, "rounds an integer tensor of many numbers to half precision, and not one of one number")
 
 
 @lowers("reciprocal")
@@ -216,17 +216,17 @@ def _reciprocal(write: Writer, call: Call, x: Number) -> Operand:
 @lowers("rsqrt")
 def _rsqrt(write: Writer, call: Call, x: Number) -> Operand:
     if call.dtype in HALF:
-        inexact(call)  # torch rounds the root where a row ends, and does not before
+        inexact(call, f"in half precision rounds the root first, or not: that {PLACE}")
     return write.line("div", call.dtype, 1, write.line("sqrt", call.dtype, x))
 
 
 @lowers("pow")
-def _pow(write: Writer, call: Call, base: Number, exponent: Number) -> Operand:
+def _pow(write: Writer, call: Call, base: Number, exponent: Number) -> Number:
     """Exponents that torch computes otherwise than by its power are part of the text, whatever they are."""
     dtype = call.dtype
     number = exponent.value if isinstance(exponent, Const) else None if isinstance(exponent, Value) else exponent
     if not dtype.is_floating_point and number not in (0, 1, 2, 3):
-        raise Refusal(call.name)
+        raise Refusal(call.name, "of integers has no formula")
     if number == 0:
         return Const(1, dtype)
     if number == 1:

@@ -10,7 +10,7 @@ same as once from float64 to float32, for + - x / and the square root. So bounds
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 
@@ -62,13 +62,21 @@ OPPOSITE = {"lt": "ge", "le": "gt", "gt": "le", "ge": "lt", "eq": "ne", "ne": "e
 
 
 class Ranges:
-    """The ranges of a program's operands, each worked out when it is first asked for. `made` are its lines, by their results."""
+    """The ranges of a program's operands. `lines` are written on; `numbers` are the free ones."""
 
-    def __init__(self, made: Mapping[Operand, Line], numbers: Mapping[Operand, float]) -> None:
-        self.made, self.numbers = made, numbers
+    def __init__(self, lines: Sequence[Line], numbers: Mapping[Operand, float]) -> None:
+        self.lines, self.numbers = lines, numbers
+        self.made: dict[Operand, Line] = {}
         self.known: dict[Operand, Range] = {}
 
     def of(self, x: Operand) -> Range:
+        # In the order of the lines: a program may be too long for a recursion.
+        for line in self.lines[len(self.made) :]:
+            self.made[line.result] = line
+            self.known[line.result] = self._found(line.result)
+        return self._of(x)
+
+    def _of(self, x: Operand) -> Range:
         if x not in self.known:
             self.known[x] = self._found(x)
         return self.known[x]
@@ -90,13 +98,25 @@ class Ranges:
             condition, a, b = line.operands
             a, b = self._where(condition, True, a), self._where(condition, False, b)
             return Range(min(a.low, b.low), max(a.high, b.high), a.nan or b.nan, a.minus or b.minus)
-        operands = [self.of(operand) for operand in line.operands]
-        found = RULES[line.op](*operands) if line.op in RULES else _bounded(line.op, operands)
+        operands = [self._of(operand) for operand in line.operands]
+        if line.op == "mul" and (sign := self._square(*line.operands)):
+            found = _square(operands[0]) if sign > 0 else _neg(_square(operands[0]))
+        else:
+            found = RULES[line.op](*operands) if line.op in RULES else _bounded(line.op, operands)
         return Range(rounded(found.low, x.dtype), rounded(found.high, x.dtype), found.nan, found.minus)
+
+    def _square(self, a: Operand, b: Operand) -> int:
+        """1 for the product of x and x, -1 for that of x and -x, 0 for another."""
+        if a == b:
+            return 1
+        opposite = any(
+            (line := self.made.get(x)) and line.op == "neg" and line.operands[0] == y for x, y in ((a, b), (b, a))
+        )
+        return -1 if opposite else 0
 
     def _where(self, condition: Operand, truth: bool, x: Operand) -> Range:
         """x, where it is known that the condition is, or is not, true."""
-        known, line = self.of(x), self.made.get(condition)
+        known, line = self._of(x), self.made.get(condition)
         if line is None:
             return known
         if line.op == "and" and truth:
@@ -109,12 +129,12 @@ class Ranges:
         if left == right == x:
             return dataclasses.replace(known, nan=known.nan and (line.op, truth) not in (("eq", True), ("ne", False)))
         if left == x:
-            return _compared(known, line.op, self.of(right), truth, largest)
+            return _compared(known, line.op, self._of(right), truth, largest)
         if right == x:
-            return _compared(known, MIRRORED[line.op], self.of(left), truth, largest)
+            return _compared(known, MIRRORED[line.op], self._of(left), truth, largest)
         size = self.made.get(left)
         if size is not None and size.op == "abs" and size.operands == (x,):
-            found = _compared(self.of(left), line.op, self.of(right), truth, largest)
+            found = _compared(self._of(left), line.op, self._of(right), truth, largest)
             low, high = max(known.low, -found.high), min(known.high, found.high)
             return Range(low, high, known.nan and found.nan, known.minus)
         return known
@@ -174,6 +194,11 @@ def _sub(a: Range, b: Range) -> Range:
 def _mul(a: Range, b: Range) -> Range:
     nan = a.zero and b.infinite or a.infinite and b.zero
     return _corners(_product, a, b, nan, not (a.positive and b.positive))
+
+
+def _square(a: Range) -> Range:
+    size = _abs(a)
+    return Range(size.low * size.low, size.high * size.high, a.nan, False)
 
 
 def _div(a: Range, b: Range) -> Range:

@@ -19,10 +19,15 @@ from ._writer import Writer
 
 
 class Refusal(Exception):
-    """This operation is not pointwise, or has no formula."""
+    """This operation has no rule, or none that gives what torch gives. `why` goes on after its name."""
 
-    def __init__(self, operation: str) -> None:
-        self.operation = operation
+    def __init__(self, operation: str, why: str = "is not pointwise") -> None:
+        super().__init__(f"{operation} {why}")
+        self.operation, self.why = operation, why
+
+
+FUSED = "rounds once or twice, depending on the processor"
+PLACE = "depends on where in memory a number stands"
 
 
 class Call(Protocol):
@@ -54,7 +59,10 @@ def lower(write: Writer, call: Call, *args: Any) -> Operand:
     rule = LOWER.get(call.name)
     if rule is None or set(call.kwargs) - HARMLESS - KEYWORDS[call.name]:
         raise Refusal(call.name)
-    return write.cast(rule(write, call, *args), call.dtype)
+    try:
+        return write.cast(rule(write, call, *args), call.dtype)
+    except OverflowError as error:
+        raise Refusal(call.name, f"takes a number too large for it: {error}") from None
 
 
 def lowers(*names: str, keywords: str = "") -> Callable[[Rule], Rule]:
@@ -68,7 +76,7 @@ def lowers(*names: str, keywords: str = "") -> Callable[[Rule], Rule]:
     return register
 
 
-def inexact(call: Call) -> None:
+def inexact(call: Call, why: str) -> None:
     """Refuses an operation of which no formula has torch's bits. In a derivative, which is promised to rounding, it may stand."""
     if call.exact:
-        raise Refusal(call.name)
+        raise Refusal(call.name, why)

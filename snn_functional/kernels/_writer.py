@@ -23,11 +23,12 @@ class Writer:
 
     def __init__(self, exact: bool = True, prefix: str = "k") -> None:
         self.exact, self.prefix = exact, prefix
-        self._lines: dict[tuple[Any, ...], Line] = {}
+        self._lines: list[Line] = []
+        self._written: dict[tuple[Any, ...], Value] = {}
         self._made: dict[Operand, Line] = {}
         self._free: dict[tuple[str, torch.dtype], Value] = {}
         self._numbers: dict[Operand, float] = {}
-        self._ranges = Ranges(self._made, self._numbers)
+        self._ranges = Ranges(self._lines, self._numbers)
 
     def line(
         self, op: str, dtype: torch.dtype, *operands: Operand | float, result: torch.dtype | None = None
@@ -46,7 +47,10 @@ class Writer:
 
     def cast(self, x: Operand | float, dtype: torch.dtype, rounded: bool = True) -> Operand:
         """x in `dtype`. In half precision torch rounds a number (a Python one, a 0-d float32) to the tensor's dtype first, except
-        where it is what a tensor is multiplied with or divided by: then it is computed with as a float32, here `not rounded`."""
+        where it is what a tensor is multiplied with or divided by: then it is computed with as a float32, here `not rounded`.
+
+        Raises OverflowError for a Python number that the dtype cannot hold: torch, too, raises there in some operations.
+        """
         wide = torch.float32 if dtype in HALF and not rounded else dtype
         if isinstance(x, Const):
             return _const(x.value, wide)
@@ -59,9 +63,15 @@ class Writer:
             if line is not None and line.op == "cast" and (dtype, x.dtype) in WIDER and line.operands[0].dtype == dtype:
                 return line.operands[0]  # there and back again
             return self._write("cast", dtype, (x,), dtype)
-        if isinstance(x, float) and dtype.is_floating_point:
-            return self._number(x, wide)
-        return _const(x, wide)
+        number = self._number(x, wide) if isinstance(x, float) and dtype.is_floating_point else _const(x, wide)
+        if (
+            isinstance(number, Const)
+            and isinstance(number.value, float)
+            and math.isinf(number.value)
+            and not math.isinf(x)
+        ):
+            raise OverflowError(f"{x} is beyond {dtype}")
+        return number
 
     def operand(self, x: Operand | float | None) -> Operand:
         """An operand for x, a Python number as torch types it."""
@@ -81,7 +91,7 @@ class Writer:
     ) -> Program:
         """What was written, as far as the outputs need it, counted anew: the same lines are the same text."""
         results = tuple(self.operand(x) for x in outputs)
-        program = Program(tuple(leaves), tuple(self._lines.values()), results, function).only(range(len(results)))
+        program = Program(tuple(leaves), tuple(self._lines), results, function).only(range(len(results)))
         used = dict.fromkeys(x for line in program.lines for x in line.operands) | dict.fromkeys(program.outputs)
         free = [x for x in used if isinstance(x, Value) and x in self._numbers]
         numbers = tuple(self._numbers[x] for x in free)
@@ -90,10 +100,11 @@ class Writer:
 
     def _write(self, op: str, dtype: torch.dtype, operands: tuple[Operand, ...], result: torch.dtype) -> Operand:
         key = op, dtype, operands, result
-        if key not in self._lines:
+        if key not in self._written:
             line = Line(Value(f"v{len(self._lines)}", result), op, operands, dtype)
-            self._lines[key] = self._made[line.result] = line
-        return self._lines[key].result
+            self._lines.append(line)
+            self._written[key], self._made[line.result] = line.result, line
+        return self._written[key]
 
     def _number(self, value: float, dtype: torch.dtype) -> Operand:
         """A Python float is no part of the text, unless it is a special one: what is 0 or infinite today may be left out."""

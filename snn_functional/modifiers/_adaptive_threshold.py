@@ -9,7 +9,7 @@ from torch import Tensor
 from .._neuron import at_rest, beside, unit
 from .._tree import Leaf, pytree, replaced
 from ._membrane import lowered
-from ._modifier import fired, Modifier, Step
+from ._modifier import Modifier, size, Step
 
 
 @pytree
@@ -38,9 +38,9 @@ class adaptive_threshold(Modifier):
 
         spk[t], U = the step without reset, with threshold + adapt[t-1]
         mem[t]    = U less this spike's reset, as in `immediate_reset`
-        adapt[t]  = decay adapt[t-1] + jump [spk[t] != 0]
+        adapt[t]  = decay adapt[t-1] + jump |spk[t]|
 
-    A neuron fired if its output is not 0, so a negative or a graded spike raises the threshold as any other does.
+    A negative spike raises the threshold as a positive one does.
     The reset falls into the step of the spike, whatever the neuron's own: one step later the threshold would be another than the one
     the spike has crossed. So with a jump of 0 this is `immediate_reset(neuron)`. The surrogate's gradient flows through spk into
     adapt, as in the LSNN.
@@ -71,7 +71,7 @@ class adaptive_threshold(Modifier):
         raised = replaced(params.inner, threshold=params.inner.threshold + state.adapt)
         spk, inner = lowered(self, raised, state.inner, input)
         beside(params, state, spk)
-        return spk, AdaptiveThresholdState(inner, unit(params.decay) * state.adapt + params.jump * fired(spk))
+        return spk, AdaptiveThresholdState(inner, unit(params.decay) * state.adapt + params.jump * size(spk))
 
 
 def _check_sum(params: Any, state: Any) -> None:

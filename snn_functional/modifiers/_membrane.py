@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from .._tree import replaced, tree_map
-from ._modifier import emitted, fired, Modifier, name, Step
+from ._modifier import emitted, Modifier, name, size, Step
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -77,10 +77,10 @@ class immediate_reset(Modifier):
     """A spike lowers the membrane in the step it is fired, not in the next one.
 
         spk, U = the step without reset
-        mem    = U - [spk != 0] threshold      "subtract"
-                 U - [spk != 0] U              "zero", "clear"
+        mem    = U - |spk| threshold      "subtract"
+                 U - |spk| U              "zero", "clear"
 
-    A neuron fired if its output is not 0: a negative or graded spike costs what any spike does. The surrogate's gradient flows through
+    A negative spike costs what a positive one does. The surrogate's gradient flows through
     this reset. snnTorch 1.0.0's `reset_delay=False` differs where a membrane stays above
     its threshold after the reset: there it gives the next reset back and loses the spike; here the neuron fires again.
 
@@ -102,7 +102,7 @@ def lowered(modifier: Modifier, params: Any, state: Any, input: Any) -> tuple[Te
     if params.reset_mechanism == "none":
         return spk, state
     lost = params.threshold if params.reset_mechanism == "subtract" else state.mem
-    return spk, replaced(state, mem=state.mem - fired(spk) * lost)
+    return spk, replaced(state, mem=state.mem - size(spk) * lost)
 
 
 def _level(params: Any, state: Any) -> Tensor:

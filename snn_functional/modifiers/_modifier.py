@@ -93,13 +93,9 @@ def name(modifier: Any) -> str:
     return type(modifier).__name__
 
 
-def fired(spk: Tensor) -> Tensor:
-    """1 where the neuron fired, that is, where its output is not 0: a spike may be negative, or of any size.
-
-    Its gradient is that of the spike's size, which is the spike's own where spikes are 0 or 1.
-    """
-    size = torch.where(spk < 0, -spk, spk)
-    return (spk != 0).to(spk.dtype) + (size - size.detach())
+def size(spk: Tensor) -> Tensor:
+    """|spk|: what a spike costs, whatever its sign. 1 for a spike of 1 or -1."""
+    return torch.where(spk < 0, -spk, spk)
 
 
 def emitted(spk: Tensor, state: Any) -> Any:
