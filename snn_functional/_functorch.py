@@ -127,7 +127,8 @@ def intercepted() -> bool:
 @contextlib.contextmanager
 def without_hooks() -> Iterator[None]:
     """A context in which nobody hears of what autograd saves: where somebody does, `torch.func` raises."""
-    hooks, graph = [], torch._C._autograd
+    hooks: list[Any] = []
+    graph: Any = torch._C._autograd  # pyright: ignore[reportAttributeAccessIssue]
     top: Any = getattr(graph, "_top_saved_tensors_default_hooks", lambda _: None)
     while (pair := top(True)) is not None:
         hooks.append(pair)

@@ -298,3 +298,10 @@ def backward(loss, arguments):
     arguments = optree.tree_map(lambda x: x.clone().requires_grad_(), arguments)
     loss(*arguments).backward()
     return optree.tree_map(lambda x: torch.zeros_like(x) if x.grad is None else x.grad, arguments)
+
+
+def trace(function, leaves, exact=True):
+    """The program of a function at tensors like these."""
+    forms = [snf.kernels.Form(x.dtype, x.shape) for x in leaves]
+    tape = snf.kernels.read(snf.kernels.Source(function), forms, derivative=not exact)
+    return snf.kernels.program_of(tape, exact=exact, prefix="k")

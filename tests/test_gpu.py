@@ -251,7 +251,7 @@ def every_function(p, s, x):
         "exp exp2 expm1 log1p sin cos tan tanh sinh cosh asin acos atan erf erfc floor ceil trunc round sqrt log log2"
     )
     y = (x.abs() + 0.1) / 3
-    more = torch.pow(y, p), torch.atan2(x, s), torch.fmod(x, p), torch.rsqrt(y), torch.sigmoid(x), x.sign(), y.abs()
+    more = torch.pow(y, p), torch.atan2(x, s), torch.rsqrt(y), torch.sigmoid(x), x.sign(), y.abs()
     return (*(getattr(torch, name)(y) for name in names.split()), *more), 0.5 * s + x
 
 

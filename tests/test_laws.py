@@ -49,7 +49,9 @@ def test_what_a_step_holds_may_change_between_two_calls(name):
 
 
 @QUIET
-@given(st.lists(st.tuples(st.sampled_from(sorted(HOLDERS)), st.sampled_from([0.5, 1.0, 2.0, 3.0])), min_size=2, max_size=6))
+@given(
+    st.lists(st.tuples(st.sampled_from(sorted(HOLDERS)), st.sampled_from([0.5, 1.0, 2.0, 3.0])), min_size=2, max_size=6)
+)
 def test_steps_that_hold_steps_may_change_too(changes):
     """Any of several holders within one step, changed in any order."""
     made = {name: HOLDERS[name]() for name, _ in changes}
@@ -107,9 +109,9 @@ def test_the_checkpointed_kind_draws_again_or_refuses(name):
     value = loss(p, "checkpointed")
     value.backward()
     torch.testing.assert_close(p.grad * p, value)
-    expected = (lambda step: snf.scan(lambda p, s, x: (lambda y, s: (p * y, s))(*step((), s, x)), p, S, XS, kind="loop"))(
-        seeded(IMPURE[name])
-    )[0].sum()
+    expected = (
+        lambda step: snf.scan(lambda p, s, x: (lambda y, s: (p * y, s))(*step((), s, x)), p, S, XS, kind="loop")
+    )(seeded(IMPURE[name]))[0].sum()
     torch.testing.assert_close(value, expected)
 
 
@@ -186,7 +188,7 @@ def test_new_steps_in_many_threads_keep_apart():
         barrier.wait()
         for i in range(25):
             gain = float(number * 100 + i)
-            step = (lambda gain: lambda p, s, x: (gain * x + s, s - x))(gain)
+            step = lambda p, s, x, gain=gain: (gain * x + s, s - x)
             found = snf.scan(step, (), S, XS)[0]
             if not torch.equal(found, snf.scan(step, (), S, XS, kind="loop")[0]):
                 wrong.append(gain)

@@ -2,9 +2,9 @@
 
     SNN_STEPS=10000 python -m pytest -m slow tests/test_many.py -n 2
 
-(ten thousand take about an hour on two cores; without SNN_STEPS it is a thousand). A bundle is some twenty steps side by side, over the same
-lanes: random expressions, smooth ones too, with special numbers among theirs, in every dtype; held by closures, objects, partials that
-change between two calls; beside states that stay, inputs that are passed on and leaves that nobody reads.
+(ten thousand take about an hour on two cores; without SNN_STEPS it is a thousand). A bundle is some twenty steps side by side, over the
+same lanes: random expressions, smooth ones too, with special numbers among theirs, in every dtype; held by closures, objects, partials
+that change between two calls; beside states that stay, inputs that are passed on and leaves that nobody reads.
 """
 
 import os

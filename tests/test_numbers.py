@@ -9,14 +9,13 @@ from collections import OrderedDict
 
 import pytest
 import torch
-from helpers import needs_kernels
+from helpers import needs_kernels, trace
 from torch.func import grad, jvp
 
 import snn_functional as snf
 from snn_functional import kernels
 from snn_functional.kernels import _kernels
 from snn_functional.kernels._program import rounded
-from snn_functional.kernels._trace import trace
 
 
 pytestmark = needs_kernels

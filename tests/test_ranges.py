@@ -5,10 +5,10 @@ import random
 
 import pytest
 import torch
+from helpers import trace
 
 from snn_functional import surrogate
 from snn_functional.kernels._program import Const, Value
-from snn_functional.kernels._trace import trace
 from snn_functional.kernels._writer import Writer
 
 

@@ -1,11 +1,11 @@
 """When are two steps the same? See README.md in this folder.
 
-    what = identify(step, params, state, inputs)
-    what.key            equal for steps that do the same at trees of the same form; None where that cannot be known
-    what.loose          why it is not known, if so: then the step is read again at each call
-    what.opaque         why it must not even be read, if so: then it runs as the loop
-    what.tensors        all tensors that the step can reach beside its arguments
-    what.hold()         what all that it reaches holds now, to be compared after a reading, and put back (generators apart)
+what = identify(step, params, state, inputs)
+what.key            equal for steps that do the same at trees of the same form; None where that cannot be known
+what.loose          why it is not known, if so: then the step is read again at each call
+what.opaque         why it must not even be read, if so: then it runs as the loop
+what.tensors        all tensors that the step can reach beside its arguments
+what.hold()         what all that it reaches holds now, to be compared after a reading, and put back (generators apart)
 """
 
 import sys
@@ -21,8 +21,8 @@ from .._tree import tree_flatten_one_level
 from ._code import read as read_code
 from ._held import contents, generators as generators, Held as Held
 from ._reach import plain, Reach as Reach
-from ._trusted import library
 from ._registry import Registry as Registry
+from ._trusted import library
 
 
 class Identity(NamedTuple):

@@ -64,7 +64,7 @@ def attributes(name: str, x: Any, names: tuple[str, ...]) -> Held:
 
 
 def slots(name: str, x: Any, members: list[types.MemberDescriptorType]) -> Held:
-    read = lambda member: _read(member, x)
+    read = lambda member: read_slot(member, x)
     held = [read(member) for member in members]
 
     def restore() -> None:
@@ -132,7 +132,9 @@ def array_of_bytes(name: str, x: Any) -> Held:
     return Held(name, lambda: bytes(view()) == held, restore)
 
 
-def generator(name: str, get: Callable[[], Any], put: Callable[[Any], None], equal: Callable[[Any, Any], bool] | None = None) -> Held:
+def generator(
+    name: str, get: Callable[[], Any], put: Callable[[Any], None], equal: Callable[[Any, Any], bool] | None = None
+) -> Held:
     """The state of a generator of random numbers."""
     held, equal = get(), equal or _equal
     return Held(name, lambda: equal(get(), held), lambda: put(held))
@@ -145,7 +147,9 @@ def generators() -> list[Held]:
         generator("the state of torch's random generator", torch.get_rng_state, torch.set_rng_state),
     ]
     if torch.cuda.is_initialized():
-        found.append(generator("the state of CUDA's random generator", torch.cuda.get_rng_state, torch.cuda.set_rng_state))
+        found.append(
+            generator("the state of CUDA's random generator", torch.cuda.get_rng_state, torch.cuda.set_rng_state)
+        )
     if drawn := getattr(sys.modules.get("numpy"), "random", None):
         found.append(generator("the state of numpy's random generator", drawn.get_state, drawn.set_state))
     return found
@@ -163,7 +167,7 @@ def contents(x: types.CellType) -> Any:
         return MISSING
 
 
-def _read(member: types.MemberDescriptorType, x: Any) -> Any:
+def read_slot(member: types.MemberDescriptorType, x: Any) -> Any:
     try:
         return member.__get__(x)
     except AttributeError:

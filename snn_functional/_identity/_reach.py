@@ -28,8 +28,25 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import _code, _held, _trusted
-from ._held import Held, MISSING
+from ._code import read as read_code
+from ._held import (
+    array_of_bytes,
+    attributes,
+    cell as held_cell,
+    contents,
+    entries,
+    generator,
+    Held,
+    mapping,
+    MISSING,
+    namespace,
+    read_slot,
+    sequence,
+    SEQUENCES,
+    slots,
+    variable,
+)
+from ._trusted import BUILTINS, BY_NAME, DESCRIPTORS, library, operation, pure
 
 
 BUDGET = 20_000  # values; a step that reaches more is not looked through
@@ -101,30 +118,34 @@ class Reach:
         return (type(x), *self._items(x, name))
 
     def _sequence(self, x: Any, name: str) -> Hashable:
-        self._writable.append(lambda: _held.sequence(name, x))
+        self._writable.append(lambda: sequence(name, x))
         return (type(x), *self._items(list(x), name))
 
     def _mapping(self, x: Any, name: str) -> Hashable:
-        self._writable.append(lambda: _held.mapping(name, x))
+        self._writable.append(lambda: mapping(name, x))
         pairs = list(dict.items(x))
-        return (type(x), self._items([k for k, _ in pairs], name), tuple(self._look(v, f"{name}[{k!r:.40}]") for k, v in pairs))
+        return (
+            type(x),
+            self._items([k for k, _ in pairs], name),
+            tuple(self._look(v, f"{name}[{k!r:.40}]") for k, v in pairs),
+        )
 
     def _function(self, x: types.FunctionType, name: str) -> Hashable:
         module = x.__globals__.get("__name__")  # not __module__, which a decorator copies
-        if _trusted.pure(module):
+        if pure(module):
             return x if x.__closure__ is None else self._trusted_closure(x, name)
-        if _trusted.library(module):
+        if library(module):
             self._is_loose(f"calls {module}.{x.__name__}, which may look at what it is not given")
             return (types.FunctionType, x.__code__)
-        code = _code.read(x.__code__)
+        code = read_code(x.__code__)
         names = ("__code__", "__defaults__", "__kwdefaults__")
-        self._writable.append(lambda: _held.attributes(name, x, names))
+        self._writable.append(lambda: attributes(name, x, names))
         parts: list[Hashable] = []
         for free, cell in zip(x.__code__.co_freevars, x.__closure__ or ()):
-            self._writable.append(lambda cell=cell, free=free: _held.cell(free, cell))
-            parts.append(self._along(_held.contents(cell), code.paths.get(free, {()}), free))
+            self._writable.append(lambda cell=cell, free=free: held_cell(free, cell))
+            parts.append(self._along(contents(cell), code.paths.get(free, {()}), free))
         own = tuple(n for n in code.paths if n not in x.__code__.co_freevars)
-        self._writable.append(lambda: _held.entries(" or ".join(own[:3]), x.__globals__, own))
+        self._writable.append(lambda: entries(" or ".join(own[:3]), x.__globals__, own))
         for n in own:
             if n in x.__globals__:
                 parts.append((n, self._along(x.__globals__[n], code.paths[n], n)))
@@ -139,24 +160,24 @@ class Reach:
 
     def _trusted_closure(self, x: types.FunctionType, name: str) -> Hashable:
         """A function that a library made around something of the user's: `functools.wraps`, `torch.func.vmap(f)`."""
-        cells = [(free, _held.contents(cell)) for free, cell in zip(x.__code__.co_freevars, x.__closure__ or ())]
+        cells = [(free, contents(cell)) for free, cell in zip(x.__code__.co_freevars, x.__closure__ or ())]
         return (types.FunctionType, x.__code__, *(self._look(value, free) for free, value in cells))
 
     def _builtin_name(self, name: str, function: types.FunctionType) -> None:
         space = function.__globals__.get("__builtins__", {})
         if name not in (space if isinstance(space, dict) else vars(space)):
             return
-        if name in _trusted.BY_NAME:
+        if name in BY_NAME:
             self._is_loose(f"looks names up with {name}(...)")
             if name in ("globals", "__import__", "vars", "locals"):
-                self._writable.append(lambda: _held.mapping("a global name", function.__globals__))
-        elif name not in _trusted.BUILTINS and not isinstance(vars(__import__("builtins")).get(name), type):
+                self._writable.append(lambda: mapping("a global name", function.__globals__))
+        elif name not in BUILTINS and not isinstance(vars(__import__("builtins")).get(name), type):
             self._is_opaque(f"calls {name}(...)")
 
     def _along(self, x: Any, paths: Iterable[tuple[str, ...]], name: str) -> Hashable:
         """A value, where it is a module what is looked up in it alone."""
         if not isinstance(x, types.ModuleType):
-            if isinstance(x, type) and not _trusted.library(x.__module__) and not x.__flags__ & HEAP:
+            if isinstance(x, type) and not library(x.__module__) and not x.__flags__ & HEAP:
                 self._is_opaque(f"uses {x.__module__}.{x.__qualname__}, whose state cannot be looked at")
             return self._look(x, name)
         found: list[Hashable] = []
@@ -164,38 +185,38 @@ class Reach:
             if not path:
                 self._handed_on(x, name)
             elif path[0] not in vars(x):
-                if not _trusted.library(x.__name__):
+                if not library(x.__name__):
                     self._is_loose(f"looks up {name}.{path[0]}, which is made when it is asked for")
             else:
                 where = f"{name}.{path[0]}"
-                if not _trusted.library(x.__name__):
-                    self._writable.append(lambda x=x, n=path[0], where=where: _held.entries(where, vars(x), (n,)))
+                if not library(x.__name__):
+                    self._writable.append(lambda x=x, n=path[0], where=where: entries(where, vars(x), (n,)))
                 found.append((path[0], self._along(vars(x)[path[0]], {path[1:]}, where)))
         return ("module", x.__name__, *found)
 
     def _handed_on(self, x: types.ModuleType, name: str) -> None:
         if x.__name__ not in ("torch.nn.functional", "math"):
             self._is_loose(f"hands the module {name} on")
-        if not _trusted.library(x.__name__):
-            self._writable.append(lambda: _held.mapping(name, vars(x)))
+        if not library(x.__name__):
+            self._writable.append(lambda: mapping(name, vars(x)))
 
     def _method(self, x: types.MethodType, name: str) -> Hashable:
         return (types.MethodType, self._look(x.__func__, name), self._look(x.__self__, name))
 
     def _builtin(self, x: types.BuiltinFunctionType, name: str) -> Hashable:
         owner = x.__self__
-        if _trusted.operation(x):
+        if operation(x):
             return x
         if owner is None or isinstance(owner, types.ModuleType):
             module = owner.__name__ if owner is not None else x.__module__
             if module == "builtins":
-                if x.__name__ in _trusted.BY_NAME:
+                if x.__name__ in BY_NAME:
                     self._is_loose(f"looks names up with {x.__name__}(...)")
-                elif x.__name__ not in _trusted.BUILTINS:
+                elif x.__name__ not in BUILTINS:
                     self._is_opaque(f"calls {x.__name__}(...)")
             elif (module or "").partition(".")[0] == "torch":
                 self._is_loose(f"calls {x.__name__}, which may look at what it is not given")
-            elif not _trusted.pure(module):
+            elif not pure(module):
                 self._is_opaque(f"calls {module}.{x.__name__}")
             return x
         return (types.BuiltinFunctionType, x.__name__, self._look(owner, name))
@@ -208,12 +229,12 @@ class Reach:
 
     def _partial(self, x: Any, name: str) -> Hashable:
         self._is_loose("holds a functools.partial, which can be changed")
-        self._writable.append(lambda: _held.mapping(name, x.keywords))
+        self._writable.append(lambda: mapping(name, x.keywords))
         return (type(x), self._look(x.func, name), self._look((x.args, x.keywords, x.__dict__), name))
 
     def _memory(self, x: Any, name: str) -> Hashable:
         self._is_loose(f"holds {_a(x)}, whose numbers can be changed")
-        self._writable.append(lambda: _held.array_of_bytes(name, x))
+        self._writable.append(lambda: array_of_bytes(name, x))
         return None
 
     def _same(self, x: Any, name: str) -> Hashable:
@@ -221,7 +242,7 @@ class Reach:
 
     def _variable(self, x: Any, name: str) -> Hashable:
         self._is_loose("holds a ContextVar")
-        self._writable.append(lambda: _held.variable(name, x))
+        self._writable.append(lambda: variable(name, x))
         return self._look(x.get(None), name)
 
     def _reference(self, x: Any, name: str) -> Hashable:
@@ -230,16 +251,18 @@ class Reach:
 
     def _drawn(self, x: random.Random, name: str) -> None:
         self._is_loose("holds a generator of random numbers")
-        self._writable.append(lambda: _held.generator(f"the state of {name}", x.getstate, x.setstate, operator.eq))
+        self._writable.append(lambda: generator(f"the state of {name}", x.getstate, x.setstate, operator.eq))
 
     def _environment(self, x: Any, name: str) -> Hashable:
         self._is_loose("reads the environment")
-        self._writable.append(lambda: _held.mapping("the environment", x._data))
+        self._writable.append(lambda: mapping("the environment", x._data))
         return None
 
     def _torchs_generator(self, x: torch.Generator, name: str) -> Hashable:
         self._is_loose("holds a torch.Generator")
-        self._writable.append(lambda: _held.generator(f"the state of {name}", x.get_state, x.set_state))
+        self._writable.append(
+            lambda: generator(f"the state of {name}", x.get_state, lambda state: x.set_state(state) and None)
+        )
         return None
 
     def _other(self, x: Any, name: str) -> Hashable:
@@ -250,13 +273,13 @@ class Reach:
             return self._class(x, name)
         if isinstance(x, types.ModuleType):
             return self._along(x, {()}, name)
-        if isinstance(x, _trusted.DESCRIPTORS) or isinstance(x, enum.Enum):
+        if isinstance(x, DESCRIPTORS) or isinstance(x, enum.Enum):
             if isinstance(x, (types.MethodWrapperType, enum.Enum)):
                 self._is_loose(f"holds {_a(x)}")
             return None if isinstance(x, enum.Enum) else x
         if module.partition(".")[0] == "numpy":
             return self._numpys(x, name)
-        if _trusted.operation(x) and callable(x):  # torch.ops.aten.add
+        if operation(x) and callable(x):  # torch.ops.aten.add
             return x if isinstance(x, Hashable) else None
         if module.startswith("snn_functional.") and (reach := getattr(kind, "__reach__", None)):
             # A step of this library that keeps what it holds to itself says what else it is made of.
@@ -272,23 +295,23 @@ class Reach:
         return self._instance(x, name)
 
     def _class(self, x: type, name: str) -> Hashable:
-        if _trusted.library(x.__module__):
+        if library(x.__module__):
             return _token(x)
         if not x.__flags__ & HEAP:
             self._is_opaque(f"uses {x.__module__}.{x.__qualname__}, whose state cannot be looked at")
             return None
-        if not _trusted.library(type(x).__module__):
+        if not library(type(x).__module__):
             self._is_loose(f"uses the class {x.__qualname__}, which has a metaclass")
         parts: list[Hashable] = [_token(x)]
         for cls in x.__mro__:
-            if _trusted.library(cls.__module__) or (cls is not x and id(cls) in self._seen):
+            if library(cls.__module__) or (cls is not x and id(cls) in self._seen):
                 continue
             if not cls.__flags__ & HEAP:
                 if cls not in BASES:
                     self._is_opaque(f"uses {cls.__module__}.{cls.__qualname__}, whose state cannot be looked at")
                 continue
             self._seen.setdefault(id(cls), len(self._seen))
-            self._writable.append(lambda cls=cls: _held.namespace(cls.__qualname__, cls))
+            self._writable.append(lambda cls=cls: namespace(cls.__qualname__, cls))
             for n, value in list(vars(cls).items()):
                 if n not in UNREAD:
                     parts.append((n, self._look(value, f"{cls.__qualname__}.{n}")))
@@ -306,7 +329,7 @@ class Reach:
             state = getattr(x, "_bit_generator", state)
             self._is_loose("holds a generator of random numbers")
             read, write = lambda: state.state, lambda value: setattr(state, "state", value)
-            self._writable.append(lambda: _held.generator(f"the state of {name}", read, write))
+            self._writable.append(lambda: generator(f"the state of {name}", read, write))
             return None
         return x if callable(x) else self._instance(x, name)
 
@@ -323,18 +346,21 @@ class Reach:
         parts: list[Hashable] = [self._look(kind, kind.__qualname__)]
         own = getattr(x, "__dict__", None)
         if own is not None:
-            self._writable.append(lambda: _held.mapping(name, own))
+            self._writable.append(lambda: mapping(name, own))
             unread = NATIVE if isinstance(x, torch.nn.Module) else ()
             parts += [(n, self._look(value, f"{name}.{n}")) for n, value in list(own.items()) if n not in unread]
         members = [
-            m for cls in kind.__mro__ for m in vars(cls).values() if isinstance(m, types.MemberDescriptorType) and cls.__flags__ & HEAP
+            m
+            for cls in kind.__mro__
+            for m in vars(cls).values()
+            if isinstance(m, types.MemberDescriptorType) and cls.__flags__ & HEAP
         ]
         if members:
-            self._writable.append(lambda: _held.slots(name, x, members))
-            parts += [self._look(_held._read(m, x), f"{name}.{m.__name__}") for m in members]
+            self._writable.append(lambda: slots(name, x, members))
+            parts += [self._look(read_slot(m, x), f"{name}.{m.__name__}") for m in members]
         if isinstance(x, dict):
             parts.append(self._mapping(x, name))
-        elif isinstance(x, _held.SEQUENCES):
+        elif isinstance(x, SEQUENCES):
             parts.append(self._sequence(x, name))
         elif isinstance(x, (tuple, frozenset)):
             parts.append(self._items(x, name))
@@ -356,7 +382,11 @@ def plain(x: Any) -> Hashable:
         return (kind, x)
     if kind is float:
         return (float, x.hex())
-    if kind.__module__ in SURROGATES and (parameters := getattr(kind, "__dataclass_params__", None)) and parameters.frozen:
+    if (
+        kind.__module__ in SURROGATES
+        and (parameters := getattr(kind, "__dataclass_params__", None))
+        and parameters.frozen
+    ):
         parts = [plain(value) for value in vars(x).values()]
         return None if None in parts else (kind, *parts)
     return None
@@ -367,7 +397,9 @@ SURROGATES = ("snn_functional.surrogate",)
 
 def _a(x: Any) -> str:
     kind = type(x)
-    name = kind.__qualname__ if kind.__module__ in ("builtins", "__main__") else f"{kind.__module__}.{kind.__qualname__}"
+    name = (
+        kind.__qualname__ if kind.__module__ in ("builtins", "__main__") else f"{kind.__module__}.{kind.__qualname__}"
+    )
     return f"{'an' if name[:1] in 'aeiouAEIOU' else 'a'} {name}"
 
 
@@ -377,13 +409,31 @@ def _token(x: Any) -> Hashable:
 
 
 LOOKS: dict[type, Any] = {
-    tuple: Reach._tuple, frozenset: Reach._tuple, list: Reach._sequence, set: Reach._sequence, collections.deque: Reach._sequence,
-    dict: Reach._mapping, collections.OrderedDict: Reach._mapping, types.MappingProxyType: lambda self, x, name: self._look(dict(x), name),
-    types.FunctionType: Reach._function, types.MethodType: Reach._method, types.BuiltinFunctionType: Reach._builtin,
-    staticmethod: Reach._wrapped, classmethod: Reach._wrapped, property: Reach._property, functools.partial: Reach._partial,
-    array.array: Reach._memory, bytearray: Reach._sequence, contextvars.ContextVar: Reach._variable, weakref.ref: Reach._reference,
-    torch.Generator: Reach._torchs_generator, type(os.environ): Reach._environment, type(MISSING): Reach._same, types.CellType: lambda self, x, name: self._look(_held.contents(x), name),
-    dataclasses.Field: Reach._same, types.GenericAlias: Reach._same,
-}  # fmt: skip
+    tuple: Reach._tuple,
+    frozenset: Reach._tuple,
+    list: Reach._sequence,
+    set: Reach._sequence,
+    collections.deque: Reach._sequence,
+    bytearray: Reach._sequence,
+    dict: Reach._mapping,
+    collections.OrderedDict: Reach._mapping,
+    types.MappingProxyType: lambda self, x, name: self._look(dict(x), name),
+    types.FunctionType: Reach._function,
+    types.MethodType: Reach._method,
+    types.BuiltinFunctionType: Reach._builtin,
+    types.CellType: lambda self, x, name: self._look(contents(x), name),
+    staticmethod: Reach._wrapped,
+    classmethod: Reach._wrapped,
+    property: Reach._property,
+    functools.partial: Reach._partial,
+    array.array: Reach._memory,
+    contextvars.ContextVar: Reach._variable,
+    weakref.ref: Reach._reference,
+    torch.Generator: Reach._torchs_generator,
+    type(os.environ): Reach._environment,
+    type(MISSING): Reach._same,
+    dataclasses.Field: Reach._same,
+    types.GenericAlias: Reach._same,
+}
 for _settled in (type(__import__("threading").Lock()), type(__import__("threading").RLock())):
     LOOKS[_settled] = lambda self, x, name: None

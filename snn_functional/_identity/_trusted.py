@@ -58,7 +58,8 @@ def library(module: Any) -> bool:
 def operation(x: Any) -> bool:
     """Is it one of torch's operations, which only compute (those that draw are no scalar operations, and found out there)?"""
     if isinstance(x, types.BuiltinFunctionType) and x.__self__ is None:
-        return getattr(torch._C._VariableFunctions, x.__name__, None) == x
+        functions: Any = torch._C._VariableFunctions  # pyright: ignore[reportAttributeAccessIssue]
+        return getattr(functions, x.__name__, None) == x
     module = getattr(x, "__module__", None)
     return isinstance(module, str) and module.startswith(TORCH)
 

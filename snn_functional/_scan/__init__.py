@@ -116,10 +116,11 @@ def explain(step: Step, params: Any, state: Any, inputs: Any, *, length: int | N
             return plan(params, state, inputs, length)
     except Unsupported as reason:
         return f"loop: {reason}."
-    why = None
+    why, loose = None, None
     try:
         what = prepare(step, params, state, inputs, length)
         what.derivatives()
+        loose = what.loose
     except FirstDiffers:
         return f"fused: {step_name(step)} is pointwise, one kernel for all steps but the first, which broadcasts the state."
     except (Unsupported, NoCompiler) as reason:
@@ -127,7 +128,7 @@ def explain(step: Step, params: Any, state: Any, inputs: Any, *, length: int | N
     if why is not None:
         _once(step, params, state, inputs)
         return f"loop: {why}."
-    again = f" The step is read again at each call, because it {what.loose}." if what.loose else ""
+    again = f" The step is read again at each call, because it {loose}." if loose else ""
     return f"fused: {step_name(step)} is pointwise, one kernel for all {length} steps.{again}"
 
 
@@ -139,8 +140,8 @@ def _once(step: Step, params: Any, state: Any, inputs: Any) -> None:
     held = [*generators(), *what.hold()]
     try:
         with torch.no_grad():
-            copies = tree_map(torch.clone, (params, state, tree_map(lambda x: x[:1], inputs)))
-            loop(step, *copies, 1, False)
+            first = tree_map(lambda x: x[:1], inputs)
+            loop(step, *(tree_map(torch.clone, tree) for tree in (params, state, first)), 1, False)  # pyright: ignore
     finally:
         for x in reversed(held):
             if not x.same():

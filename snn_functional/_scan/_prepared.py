@@ -11,7 +11,7 @@ from .. import kernels
 from .._functorch import autocast, intercepted, is_compiling, transforms, wrapping
 from .._identity import identify, Registry
 from .._tree import tree_flatten
-from ..kernels import broadcast, Form, Later, Node, Plan, Unsupported
+from ..kernels import broadcast, Form, Later, NoCompiler, Node, Plan, Unsupported
 from ._door import admit
 from ._loop import Step
 from ._reading import Arguments, form, PLAIN, read, source
@@ -29,7 +29,8 @@ class Result(NamedTuple):
 class Prepared(NamedTuple):
     """A step at given shapes, past the door.
 
-    - `plan`: of what it computes, None where all it does is to pass things on; `used`: which of the leaves (params, held tensors, states, inputs) that takes, in its order; `gives`: which of the step's results.
+    - `plan`: of what it computes, None where all it does is to pass things on.
+    - `used`: which of the leaves (params, held tensors, states, inputs) that takes, in its order; `gives`: which of the step's results.
     - `lanes`: the shape of one step of those leaves together. `states`: shapes and dtypes of the states after the first step.
     """
 
@@ -63,7 +64,9 @@ class Prepared(NamedTuple):
         """Numbers come along to the device of the others."""
         return leaf if leaf.device == self.device else leaf.to(self.device, non_blocking=True)
 
-    def results(self, found: Sequence[Tensor], leaves: list[Tensor], params: int, states: int) -> tuple[list[Tensor], list[Tensor]]:
+    def results(
+        self, found: Sequence[Tensor], leaves: list[Tensor], params: int, states: int
+    ) -> tuple[list[Tensor], list[Tensor]]:
         """Outputs and last states: those of the kernel, from all lanes back to the shapes that the loop gives, and what is passed on."""
         outputs = []
         for result in self.outputs:
@@ -142,6 +145,10 @@ def prepare(step: Step, params: Any, state: Any, inputs: Any, length: int | None
                 entry = _first(step, what, ps, ss, xs, (p_tree, s_tree, x_tree), length)
             except Unsupported as reason:
                 entry = reason.with_traceback(None)
+            except NoCompiler:
+                raise
+            except Exception as error:  # whatever it is: the loop runs
+                entry = Unsupported(f"it cannot be read: {type(error).__name__}: {error}")
         if settled:
             _known.put(short, entry)
             entry = _known.put(key, entry if isinstance(entry, Unsupported) else entry._replace(T=length))
@@ -154,7 +161,9 @@ def prepare(step: Step, params: Any, state: Any, inputs: Any, length: int | None
     return Prepare(entry, entry.leaves(given, ss, xs), flat, (len(given), len(ss)), later, s_tree, what.loose)
 
 
-def _first(step: Step, what: Any, ps: list[Tensor], ss: list[Tensor], xs: list[Tensor], trees: Any, length: int) -> Prepared:
+def _first(
+    step: Step, what: Any, ps: list[Tensor], ss: list[Tensor], xs: list[Tensor], trees: Any, length: int
+) -> Prepared:
     _refuse_leaves([*ps, *ss, *xs])
     device = _place([*ps, *ss, *xs])
     kernels.ready(device.type)

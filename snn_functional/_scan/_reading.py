@@ -7,9 +7,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from .._functorch import outside
-from .._identity import generators, Held, identify, Identity
 from .. import kernels
+from .._identity import generators, Held, identify, Identity
 from .._tree import tree_flatten, tree_unflatten
 from ..kernels import Form, Source, Tape, Unsupported, Watch
 from ._loop import Step
@@ -75,10 +74,11 @@ def flat(arguments: Arguments, structure: list[Any] | None = None) -> Callable[.
             raise Unsupported(f"it changes the structure of its state from {s_tree} to {same}")
         if not all(type(x) in PLAIN for x in (*outputs, *new)):
             raise Unsupported("it returns something that is not a tensor")
-        exchanged = {id(x): y for x, y in zip(held, standing)}
+        exchanged: dict[int, Tensor] = {id(x): y for x, y in zip(held, standing)}
         if structure is not None:
             structure[:] = [tree]
-        return [exchanged.get(id(x), x) for x in (*outputs, *new)]
+        results: list[Tensor] = [*outputs, *new]
+        return [exchanged.get(id(x), x) for x in results]
 
     return function
 
@@ -121,7 +121,9 @@ def obstacle(step: Step, params: Any, state: Any, input: Any) -> str | None:
     (ps, p_tree), (ss, s_tree), (xs, x_tree) = map(tree_flatten, (params, state, input))
     what = identify(step, params, state, input)
     steps = [x.expand(1, *x.shape) for x in xs]
-    arguments = Arguments(step, what, ps, ss, steps, (p_tree, s_tree, x_tree), xs[0].device if xs else torch.device("cpu"))
+    arguments = Arguments(
+        step, what, ps, ss, steps, (p_tree, s_tree, x_tree), xs[0].device if xs else torch.device("cpu")
+    )
     try:
         kernels.program_of(read(arguments, [form(s) for s in ss]).tape, exact=True, prefix="k")
     except Unsupported as reason:

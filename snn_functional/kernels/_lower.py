@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import torch
 
 from ._operations import SHAPES, VIEWS
-from ._program import Const, Operand, Program, Unsupported, Value
+from ._program import Operand, Program, Unsupported, Value
 from ._rules import lower, Refusal
 from ._tape import broadcast, CONSTANT, fill_of, FILLED, Node, place, SAME, SUMS, Tape
 from ._writer import Writer
@@ -43,11 +43,7 @@ def program_of(tape: Tape, *, exact: bool, prefix: str, cotangents: int = 0) -> 
         args = [values[x] if isinstance(x, Node) else x for x in node.args]
         if node.name == CONSTANT:
             values[node] = write.cast(args[0], node.dtype)
-        elif node.name in FILLED:
-            fill = fill_of(node.name, node.args)
-            # What torch's own formulas fill with is part of the text; what is the user's may be another number tomorrow.
-            values[node] = Const(fill, node.dtype) if fill in (0, 1) else write.cast(fill, node.dtype)
-        elif node.name in SHAPES or node.name in SAME or node.name in VIEWS or node.name in SUMS:
+        elif node.name in SUMS:
             values[node] = write.cast(args[0], node.dtype)
         else:
             kwargs = {k: values[x] if isinstance(x, Node) else x for k, x in node.kwargs.items()}
@@ -55,7 +51,9 @@ def program_of(tape: Tape, *, exact: bool, prefix: str, cotangents: int = 0) -> 
             try:
                 values[node] = lower(write, call, *args)
             except Refusal as refusal:
-                raise Unsupported(f"{node.target} {getattr(refusal, 'why', 'has no formula')} in {node.dtype}{place(node.line)}") from None
+                raise Unsupported(
+                    f"{node.target} {getattr(refusal, 'why', 'has no formula')} in {node.dtype}{place(node.line)}"
+                ) from None
     return write.program(leaves, [values[node] for node in tape.outputs], tape)
 
 
@@ -69,9 +67,9 @@ class _Sums:
     def __init__(self, tape: Tape, cotangents: int) -> None:
         count = len(tape.leaves) - cotangents
         self.allowed = cotangents > 0
-        self.lanes = broadcast(*(leaf.shape for leaf in tape.leaves[:count]))
         # Of a result that is smaller than all lanes, the first of the neurons that share it gets the cotangent, the others 0.
-        self.summed = {x for x in tape.leaves[count:] if _stripped(x.shape) != _stripped(self.lanes)}
+        lanes = broadcast(*(leaf.shape for leaf in tape.leaves[:count])) if self.allowed else torch.Size()
+        self.summed = {x for x in tape.leaves[count:] if _stripped(x.shape) != _stripped(lanes)}
 
     def admit(self, node: Node) -> None:
         tensors = [x for x in (*node.args, *node.kwargs.values()) if isinstance(x, Node)]
@@ -82,46 +80,12 @@ class _Sums:
             if parts or _stripped(node.shape) != _stripped(tensors[0].shape):
                 self.summed.add(node)
             return
-<<<<<<< HEAD
         if node.name in SHAPES and not _fits(tensors[0].shape, node.shape, growing=not parts):
             raise Unsupported(f"{node.target} from {list(tensors[0].shape)} to {list(node.shape)} is not pointwise")
         if parts:
             if not self._linear(node, parts) or any(_stripped(x.shape) != _stripped(node.shape) for x in parts):
                 raise Unsupported(f"{node.target} of a sum over neurons is not pointwise")
             self.summed.add(node)
-=======
-        if name in SHAPES:
-            self.viewed |= {node, self._root(node.args[0])}
-        if _in_place(name):
-            if any(x in self.viewed for x in (node.args[0], self._root(node.args[0]))):
-                raise Unsupported(f"it writes into a tensor that has views: {node.target}")
-            # What it changes has a new value from here on, under all its names.
-            name, self.root[node] = name[:-1], self._root(node.args[0])
-            if self.root[node].op == "placeholder":
-                raise Unsupported(f"it mutates its arguments: {node.target}")
-        value = node.meta.get("val")
-        dead = isinstance(value, Tensor) and value.device.type == "meta"  # torch's own bookkeeping in forward mode
-        if name in CHECKS or dead:
-            return
-        if name == "getitem" and _name(node.args[0]) in FIRST:  # pyright: ignore[reportArgumentType]
-            source: Any = node.args[0]
-            self.values[node] = self.values[source] if node.args[1] == 0 else Const(0.0, torch.float32)
-            return
-        if name in FIRST:
-            value = value[0]  # pyright: ignore[reportOptionalSubscript]
-        if not isinstance(value, Tensor):
-            raise Refusal(str(node.target))
-        if name in SHAPES and node.args[0].meta["val"].shape not in ((), value.shape):  # type: ignore[union-attr]
-            raise Refusal(str(node.target))
-        operands = [arg.meta["val"] if isinstance(arg, torch.fx.Node) else arg for arg in node.args[:2]]
-        given: list[Any] = [x for x in operands if isinstance(x, (Tensor, int, float, bool))]
-        common = torch.result_type(*given) if len(given) == 2 else value.dtype
-        call = Call(name, value.dtype, common, node.kwargs, self.write.exact)
-        try:
-            self.values[self._root(node)] = lower(self.write, call, *map(self._argument, node.args))
-        except Refusal as refusal:
-            raise Refusal(str(node.target), refusal.why) from None
->>>>>>> main
 
     def _linear(self, node: Node, parts: list[Node]) -> bool:
         name, args = node.name, node.args

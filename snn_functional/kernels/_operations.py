@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from . import _formulas as _formulas  # its rules are in the table, too
+from ._formulas import formula as formula  # whose rules are in the table, too
 from ._program import Const, Operand, Value
 from ._rules import Call, FUSED, inexact, LOWER as LOWER, lower as lower, lowers, Number, PLACE, Refusal
 from ._writer import HALF, Writer
@@ -89,21 +89,9 @@ def _converted(write: Writer, call: Call, x: Number, *_: Any) -> Operand:
     return write.cast(write.operand(x), call.dtype)
 
 
-@lowers("copy", "fill")
-def _copied(write: Writer, call: Call, x: Number, value: Number, *_: Any) -> Number:
-    return value
-
-
-@lowers("zeros", "zeros_like", "_efficientzerotensor", "new_zeros", "_new_zeros_with_same_feature_meta", "zero")
+@lowers("zeros", "zeros_like", "_efficientzerotensor", "new_zeros", "_new_zeros_with_same_feature_meta")
 def _zeros(write: Writer, call: Call, *_: Any) -> Number:
     return 0
-
-
-@lowers("empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided")
-def _empty(write: Writer, call: Call, *_: Any) -> Number:
-    return (
-        math.nan if call.dtype.is_floating_point else 0
-    )  # what nobody has written yet; torch's derivatives fill it next
 
 
 @lowers("ones", "ones_like", "new_ones")

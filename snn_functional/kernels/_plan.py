@@ -72,7 +72,7 @@ class Plan:
         self.types = tuple(x.dtype for x in tape.outputs)
         self.moving = [s for s in range(states) if self.real[params + s]]
         self.sensitive = [j for j in range(self.outputs) if self.types[j].is_floating_point]
-        self._made: dict[str, Any] = {}
+        self._made: dict[Any, Any] = {}
 
     def split(self, leaves: Sequence[Any]) -> tuple[list[Any], list[Any], list[Any]]:
         """params, states, inputs"""
@@ -86,7 +86,9 @@ class Plan:
             self._made[key] = Bound(kernel, self.program.numbers)
         return self._made[key]
 
-    def backward(self, uniform: tuple[bool, ...], wanted: tuple[int, ...], device: str = "cpu", source: Later = None) -> Any:
+    def backward(
+        self, uniform: tuple[bool, ...], wanted: tuple[int, ...], device: str = "cpu", source: Later = None
+    ) -> Any:
         """The kernel for the gradients of the wanted leaves; those of the states come with them."""
         params, states, _ = self.counts
         wanted = tuple(sorted({*wanted, *(params + s for s in self.moving)}))

@@ -216,14 +216,14 @@ class _Recorder(TorchDispatchMode):
         return self.computed(name, func, args, kwargs)
 
     def view(self, name: str, func: Any, args: Any, kwargs: Any) -> Tensor:
-        x, node = args[0], self.node(args[0])
-        out = func(*args, **kwargs)
+        x, out = args[0], func(*args, **kwargs)
         root = self.root.get(id(x), id(x))
         self.alive.append(out)
-        if name == "alias":
+        if name == "alias" or root not in self.of:  # another name of the same, or of what has no numbers yet
             self.root[id(out)] = root
             return out
         # `detach` too is a node of its own, or derivatives would not stop there.
+        node = self.node(x)
         self.viewed |= {root, id(out)}
         return self.put(out, self.made(name, func, (node, *args[1:]), kwargs, out))
 
@@ -253,7 +253,7 @@ class _Recorder(TorchDispatchMode):
             new = self.made("_to_copy", torch.ops.aten._to_copy.default, (new,), {"dtype": x.dtype}, x)
         return self.put(x, new)
 
-    def computed(self, name: str, func: Any, args: Any, kwargs: Any) -> Tensor:
+    def computed(self, name: str, func: Any, args: Any, kwargs: Any) -> Any:
         """The operation on the single numbers, its result at the shape that it has of the stand-ins."""
         tensors = [x for x in (*args, *kwargs.values()) if isinstance(x, Tensor)]
         nodes = {id(x): self.node(x) for x in tensors}
@@ -275,7 +275,7 @@ class _Recorder(TorchDispatchMode):
         made = stand_in(shape, out.reshape(()))
         node = self.made(name, func, tuple(map(node_of, args)), {k: node_of(x) for k, x in kwargs.items()}, made)
         if node.dtype == torch.bool and args:
-            numbers = [x for x in map(_number, args[:2]) if isinstance(x, (Tensor, bool, int, float))]
+            numbers: Any = [x for x in map(_number, args[:2]) if isinstance(x, (Tensor, bool, int, float))]
             if len(numbers) == 2:
                 node.common = torch.result_type(*numbers)
             elif numbers:

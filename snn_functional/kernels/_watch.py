@@ -74,9 +74,24 @@ class Watch(TorchFunctionMode):
                 raise Unsupported(f"it moves a tensor to {there}")
 
 
-PLACES = {"device", "is_cuda", "is_cpu", "is_meta", "is_mps", "is_xpu", "is_mtia", "is_xla", "is_vulkan", "is_ipu", "is_maia", "get_device"}
+PLACES = {
+    "device",
+    "is_cuda",
+    "is_cpu",
+    "is_meta",
+    "is_mps",
+    "is_xpu",
+    "is_mtia",
+    "is_xla",
+    "is_vulkan",
+    "is_ipu",
+    "is_maia",
+    "get_device",
+}
 MOVES = {"cpu", "cuda", "to"}
-REFUSED = set("item tolist numpy __array__ __bool__ __float__ __int__ __index__ __complex__ __contains__ is_nonzero __dlpack__".split())
+REFUSED = set(
+    "item tolist numpy __array__ __bool__ __float__ __int__ __index__ __complex__ __contains__ is_nonzero __dlpack__".split()
+)
 ANSWERED = set(
     """shape size dim ndim ndimension numel nelement dtype is_floating_point is_complex is_signed __len__ element_size itemsize nbytes
     layout __hash__ is_sparse is_sparse_csr is_quantized is_nested is_mkldnn is_conj is_neg is_same_size result_type promote_types can_cast

@@ -33,8 +33,8 @@ from ._calls import (
     without_hidden,
 )
 from ._memory import Memory, NATIVE, of_library, refuse_closures, STATE
-from ._parallel import Whole
 from ._over_time import layer_by_layer, Loop
+from ._parallel import Whole
 from ._stateful import Stateful
 from .utils import _layers
 
@@ -167,8 +167,8 @@ class Functional:
         self._one_step: set[Any] = set()  # the shapes of inputs that the module was seen to take for one step of time
 
     def __reach__(self) -> Iterator[tuple[str, Any]]:
-        """What `scan` has to look at to know this step again: the code of the module's classes, and what is in their attributes. Its tensors
-        are replaced in each call; they are the arguments."""
+        """What `scan` has to look at to know this step again: the code of the module's classes, and what is in their attributes. Its
+        tensors are replaced in each call; they are the arguments."""
         for module in self._module.modules():
             if not of_library(module):
                 yield type(module).__name__, type(module)

@@ -1,8 +1,8 @@
 """A network over all of time in one call: layer by layer instead of step by step.
 
-The network is called once, under `vmap` over time. So every operation in it does at each step what it would do in the loop, whatever it is:
-it sees the shapes of one step, other steps cannot reach it, what it draws is drawn for each step. What cannot be said for all steps at once,
-a branch on values say, raises, and then the loop runs.
+The network is called once, under `vmap` over time. So every operation in it does at each step what it would do in the loop, whatever it
+is: it sees the shapes of one step, other steps cannot reach it, what it draws is drawn for each step. What cannot be said for all steps
+at once, a branch on values say, raises, and then the loop runs.
 
 Only the layers that `vmap` must not, or need not, take apart get all of time in their hands, by the vmap rule of `_Layer`:
 
@@ -89,7 +89,9 @@ def obstacle(net: nn.Module) -> str | None:
     everywhere = nn.modules.module
     hooks = [everywhere._global_forward_hooks, everywhere._global_forward_pre_hooks, everywhere._global_backward_hooks]
     hooks += [getattr(everywhere, "_global_backward_pre_hooks", {})]
-    hooks += [h for m in modules for h in (m._forward_hooks, m._forward_pre_hooks, m._backward_hooks, m._backward_pre_hooks)]
+    hooks += [
+        h for m in modules for h in (m._forward_hooks, m._forward_pre_hooks, m._backward_hooks, m._backward_pre_hooks)
+    ]
     if any(hooks):
         return "the network has hooks, which look at each step"
     if any(isinstance(m, Stateful) and not m.init_hidden for m in modules):
@@ -211,7 +213,8 @@ class _Layer(torch.autograd.Function):
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None: ...
 
     @staticmethod
-    def vmap(info: Any, in_dims: Any, rule: Any, clock: Tensor, x: Tensor) -> Any:
+    def vmap(info: Any, in_dims: Any, *args: Any) -> Any:
+        rule, _, x = args
         if in_dims[1] is None:
             raise Loop("a layer is called under a vmap of the network's own")
         constant = in_dims[2] is None

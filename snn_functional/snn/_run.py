@@ -1,7 +1,7 @@
 """`run(net, xs)`: a network of faces over a whole sequence, layer by layer instead of step by step.
 
 A network that feeds forward may finish its first layer for all of time before it begins the second: one product or convolution a
-layer, then one scan. How that is done, and how it is known to be what the loop does, is in `_over_time.py`; where it is not, the loop it is.
+layer, then one scan. How that is done, and how it is known to be what the loop does, is in `_over_time.py`; else the loop it is.
 """
 
 import contextlib
