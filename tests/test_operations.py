@@ -11,7 +11,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from helpers import needs_kernels, trace
-from torch.func import grad
+from torch.func import grad, jvp
 
 import snn_functional as snf
 from snn_functional.kernels import Unsupported
@@ -435,6 +435,67 @@ def test_a_slope_that_is_no_function_of_the_number_is_the_loops(what):
     torch.testing.assert_close(run("fused"), run("loop"))
 
 
+INTEGERS = {
+    "+": lambda a, b: a + b,
+    "-": lambda a, b: a - b,
+    "*": lambda a, b: a * b,
+    "/": lambda a, b: a / b,
+    "a / 3": lambda a, b: a / 3,
+    "a * 0.3": lambda a, b: a * 0.3,
+    "7 - a": lambda a, b: 7 - a,
+    "neg": lambda a, b: -a,
+    "abs": lambda a, b: a.abs(),
+    "sign": lambda a, b: a.sign(),
+    "floor": lambda a, b: a.floor(),
+    "relu": lambda a, b: a.relu(),
+    "minimum": torch.minimum,
+    "maximum": torch.maximum,
+    "heaviside": torch.heaviside,
+    "a > b": lambda a, b: a > b,
+    "a > 0.5": lambda a, b: a > 0.5,
+    "clamp": lambda a, b: a.clamp(-3, 100),
+    "clamp 0.5": lambda a, b: a.clamp(0.5, 10.5),
+    "clamp b": lambda a, b: torch.clamp(a, min=b),
+    "where": lambda a, b: torch.where(a > b, a, 7),
+    "a ** 2": lambda a, b: a**2,
+    "a ** 3": lambda a, b: a**3,
+    "a ** 0": lambda a, b: a**0,
+    "a ** 0.5": lambda a, b: a**0.5,
+    "alpha": lambda a, b: torch.add(a, b, alpha=3),
+    "nan_to_num": lambda a, b: a.nan_to_num() * 3,
+    "isinf": lambda a, b: a.isinf(),
+    "logical": lambda a, b: torch.logical_xor(torch.logical_not(a), torch.logical_and(a, b)),
+    "of truths": lambda a, b: (a > 0) * 3 - b,
+    "a sum of truths": lambda a, b: (a > 0) + (b > 0),
+    "a number": lambda a, b: a * torch.tensor(3.5),
+    "in place": lambda a, b: a.clone().add_(b).mul_(2),
+} | {f"to {dtype}": lambda a, b, dtype=dtype: a.to(dtype) for dtype in [*KINDS, torch.int8]}
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool], ids=str)
+def test_integers(dtype):
+    if dtype == torch.bool:
+        numbers = torch.tensor([True, False])
+    else:
+        of = torch.iinfo(dtype)
+        numbers = torch.tensor([of.min, of.max, of.max - 1, of.max // 2, 0, 1, 2, 3, 7, 100], dtype=torch.int64).to(
+            dtype
+        )
+        numbers = torch.cat([numbers, -numbers])
+    given = rows(numbers.repeat_interleave(len(numbers))), rows(numbers.repeat(len(numbers)))
+    functions = {}
+    for name, f in INTEGERS.items():
+        with contextlib.suppress(RuntimeError, TypeError):  # torch has no difference of truths, for one
+            f(*(x[0] for x in given))
+            functions[name] = f
+    assert len(functions) > 25
+    step = lambda p, s, x: (tuple(f(*x) for f in functions.values()), s)
+    run = lambda kind: snf.scan(step, None, torch.zeros(ROW), given, kind=kind)[0]
+    for name, fast, slow in zip(functions, run("fused"), run("loop")):
+        check = assert_bits if name != "a ** 0.5" else lambda *a: assert_close(*a, 2)
+        check(name, fast, slow, given)
+
+
 # A number for all neurons, of another dtype than theirs: torch rounds it, or computes with it as it is.
 ONE_NUMBER = {
     "x + p": lambda p, x: x + p,
@@ -491,3 +552,36 @@ def test_every_rule_is_tried(monkeypatch):
     # The first is another name of its argument; the others stand in forward mode, or for a constant.
     elsewhere = {"alias", "lift_fresh", "lift_fresh_copy", "_efficientzerotensor", "_new_zeros_with_same_feature_meta"}
     assert sorted(set(LOWER) - tried - elsewhere) == []
+
+
+SECOND = [
+    lambda f, x, move: jvp(grad(f), (x,), (move,))[1],
+    lambda f, x, move: grad(lambda x: sum((g * m).sum() for g, m in zip(grad(f)(x), move)))(x),
+    lambda f, x, move: grad(lambda x: jvp(f, (x,), (move,))[1])(x),
+]
+
+
+@pytest.mark.slow
+def test_second_derivatives():
+    """Of the derivatives of two kinds, in both orders."""
+    dtype = torch.float64
+    # torch has none of the first; a kernel multiplies inf with zeros that torch omits; the last are no operations of a user.
+    without = {"hardsigmoid", "x * inf", "copied views"}
+    functions = {name: f for name, f in real(EXACT | SMOOTH, dtype, 1).items() if name not in without}
+    x = (random(dtype, 40, 5).abs() + 0.05).clamp(0.05, 0.85)[:, None].expand(-1, 3).contiguous()
+    names = list(functions)
+    for i in range(0, len(names), 25):
+        part = [functions[name] for name in names[i : i + 25]]
+        inputs, moves = tuple(x.clone() for _ in part), tuple(x + 0.3 for _ in part)
+        step = lambda p, s, xs, part=part: (tuple(f(x) for f, x in zip(part, xs)), s)
+
+        def loss(kind, step=step):
+            return lambda xs: sum(
+                (y * x).sum() for y in snf.scan(step, None, torch.zeros(3, dtype=dtype), xs, kind=kind)[0]
+            )
+
+        for second in SECOND:
+            fast, slow = (second(loss(kind), inputs, moves) for kind in ("fused", "loop"))
+            for name, a, b in zip(names[i:], fast, slow):
+                said = lambda said, name=name: f"{name}: {said}"
+                torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9, equal_nan=True, msg=said)
