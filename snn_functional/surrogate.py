@@ -9,8 +9,8 @@ the bracket is exactly 0 forward, and autograd takes the slope of h, to any orde
 
     spk = ATan(alpha=2.0)(mem - threshold)
 
-Its number is part of the kernel that `scan` builds: another one is another kernel, a third of a second. One that changes with
-every update, or is learned, is a tensor in the closure of a step of one's own. Then one kernel serves all, and it has a gradient:
+Its number is a number of the call, not of the kernel that `scan` builds: one that changes with every update is the same kernel. One
+that is learned is a tensor in the closure of a step of one's own; then it has a gradient:
 
     slope = torch.tensor(25.0)
     step = lambda p, s, x: leaky_step(dataclasses.replace(p, spike_grad=FastSigmoid(slope)), s, x)

@@ -12,7 +12,6 @@ import os
 import re
 import subprocess
 import sys
-from collections import OrderedDict
 
 import optree
 import pytest
@@ -63,7 +62,7 @@ def _through_triton(monkeypatch):
             monkeypatch.setattr(libdevice, name, of_torch(getattr(torch, name)))
         monkeypatch.setattr(libdevice, "rint", of_torch(torch.round))
     monkeypatch.setattr(snf._scan._prepared, "_known", snf._identity.Registry(100))
-    monkeypatch.setattr(kernels._kernels, "_kernels", OrderedDict())
+    monkeypatch.setattr(kernels._kernels, "_kernels", snf._identity.Registry(100))
     with np.errstate(all="ignore"):  # numpy warns of what is meant: 1 / 0, NaN
         yield
 

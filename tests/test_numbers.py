@@ -5,7 +5,6 @@ import gc
 import math
 import threading
 import weakref
-from collections import OrderedDict
 
 import pytest
 import torch
@@ -26,7 +25,7 @@ def built(monkeypatch):
     """The texts that are built."""
     texts, load = [], kernels._cpu.load
     monkeypatch.setattr(kernels._cpu, "load", lambda text, *more: texts.append(text) or load(text, *more))
-    monkeypatch.setattr(_kernels, "_kernels", OrderedDict())
+    monkeypatch.setattr(_kernels, "_kernels", snf._identity.Registry(100))
     return texts
 
 
@@ -124,8 +123,7 @@ def test_numbers_under_every_transform():
 
 
 def test_kernels_are_bounded_and_hold_nothing_of_a_step(monkeypatch):
-    monkeypatch.setattr(_kernels, "_kernels", OrderedDict())
-    monkeypatch.setattr(_kernels, "KEPT", 5)
+    monkeypatch.setattr(_kernels, "_kernels", snf._identity.Registry(5))
 
     class Held:
         pass

@@ -4,18 +4,14 @@ Programs are equal if their texts are, so one kernel serves all that differ in t
 A bounded number of kernels is kept, the least recently used go first. None of them holds what a step held.
 """
 
-import dataclasses
-import threading
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from .._identity import Registry
 from ._cpu import Backward as CpuBackward, Forward as CpuForward
 from ._gpu import Backward as GpuBackward, Forward as GpuForward
 from ._program import Program, Unsupported
 
-
-KEPT = 1000
 
 BACKENDS: dict[str, tuple[Any, Any]] = {"cpu": (CpuForward, CpuBackward), "cuda": (GpuForward, GpuBackward)}
 
@@ -45,7 +41,7 @@ def forward_kernel(device: str, program: Program, counts: Counts, uniform: tuple
     `uniform`: which params are one number for all neurons. Raises Unsupported for a type of device that has no kernels.
     """
     make = _backend(device)[0]
-    return _kept((make, program, counts, uniform), lambda: make(_alone(program), counts, uniform))
+    return _kept((make, program, counts, uniform), lambda: make(program, counts, uniform))
 
 
 def backward_kernel(
@@ -62,7 +58,7 @@ def backward_kernel(
     known = {(x.dtype, value): i for i, (x, value) in enumerate(zip(forward.free, forward.numbers))}
     shared = tuple(known.get((x.dtype, value)) for x, value in zip(program.free, program.numbers))
     key = make, forward, program, shared, counts, tuple(outputs), uniform, wanted
-    return _kept(key, lambda: make(_alone(forward), _alone(program), counts, list(outputs), uniform, wanted))
+    return _kept(key, lambda: make(forward, program, counts, list(outputs), uniform, wanted))
 
 
 def _backend(device: str) -> tuple[Any, Any]:
@@ -71,25 +67,9 @@ def _backend(device: str) -> tuple[Any, Any]:
     return BACKENDS[device]
 
 
-_kernels: OrderedDict[Any, Any] = OrderedDict()
-_lock = threading.Lock()
+_kernels: Registry[Any] = Registry(1000)
 
 
 def _kept(key: tuple[Any, ...], make: Callable[[], Any]) -> Any:
-    with _lock:
-        if key not in _kernels:
-            bare = tuple(_alone(x) if isinstance(x, Program) else x for x in key)
-            _kernels[bare] = make()  # quick: it is printed and built when it is first called
-            while len(_kernels) > KEPT:
-                _kernels.popitem(last=False)
-        _kernels.move_to_end(key)
-        return _kernels[key]
-
-
-def _alone(program: Program) -> Program:
-    """The program without the function that it was read from, which holds what the step held."""
-    return dataclasses.replace(program, function=_gone)
-
-
-def _gone(*_: Any) -> Any:
-    raise RuntimeError("a kernel's program has no function any more")
+    # Made quickly: a kernel is printed and built when it is first called.
+    return _kernels.get(key) or _kernels.put(key, make())

@@ -54,7 +54,7 @@ def program_of(tape: Tape, *, exact: bool, prefix: str, cotangents: int = 0) -> 
                 raise Unsupported(
                     f"{node.target} {getattr(refusal, 'why', 'has no formula')} in {node.dtype}{place(node.line)}"
                 ) from None
-    return write.program(leaves, [values[node] for node in tape.outputs], tape)
+    return write.program(leaves, [values[node] for node in tape.outputs])
 
 
 class _Sums:

@@ -9,12 +9,11 @@ k0, k1, ...     the free numbers: Python floats that the user's code holds (a sl
 import ctypes
 import dataclasses
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
 import torch
-from torch import Tensor
 
 
 class Unsupported(Exception):
@@ -63,14 +62,13 @@ class Line:
 class Program:
     """`leaves -> outputs`.
 
-    Two programs are equal if their texts are: what the free numbers are is no part of that, nor which function was read. `numbers` are
+    Two programs are equal if their texts are: what the free numbers are is no part of that. `numbers` are
     the values of `free`, in order, each rounded to its dtype.
     """
 
     leaves: tuple[Value, ...]
     lines: tuple[Line, ...]
     outputs: tuple[Operand, ...]
-    function: Callable[..., Sequence[Tensor]] = dataclasses.field(repr=False)
     free: tuple[Value, ...] = ()
     numbers: tuple[float, ...] = ()
 
@@ -96,8 +94,7 @@ class Program:
             if line.result in needed:
                 needed |= set(line.operands)
                 lines.append(line)
-        function = lambda *leaves: [self.function(*leaves)[i] for i in wanted]
-        return dataclasses.replace(self, lines=tuple(lines[::-1]), outputs=outputs, function=function)
+        return dataclasses.replace(self, lines=tuple(lines[::-1]), outputs=outputs)
 
     def given(self, other: "Program", first: int) -> "Program":
         """The same, with what `other` gives from its output `first` on as further leaves: no line works that out again.

@@ -5,7 +5,7 @@ Only what keeps every bit is left out of an *exact* program, a forward one: `x -
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -86,16 +86,14 @@ class Writer:
         """What is proved of x: its bounds, and whether it may be NaN or -0.0."""
         return self._ranges.of(x)
 
-    def program(
-        self, leaves: Sequence[Value], outputs: Sequence[Operand | float | None], function: Callable[..., Any]
-    ) -> Program:
+    def program(self, leaves: Sequence[Value], outputs: Sequence[Operand | float | None]) -> Program:
         """What was written, as far as the outputs need it, counted anew: the same lines are the same text."""
         results = tuple(self.operand(x) for x in outputs)
-        program = Program(tuple(leaves), tuple(self._lines), results, function).only(range(len(results)))
+        program = Program(tuple(leaves), tuple(self._lines), results).only(range(len(results)))
         used = dict.fromkeys(x for line in program.lines for x in line.operands) | dict.fromkeys(program.outputs)
         free = [x for x in used if isinstance(x, Value) and x in self._numbers]
         numbers = tuple(self._numbers[x] for x in free)
-        whole = Program(program.leaves, program.lines, program.outputs, function, tuple(free), numbers)
+        whole = Program(program.leaves, program.lines, program.outputs, tuple(free), numbers)
         return whole.renamed("v", self.prefix)
 
     def _write(self, op: str, dtype: torch.dtype, operands: tuple[Operand, ...], result: torch.dtype) -> Operand:
