@@ -64,6 +64,11 @@ def outside() -> Any:
     return contextlib.nullcontext()
 
 
+def untransformed() -> bool:
+    """Is no transform active?"""
+    return _functorch.peek_interpreter_stack() is None
+
+
 def transforms() -> list[str]:
     """The active transforms, the outermost first: "Jvp", "Grad" (`vjp` too), "Vmap", ..."""
     if hasattr(_functorch, "get_interpreter_stack"):
@@ -121,7 +126,7 @@ def intercepted() -> bool:
     if torch._C._len_torch_dispatch_stack() or torch._C._get_tracing_state() is not None:
         return True
     count = torch._C._len_torch_function_stack()
-    return any(not isinstance(torch._C._get_function_stack_at(i), DeviceContext) for i in range(count))
+    return count > 0 and any(not isinstance(torch._C._get_function_stack_at(i), DeviceContext) for i in range(count))
 
 
 @contextlib.contextmanager
@@ -152,4 +157,4 @@ def autocast() -> Any:
 def applied(function: type[torch.autograd.Function]) -> Any:
     """`function.apply`, without the look at a signature that costs as much as a small kernel; for when no transform is active."""
     below: Any = super(torch.autograd.Function, function)
-    return below.apply if _functorch.peek_interpreter_stack() is None else function.apply
+    return below.apply if untransformed() else function.apply

@@ -12,7 +12,7 @@ from ..kernels import NoCompiler, Plan, Unsupported
 from ._door import admit
 from ._loop import loop, Step
 from ._prepared import FirstDiffers, Prepare, prepare
-from ._primitive import Call, checkpointing, run, Scan, uniform
+from ._primitive import bare, Call, checkpointing, Scan, uniform
 
 
 def fused(step: Step, params: Any, state: Any, inputs: Any, length: int | None, reverse: bool) -> tuple[Any, Any]:
@@ -47,12 +47,13 @@ def _run(prepared: Prepare, plan: Plan, reverse: bool) -> list[Tensor]:
     count = plan.outputs + plan.counts[1]
     done = prepared.derivatives()
     every = checkpointing(known.T, plan) if "tracked" in done else 0
-    if done and done <= {"tracked", "wrapped"} and known.lanes.numel():
+    if done and not plan.built and done <= {"tracked", "wrapped"} and known.lanes.numel():
         # A compiler that fails shall do so now, when the loop can still run, and not in the backward.
         wanted = tuple(i for i, x in enumerate(leaves) if plan.real[i] and wrapping([x]))
-        plan.backward(uniform(plan, leaves), wanted, known.device.type, prepared.source).build()
+        plan.backward(uniform(plan.split(leaves)[0]), wanted, known.device.type, prepared.source).build()
+        plan.built = True
     call = Call(plan, prepared.source, known.T, reverse, every)
-    go = applied(Scan) if done == {"tracked"} else functools.partial(run, Scan)
+    go = applied(Scan) if done == {"tracked"} else Scan.apply if done else functools.partial(bare, Scan)
     order = _order(plan.split(leaves)[2], known.lanes)
     try:
         if order is None:

@@ -1,6 +1,5 @@
 """What is known of a step at given shapes: its plan, and what becomes of each leaf and result. Learned once, then looked up."""
 
-import functools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -31,6 +30,7 @@ class Prepared(NamedTuple):
 
     - `plan`: of what it computes, None where all it does is to pass things on.
     - `used`: which of the leaves (params, held tensors, states, inputs) that takes, in its order; `gives`: which of the step's results.
+    - `plain`: are all results the kernel's, and as large as the lanes?
     - `lanes`: the shape of one step of those leaves together. `states`: shapes and dtypes of the states after the first step.
     """
 
@@ -43,6 +43,7 @@ class Prepared(NamedTuple):
     states: tuple[Form, ...]
     outputs: tuple[Result, ...]
     last: tuple[Result, ...]
+    plain: bool
     tree: Any
 
     def leaves(self, ps: list[Tensor], ss: list[Tensor], xs: list[Tensor]) -> list[Tensor]:
@@ -68,6 +69,8 @@ class Prepared(NamedTuple):
         self, found: Sequence[Tensor], leaves: list[Tensor], params: int, states: int
     ) -> tuple[list[Tensor], list[Tensor]]:
         """Outputs and last states: those of the kernel, from all lanes back to the shapes that the loop gives, and what is passed on."""
+        if self.plain:
+            return list(found[: len(self.outputs)]), list(found[len(self.outputs) :])
         outputs = []
         for result in self.outputs:
             if result.kernel is not None:
@@ -154,11 +157,14 @@ def prepare(step: Step, params: Any, state: Any, inputs: Any, length: int | None
             entry = _known.put(key, entry if isinstance(entry, Unsupported) else entry._replace(T=length))
     if isinstance(entry, Unsupported):
         raise type(entry)(*entry.args) from entry.__cause__
-    arguments = Arguments(step, what, ps, ss, xs, (p_tree, s_tree, x_tree), entry.device)
-    given = [*ps, *arguments.held]
-    flat = [*given, *ss, *xs]
-    later = functools.partial(source, arguments, entry.used, entry.gives, entry.states)
-    return Prepare(entry, entry.leaves(given, ss, xs), flat, (len(given), len(ss)), later, s_tree, what.loose)
+    trees = p_tree, s_tree, x_tree
+    given = [*ps, *(x for x in what.tensors if type(x) in PLAIN)] if what.tensors else ps
+    # Asked for only where something of the step has not been read yet.
+    later = lambda: source(
+        Arguments(step, what, ps, ss, xs, trees, entry.device), entry.used, entry.gives, entry.states
+    )
+    every = every if len(given) + len(ss) + len(xs) == len(every) else [*given, *ss, *xs]
+    return Prepare(entry, entry.leaves(given, ss, xs), every, (len(given), len(ss)), later, s_tree, what.loose)
 
 
 def _first(
@@ -272,7 +278,8 @@ def _planned(
     state_in_kernel = {s: len(own_outputs) + n for n, s in enumerate(own_states)}
     results = tuple(Result(in_kernel.get(j), passed[j], x.shape) for j, x in enumerate(tape.outputs[:outputs]))
     last = tuple(Result(state_in_kernel.get(s), ends[s], after[s].shape) for s in range(states))
-    return Prepared(plan, tuple(used), gives, length, arguments.device, lanes, after, results, last, tree)
+    plain = all(x.kernel is not None and x.shape == lanes for x in (*results, *last))
+    return Prepared(plan, tuple(used), gives, length, arguments.device, lanes, after, results, last, plain, tree)
 
 
 def _over(x: Tensor, lanes: torch.Size) -> Tensor:

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from .._functorch import outside, wrapping
+from .._functorch import outside, untransformed, wrapping
 from ..kernels import broadcast, Later, Plan
 
 
@@ -37,6 +37,13 @@ def run(function: type[torch.autograd.Function], *args: Any) -> Any:
     around it shall see what is done inside: it would take the kernel's memory for tensors of its own."""
     if wrapping(x for x in args if isinstance(x, Tensor)):
         return function.apply(*args)
+    return bare(function, *args)
+
+
+def bare(function: type[torch.autograd.Function], *args: Any) -> Any:
+    """The same, where nothing is done to any of the tensors."""
+    if untransformed():
+        return function.forward(*args)
     with outside():
         return function.forward(*args)
 
@@ -234,12 +241,12 @@ def _lanes(plan: Plan, leaves: Any) -> tuple[torch.Size, tuple[bool, ...]]:
         shape = inputs[0].shape[1:]
     else:
         shape = broadcast(*(p.shape for p in params))
-    return shape, uniform(plan, leaves)
+    return shape, uniform(params)
 
 
-def uniform(plan: Plan, leaves: Any) -> tuple[bool, ...]:
+def uniform(params: list[Tensor]) -> tuple[bool, ...]:
     """Which params are one number for all neurons."""
-    return tuple([p.numel() == 1 for p in plan.split(leaves)[0]])
+    return tuple([p.numel() == 1 for p in params])
 
 
 def _three(plan: Plan, tensors: Any) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:

@@ -23,6 +23,7 @@ class Bound:
 
     def __init__(self, kernel: Any, numbers: tuple[float, ...]) -> None:
         self.kernel, self.numbers = kernel, numbers
+        self.wanted = getattr(kernel, "wanted", ())
 
     def __call__(self, *arguments: Any) -> Any:
         return self.kernel(self.numbers, *arguments)

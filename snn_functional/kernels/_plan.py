@@ -72,6 +72,7 @@ class Plan:
         self.types = tuple(x.dtype for x in tape.outputs)
         self.moving = [s for s in range(states) if self.real[params + s]]
         self.sensitive = [j for j in range(self.outputs) if self.types[j].is_floating_point]
+        self.built = False  # was a kernel of its gradient built?
         self._made: dict[Any, Any] = {}
 
     def split(self, leaves: Sequence[Any]) -> tuple[list[Any], list[Any], list[Any]]:
@@ -102,6 +103,8 @@ class Plan:
 
     def pullback(self, source: Later = None) -> tuple[Tape, Program]:
         """`(*leaves, *d outputs, *d states) -> gradients of the floating leaves`"""
+        if (known := self._made.get("pullback")) is not None:
+            return known
 
         def make() -> tuple[Tape, Program]:
             function, extra, around = source() if source else Source(self.tape)
