@@ -125,7 +125,7 @@ def obstacle(step: Step, params: Any, state: Any, input: Any) -> str | None:
         step, what, ps, ss, steps, (p_tree, s_tree, x_tree), xs[0].device if xs else torch.device("cpu")
     )
     try:
-        kernels.program_of(read(arguments, [form(s) for s in ss]).tape, exact=True, prefix="k")
+        kernels.program_of(read(arguments, [form(s) for s in ss]).tape, exact=False, prefix="k")
     except Unsupported as reason:
         return str(reason)
     return None

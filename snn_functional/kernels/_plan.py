@@ -134,8 +134,10 @@ class Plan:
                     at += len(part) + len(moved)
                 step = lambda *leaves: self._checked(function(*leaves, *given[len(forms) :]))
                 floats, rest = _only_floats(step, primals)
-                moves = list(torch.func.jvp(rest, floats, tuple(tangents))[1])
                 values = step(*primals)
+                moves = [torch.zeros_like(x) for x in values if x.is_floating_point()]
+                if moves and floats:  # else there is nothing to differentiate, which torch refuses
+                    moves = list(torch.func.jvp(rest, floats, tuple(tangents))[1])
                 before = len(self.sensitive)
                 return (*values[: self.outputs], *moves[:before], *values[self.outputs :], *moves[before:])
 

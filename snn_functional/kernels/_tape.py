@@ -270,7 +270,7 @@ class _Recorder(TorchDispatchMode):
         else:
             shape = broadcast(*(x.shape for x in tensors))
             out = func(*map(_number, args), **{k: _number(x) for k, x in kwargs.items()})
-        rest = [torch.zeros(()) for _ in out[1:]] if name in FIRST else []
+        rest = [torch.zeros((), dtype=x.dtype, device="cpu") for x in out[1:]] if name in FIRST else []
         out = out[0] if name in FIRST else out
         made = stand_in(shape, out.reshape(()))
         node = self.made(name, func, tuple(map(node_of, args)), {k: node_of(x) for k, x in kwargs.items()}, made)
