@@ -155,7 +155,9 @@ class Reach:
             self._is_loose(f"imports {module} when it runs")
             if module in sys.modules:
                 self._handed_on(sys.modules[module], module)
-        parts += [self._look(part, name) for part in (x.__defaults__, x.__kwdefaults__, x.__dict__ or None)]
+        self._writable.append(lambda: mapping(f"an attribute of {name}", x.__dict__))
+        parts += [self._look(part, name) for part in (x.__defaults__, x.__kwdefaults__)]
+        parts += [(n, self._look(value, f"{name}.{n}")) for n, value in list(x.__dict__.items())]
         return (types.FunctionType, x.__code__, *parts)
 
     def _trusted_closure(self, x: types.FunctionType, name: str) -> Hashable:
@@ -177,7 +179,7 @@ class Reach:
     def _along(self, x: Any, paths: Iterable[tuple[str, ...]], name: str) -> Hashable:
         """A value, where it is a module what is looked up in it alone."""
         if not isinstance(x, types.ModuleType):
-            if isinstance(x, type) and not library(x.__module__) and not x.__flags__ & HEAP:
+            if isinstance(x, type) and not library(x.__module__) and not written_in_python(x):
                 self._is_opaque(f"uses {x.__module__}.{x.__qualname__}, whose state cannot be looked at")
             return self._look(x, name)
         found: list[Hashable] = []
@@ -189,8 +191,7 @@ class Reach:
                     self._is_loose(f"looks up {name}.{path[0]}, which is made when it is asked for")
             else:
                 where = f"{name}.{path[0]}"
-                if not library(x.__name__):
-                    self._writable.append(lambda x=x, n=path[0], where=where: entries(where, vars(x), (n,)))
+                self._writable.append(lambda x=x, n=path[0], where=where: entries(where, vars(x), (n,)))
                 found.append((path[0], self._along(vars(x)[path[0]], {path[1:]}, where)))
         return ("module", x.__name__, *found)
 
@@ -274,9 +275,15 @@ class Reach:
         if isinstance(x, types.ModuleType):
             return self._along(x, {()}, name)
         if isinstance(x, DESCRIPTORS) or isinstance(x, enum.Enum):
-            if isinstance(x, (types.MethodWrapperType, enum.Enum)):
+            if isinstance(x, enum.Enum):
                 self._is_loose(f"holds {_a(x)}")
-            return None if isinstance(x, enum.Enum) else x
+                return None
+            if isinstance(x, types.MethodWrapperType):
+                return (types.MethodWrapperType, x.__name__, self._look(x.__self__, name))
+            return x
+        if module.startswith("_cython") and str(getattr(x, "__module__", "")).startswith("numpy.random"):
+            self._is_loose("calls a generator of random numbers")  # np.random.rand, of numpy's own generator or another
+            return self._look(getattr(x, "__self__", None), name)
         if module.partition(".")[0] == "numpy":
             return self._numpys(x, name)
         if operation(x) and callable(x):  # torch.ops.aten.add
@@ -297,7 +304,7 @@ class Reach:
     def _class(self, x: type, name: str) -> Hashable:
         if library(x.__module__):
             return _token(x)
-        if not x.__flags__ & HEAP:
+        if not written_in_python(x):
             self._is_opaque(f"uses {x.__module__}.{x.__qualname__}, whose state cannot be looked at")
             return None
         if not library(type(x).__module__):
@@ -306,7 +313,7 @@ class Reach:
         for cls in x.__mro__:
             if library(cls.__module__) or (cls is not x and id(cls) in self._seen):
                 continue
-            if not cls.__flags__ & HEAP:
+            if not written_in_python(cls):
                 if cls not in BASES:
                     self._is_opaque(f"uses {cls.__module__}.{cls.__qualname__}, whose state cannot be looked at")
                 continue
@@ -335,14 +342,16 @@ class Reach:
 
     def _instance(self, x: Any, name: str) -> Hashable:
         kind = type(x)
-        foreign = [cls for cls in kind.__mro__ if not cls.__flags__ & HEAP and cls not in BASES]
-        if foreign or not (kind.__flags__ & HEAP or kind in BASES):
+        foreign = [cls for cls in kind.__mro__ if not written_in_python(cls) and cls not in BASES]
+        if foreign or not (written_in_python(kind) or kind in BASES):
             self._is_opaque(f"holds {_a(x)}, whose state cannot be looked at")
             return None
         parameters = getattr(kind, "__dataclass_params__", None)
         frozen = parameters is not None and parameters.frozen or (isinstance(x, tuple) and hasattr(kind, "_fields"))
         if not frozen:
             self._is_loose(f"holds {_a(x)}, an object with attributes")
+        if isinstance(x, torch.nn.Module) and any(vars(torch.nn.modules.module)[name] for name in EVERYWHERE):
+            self._is_opaque("calls a module, and hooks are registered for all modules")
         parts: list[Hashable] = [self._look(kind, kind.__qualname__)]
         own = getattr(x, "__dict__", None)
         if own is not None:
@@ -353,7 +362,7 @@ class Reach:
             m
             for cls in kind.__mro__
             for m in vars(cls).values()
-            if isinstance(m, types.MemberDescriptorType) and cls.__flags__ & HEAP
+            if isinstance(m, types.MemberDescriptorType) and written_in_python(cls)
         ]
         if members:
             self._writable.append(lambda: slots(name, x, members))
@@ -370,9 +379,20 @@ class Reach:
 
 
 # What torch keeps in every module for itself: hooks, flags.
-NATIVE = frozenset(vars(torch.nn.Module())) - {"_parameters", "_buffers", "_modules"}
+NATIVE = frozenset(name for name in vars(torch.nn.Module()) if "hooks" not in name) - {"_parameters", "_buffers", "_modules"}
+EVERYWHERE = [name for name in vars(torch.nn.modules.module) if name.startswith("_global_") and name.endswith("_hooks")]
 CONCURRENT = ("threading", "queue", "multiprocessing", "asyncio", "concurrent", "subprocess", "socket")
-HEAP = 1 << 9  # of a type's flags: it was made by a class statement
+
+
+@functools.lru_cache(4096)
+def written_in_python(cls: type) -> bool:
+    """Was it made by a class statement, so that all that its instances hold is in their dictionaries, their slots and their base?"""
+    made, fixed = cls.__flags__ & (1 << 9), cls.__flags__ & (1 << 8)  # on the heap; immutable, as the types of extensions are
+    if not made or fixed or cls.__base__ is None:
+        return False
+    own = vars(cls).values()
+    slots = sum(isinstance(x, types.MemberDescriptorType) for x in own) + ("__dict__" in vars(cls)) + ("__weakref__" in vars(cls))
+    return cls.__basicsize__ - cls.__base__.__basicsize__ <= 8 * slots
 
 
 def plain(x: Any) -> Hashable:
@@ -435,5 +455,5 @@ LOOKS: dict[type, Any] = {
     dataclasses.Field: Reach._same,
     types.GenericAlias: Reach._same,
 }
-for _settled in (type(__import__("threading").Lock()), type(__import__("threading").RLock())):
-    LOOKS[_settled] = lambda self, x, name: None
+for _lock in (type(__import__("threading").Lock()), type(__import__("threading").RLock())):
+    LOOKS[_lock] = lambda self, x, name: self._is_opaque("holds a lock, which other threads can take")

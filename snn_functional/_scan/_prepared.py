@@ -13,6 +13,7 @@ from .._tree import tree_flatten
 from ..kernels import broadcast, Form, Later, NoCompiler, Node, Plan, Unsupported
 from ._door import admit
 from ._loop import Step
+from ._primitive import HIDDEN
 from ._reading import Arguments, form, PLAIN, read, source
 
 
@@ -117,6 +118,9 @@ class Prepare(NamedTuple):
             self.known.plan.pullback(self.source)
         if "dual" in done:
             self.known.plan.tangent(self.source)
+        if done and sum(level in ("Grad", "Jvp") for level in transforms()) > 1:
+            if not self.known.plan.faithful(self.source):
+                raise Unsupported(f"it {HIDDEN}")
         return done
 
 
@@ -141,13 +145,15 @@ def prepare(step: Step, params: Any, state: Any, inputs: Any, length: int | None
     if entry is None:
         length = admit(step, params, state, inputs, length)
         # What is known at these shapes is known at any length.
+        cause = None
         short = key[0], *key[2:6], *forms[: len(every) - len(xs)], *((x.shape[1:], x.dtype, x.device) for x in xs)
         entry = _known.get(short) if settled else None
         if entry is None:
             try:
                 entry = _first(step, what, ps, ss, xs, (p_tree, s_tree, x_tree), length)
             except Unsupported as reason:
-                entry = reason.with_traceback(None)
+                # What is remembered has no cause, whose traceback would keep the step alive.
+                entry, cause = type(reason)(*reason.args), reason.__cause__
             except NoCompiler:
                 raise
             except Exception as error:  # whatever it is: the loop runs
@@ -155,8 +161,10 @@ def prepare(step: Step, params: Any, state: Any, inputs: Any, length: int | None
         if settled:
             _known.put(short, entry)
             entry = _known.put(key, entry if isinstance(entry, Unsupported) else entry._replace(T=length))
+        if isinstance(entry, Unsupported):
+            raise type(entry)(*entry.args) from cause
     if isinstance(entry, Unsupported):
-        raise type(entry)(*entry.args) from entry.__cause__
+        raise type(entry)(*entry.args)
     trees = p_tree, s_tree, x_tree
     given = [*ps, *(x for x in what.tensors if type(x) in PLAIN)] if what.tensors else ps
     # Asked for only where something of the step has not been read yet.
@@ -170,7 +178,7 @@ def prepare(step: Step, params: Any, state: Any, inputs: Any, length: int | None
 def _first(
     step: Step, what: Any, ps: list[Tensor], ss: list[Tensor], xs: list[Tensor], trees: Any, length: int
 ) -> Prepared:
-    _refuse_leaves([*ps, *ss, *xs])
+    _refuse_leaves([*ps, *(x for x in what.tensors if type(x) in PLAIN), *ss, *xs])
     device = _place([*ps, *ss, *xs])
     kernels.ready(device.type)
     if device.type != "cpu" and autocast() and any(x.dtype in (torch.float16, torch.bfloat16) for x in (*ps, *ss, *xs)):
@@ -191,6 +199,8 @@ def _refuse_place() -> None:
 
 def _refuse_leaves(leaves: list[Tensor]) -> None:
     for leaf in leaves:
+        if vars(leaf):
+            raise Unsupported(f"a leaf carries attributes: {', '.join(vars(leaf))}")
         if type(leaf) not in PLAIN:
             raise Unsupported(f"a leaf is a {type(leaf).__name__}, which computes in its own way")
         if leaf.layout != torch.strided:

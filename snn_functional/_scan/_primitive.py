@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from .._functorch import outside, untransformed, wrapping
-from ..kernels import broadcast, Later, Plan
+from ..kernels import broadcast, Later, Plan, Unsupported
 
 
 class Call(NamedTuple):
@@ -181,7 +181,7 @@ def _by_scans(
 ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
     """The adjoint of its leaves and cotangents, made of scans, which can be differentiated again; and its move where these move."""
     plan, source, T, reverse, _ = call
-    adjoint = plan.adjoint(source)
+    adjoint = _higher(plan, source, plan.adjoint)
     forth, back = Call(plan.trajectory(), None, T, reverse, 0), Call(adjoint, None, T, not reverse, 0)
     lanes, _ = _lanes(plan, tensors)
     zeros = [p.new_zeros(()).expand(lanes) for p in plan.split(tensors)[0] if p.is_floating_point()]
@@ -219,10 +219,27 @@ def _tangent(call: Call, leaves: Any, moves: Any) -> tuple[list[Tensor], list[Te
     for part, d_part in zip(plan.split(leaves), plan.split(moves)):
         given += part
         given += [torch.zeros_like(p) if d is None else d for p, d in zip(part, d_part) if p.is_floating_point()]
-    tangent, states = plan.tangent(source), plan.counts[1]
+    tangent, states = _told(plan.tangent, source), plan.counts[1]
     results = run(Scan, Call(tangent, None, T, reverse, 0), *given)
     values = [*results[: plan.outputs], *results[tangent.outputs : tangent.outputs + states]]
     return values, [*results[plan.outputs : tangent.outputs], *results[tangent.outputs + states :]]
+
+
+HIDDEN = "has a derivative of its own (an autograd.Function, or no_grad), of which a kernel knows no higher ones"
+
+
+def _higher(plan: Plan, source: Later, make: Any) -> Plan:
+    """A derivative of a derivative. Raises RuntimeError where it cannot be had, and it is too late for the loop."""
+    if not _told(plan.faithful, source):
+        raise RuntimeError(f'scan: the step {HIDDEN}. Take scan(..., kind="loop").')
+    return _told(make, source)
+
+
+def _told(make: Any, source: Later) -> Any:
+    try:
+        return make(source)
+    except Unsupported as reason:
+        raise RuntimeError(f'scan: no kernel differentiates this step here: {reason}. Take scan(..., kind="loop").') from None
 
 
 def checkpointing(T: int, plan: Plan) -> int:

@@ -46,13 +46,18 @@ def read(arguments: Arguments, states: Sequence[Form]) -> Read:
         raise Unsupported(f"it {arguments.what.opaque}")
     structure: list[Any] = []
     function = flat(arguments, structure)
-    leaves = [*map(form, (*arguments.params, *arguments.held)), *states, *(form(x, 1) for x in arguments.inputs)]
+    leaves = [*map(form, (*arguments.params, *arguments.held)), *states, *map(moment, arguments.inputs)]
     tape = kernels.read(Source(function, around=undisturbed(arguments.what.hold)), leaves)
     return Read(tape, structure[0])
 
 
-def form(leaf: Tensor, time: int = 0) -> Form:
-    return Form(leaf.dtype, leaf.shape[time:], isinstance(leaf, torch.nn.Parameter))
+def form(leaf: Tensor) -> Form:
+    return Form(leaf.dtype, leaf.shape, isinstance(leaf, torch.nn.Parameter))
+
+
+def moment(x: Tensor) -> Form:
+    """One step of an input."""
+    return Form(x.dtype, x.shape[1:])
 
 
 def flat(arguments: Arguments, structure: list[Any] | None = None) -> Callable[..., Sequence[Tensor]]:
@@ -104,7 +109,7 @@ def undisturbed(hold: Callable[[], list[Held]]) -> Callable[[], Any]:
 def source(arguments: Arguments, used: Sequence[int], gives: Sequence[int], states: Sequence[Form]) -> Source:
     """The step as a function of the leaves that it reads, the others after them, to some of its results: for its derivatives."""
     function = flat(arguments)
-    leaves = [*map(form, (*arguments.params, *arguments.held)), *states, *(form(x, 1) for x in arguments.inputs)]
+    leaves = [*map(form, (*arguments.params, *arguments.held)), *states, *map(moment, arguments.inputs)]
     rest = [i for i in range(len(leaves)) if i not in used]
     order = [*used, *rest]
     place = [order.index(i) for i in range(len(leaves))]

@@ -54,6 +54,8 @@ def program_of(tape: Tape, *, exact: bool, prefix: str, cotangents: int = 0) -> 
                 raise Unsupported(
                     f"{node.target} {getattr(refusal, 'why', 'has no formula')} in {node.dtype}{place(node.line)}"
                 ) from None
+    if write.wraps:
+        raise Unsupported("it makes a number whole, which may not fit, and floating again")
     return write.program(leaves, [values[node] for node in tape.outputs])
 
 

@@ -147,6 +147,21 @@ class Plan:
 
         return self._once("tangent", make)
 
+    def faithful(self, source: Later = None) -> bool:
+        """Is the derivative of what was read that of the step? It is not where the step has a rule of its own, an `autograd.Function` or
+        `no_grad`, that a reading does not see: then higher derivatives would be others."""
+        if source is None:
+            return True
+
+        def make() -> bool:
+            own = self.pullback(source)[1]
+            forms = [leaf.lane() for leaf in self.leaves]
+            alone = Plan(read(Source(self.tape), forms, derivative=True), self.counts)
+            other = alone.pullback()[1]
+            return own == other and own.numbers == other.numbers
+
+        return self._once("faithful", make)
+
     def trajectory(self) -> "Plan":
         start, states = self.counts[0], self.counts[1]
         outputs = (*self.tape.leaves[start : start + states], *self.tape.outputs[self.outputs :])

@@ -140,6 +140,8 @@ def record(function: Callable[..., Sequence[Tensor]], leaves: Sequence[Form]) ->
     given = [recorder.leaf(i, leaf) for i, leaf in enumerate(leaves)]
     with recorder:
         results = list(function(*given))
+    if any(map(vars, given)):
+        raise Unsupported("it gives a tensor an attribute")
     return recorder.tape(given, results)
 
 

@@ -31,12 +31,16 @@ class Watch(TorchFunctionMode):
             name = func.__self__.__name__
             if func.__name__ != "__get__":
                 raise Unsupported(f"it sets {name} of a tensor")
+            if name not in ANSWERED and name not in VIEWS and name not in PLACES:
+                raise Unsupported(f"it asks a tensor for {name}")
         if name in PLACES and isinstance(args[0] if args else None, Tensor):
             return self._placed(name, func, args)
         if name in MOVES:
             self._stays(name, args, kwargs)
         if name in REFUSED:
             raise Unsupported(f"it takes a number out of a tensor, by {name}")
+        if name in GRAPH:
+            raise Unsupported(f"it calls {name} of a tensor")
         result = func(*args, **kwargs)
         if isinstance(result, Tensor) or result is None or name in ANSWERED:
             return result
@@ -88,12 +92,14 @@ PLACES = {
     "is_maia",
     "get_device",
 }
+VIEWS = {"T", "mT", "H", "mH", "real", "imag"}
+GRAPH = set("requires_grad_ retain_grad register_hook register_post_accumulate_grad_hook backward __hash__ share_memory_ resize_ set_".split())
 MOVES = {"cpu", "cuda", "to"}
 REFUSED = set(
     "item tolist numpy __array__ __bool__ __float__ __int__ __index__ __complex__ __contains__ is_nonzero __dlpack__".split()
 )
 ANSWERED = set(
     """shape size dim ndim ndimension numel nelement dtype is_floating_point is_complex is_signed __len__ element_size itemsize nbytes
-    layout __hash__ is_sparse is_sparse_csr is_quantized is_nested is_mkldnn is_conj is_neg is_same_size result_type promote_types can_cast
+    layout is_sparse is_sparse_csr is_quantized is_nested is_mkldnn is_conj is_neg is_same_size result_type promote_types can_cast
     __repr__ __format__ names has_names""".split()
 )

@@ -23,6 +23,8 @@ class Writer:
 
     def __init__(self, exact: bool = True, prefix: str = "k") -> None:
         self.exact, self.prefix = exact, prefix
+        # Is a number made whole and floating again, that may not fit? Compilers leave out the way there and back.
+        self.wraps = False
         self._lines: list[Line] = []
         self._written: dict[tuple[Any, ...], Value] = {}
         self._made: dict[Operand, Line] = {}
@@ -86,6 +88,11 @@ class Writer:
         """What is proved of x: its bounds, and whether it may be NaN or -0.0."""
         return self._ranges.of(x)
 
+    def fits(self, x: Operand, dtype: torch.dtype) -> bool:
+        """Is it proved that x, without its fraction, is a number of this integer dtype?"""
+        found, limits = self._ranges.of(x), torch.iinfo(dtype)
+        return found.finite and limits.min <= found.low and found.high <= limits.max
+
     def program(self, leaves: Sequence[Value], outputs: Sequence[Operand | float | None]) -> Program:
         """What was written, as far as the outputs need it, counted anew: the same lines are the same text."""
         results = tuple(self.operand(x) for x in outputs)
@@ -96,7 +103,16 @@ class Writer:
         whole = Program(program.leaves, program.lines, program.outputs, tuple(free), numbers)
         return whole.renamed("v", self.prefix)
 
+    def _wraps(self, x: Operand) -> bool:
+        """Is x a whole number that was made of one which may not have fitted?"""
+        line = self._made.get(x)
+        if line is None or line.op != "cast" or x.dtype.is_floating_point or x.dtype == torch.bool:
+            return False
+        return line.operands[0].dtype.is_floating_point and not self.fits(line.operands[0], x.dtype)
+
     def _write(self, op: str, dtype: torch.dtype, operands: tuple[Operand, ...], result: torch.dtype) -> Operand:
+        if op == "cast" and dtype.is_floating_point and self._wraps(operands[0]):
+            self.wraps = True
         key = op, dtype, operands, result
         if key not in self._written:
             line = Line(Value(f"v{len(self._lines)}", result), op, operands, dtype)
