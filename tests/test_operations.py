@@ -216,7 +216,11 @@ REFUSED_SOMEWHERE = {
         HALF,
         "aten.div.Tensor_mode rounds the quotient first",
     ),
-    "times integers": (lambda x: x * x.to(torch.int64), HALF, "aten.mul.Tensor rounds an integer tensor"),
+    "times integers": (
+        lambda x: x * x.nan_to_num(0.0, 0.0, 0.0).clamp(-9, 9).to(torch.int64),
+        HALF,
+        "aten.mul.Tensor rounds an integer tensor",
+    ),
 }
 NO_SLOPE = {"relu6": F.relu6, "hardtanh": F.hardtanh, "hardswish": F.hardswish, "elu": F.elu, "celu": F.celu, "selu": F.selu,
             "hardshrink": F.hardshrink}  # fmt: skip

@@ -609,7 +609,8 @@ class NeedsTime(OverTime):
     """Of one step it can make nothing."""
 
     def forward(self, xs):
-        assert xs.dim() == 3
+        if xs.dim() != 3:
+            raise ValueError("expected [T, batch, features]")
         return super().forward(xs)
 
 

@@ -22,7 +22,7 @@ from ._code import read as read_code
 from ._held import contents, generators as generators, Held as Held
 from ._reach import plain, Reach as Reach
 from ._registry import Registry as Registry
-from ._trusted import library
+from ._trusted import library as library
 
 
 class Identity(NamedTuple):

@@ -379,7 +379,11 @@ class Reach:
 
 
 # What torch keeps in every module for itself: hooks, flags.
-NATIVE = frozenset(name for name in vars(torch.nn.Module()) if "hooks" not in name) - {"_parameters", "_buffers", "_modules"}
+NATIVE = frozenset(name for name in vars(torch.nn.Module()) if "hooks" not in name) - {
+    "_parameters",
+    "_buffers",
+    "_modules",
+}
 EVERYWHERE = [name for name in vars(torch.nn.modules.module) if name.startswith("_global_") and name.endswith("_hooks")]
 CONCURRENT = ("threading", "queue", "multiprocessing", "asyncio", "concurrent", "subprocess", "socket")
 
@@ -387,11 +391,18 @@ CONCURRENT = ("threading", "queue", "multiprocessing", "asyncio", "concurrent", 
 @functools.lru_cache(4096)
 def written_in_python(cls: type) -> bool:
     """Was it made by a class statement, so that all that its instances hold is in their dictionaries, their slots and their base?"""
-    made, fixed = cls.__flags__ & (1 << 9), cls.__flags__ & (1 << 8)  # on the heap; immutable, as the types of extensions are
+    made, fixed = (
+        cls.__flags__ & (1 << 9),
+        cls.__flags__ & (1 << 8),
+    )  # on the heap; immutable, as the types of extensions are
     if not made or fixed or cls.__base__ is None:
         return False
     own = vars(cls).values()
-    slots = sum(isinstance(x, types.MemberDescriptorType) for x in own) + ("__dict__" in vars(cls)) + ("__weakref__" in vars(cls))
+    slots = (
+        sum(isinstance(x, types.MemberDescriptorType) for x in own)
+        + ("__dict__" in vars(cls))
+        + ("__weakref__" in vars(cls))
+    )
     return cls.__basicsize__ - cls.__base__.__basicsize__ <= 8 * slots
 
 

@@ -239,7 +239,9 @@ def _told(make: Any, source: Later) -> Any:
     try:
         return make(source)
     except Unsupported as reason:
-        raise RuntimeError(f'scan: no kernel differentiates this step here: {reason}. Take scan(..., kind="loop").') from None
+        raise RuntimeError(
+            f'scan: no kernel differentiates this step here: {reason}. Take scan(..., kind="loop").'
+        ) from None
 
 
 def checkpointing(T: int, plan: Plan) -> int:

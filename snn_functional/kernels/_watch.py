@@ -93,7 +93,9 @@ PLACES = {
     "get_device",
 }
 VIEWS = {"T", "mT", "H", "mH", "real", "imag"}
-GRAPH = set("requires_grad_ retain_grad register_hook register_post_accumulate_grad_hook backward __hash__ share_memory_ resize_ set_".split())
+GRAPH = set(
+    "requires_grad_ retain_grad register_hook register_post_accumulate_grad_hook backward __hash__ share_memory_ resize_ set_".split()
+)
 MOVES = {"cpu", "cuda", "to"}
 REFUSED = set(
     "item tolist numpy __array__ __bool__ __float__ __int__ __index__ __complex__ __contains__ is_nonzero __dlpack__".split()

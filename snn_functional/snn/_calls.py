@@ -19,6 +19,7 @@ import torch
 from torch import nn, Tensor
 
 from .._functorch import outside
+from .._identity import generators, Reach
 from .._tree import tree_leaves
 from ._stateful import Stateful
 from .utils import _layers
@@ -111,11 +112,26 @@ def _at_rest(state: Any) -> bool:
         return False
 
 
+@contextlib.contextmanager
+def put_back(roots: Any) -> Iterator[bool]:
+    """Around something that is only tried: what it changes of all that these roots reach, and of the generators that everybody draws
+    from, is put back. Gives False where that cannot be; then nothing may be tried."""
+    reach = Reach(roots)
+    held = [] if reach.opaque else [*generators(), *reach.hold()]
+    try:
+        yield not reach.opaque
+    finally:
+        for x in reversed(held):
+            if not x.same():
+                x.restore()
+
+
 def on_a_copy(net: nn.Module, x: Tensor) -> Calls | None:
     """The calls that a copy of the net makes, from rest on; None where it fails."""
-    devices = [x.device] if x.device.type == "cuda" else []
     try:
-        with outside(), torch.no_grad(), torch.random.fork_rng(devices):
+        with outside(), torch.no_grad(), put_back([(type(net).__name__, net)]) as allowed:
+            if not allowed:
+                return None
             twin = copy.deepcopy(net)
             faces = _layers(twin)
             for face in faces.values():

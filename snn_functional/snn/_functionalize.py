@@ -26,6 +26,7 @@ from ._calls import (
     Calls,
     forgets,
     loops_itself,
+    put_back,
     remembering,
     several_steps,
     takes_all_of_time,
@@ -33,7 +34,7 @@ from ._calls import (
     without_hidden,
 )
 from ._memory import Memory, NATIVE, of_library, refuse_closures, STATE
-from ._over_time import layer_by_layer, Loop
+from ._over_time import layer_by_layer, Loop, trial
 from ._parallel import Whole
 from ._stateful import Stateful
 from .utils import _layers
@@ -232,13 +233,7 @@ class Functional:
 
     def _tried_over_time(self, params: dict[str, Tensor], state: dict[str, Any], inputs: Tensor) -> str | None:
         """Why not layer by layer, as two steps show; nothing remains of them."""
-        devices = [inputs.device] if inputs.device.type == "cuda" else []
-        try:
-            with torch.no_grad(), torch.random.fork_rng(devices):
-                self._within(params, state, inputs, lambda module: layer_by_layer(module, inputs[:2].detach()))
-        except Loop as reason:
-            return str(reason)
-        return None
+        return self._within(params, state, inputs, lambda module: trial(module, inputs))[0]
 
     def _refuse_a_time_loop(self, inputs: Any) -> None:
         """Raises TypeError where the module, at random inputs of such a shape, is seen to loop over time itself."""
@@ -248,7 +243,9 @@ class Functional:
             return
         first: Calls | None = None
         device = next((x.device for x in (*self._params.values(), *self._state.values())), inputs.device)
-        with outside(), torch.no_grad(), torch.random.fork_rng([device] if device.type == "cuda" else []):
+        with outside(), torch.no_grad(), put_back(self.__reach__()) as allowed:
+            if not allowed:
+                return
             x, y, _ = xs = (torch.rand(3, *inputs.shape[1:], device=device) * 2).to(inputs.dtype)
             try:
                 first, state = self._seen(x, self._state)

@@ -5,7 +5,6 @@ layer, then one scan. How that is done, and how it is known to be what the loop 
 """
 
 import contextlib
-import copy
 import functools
 from typing import Any
 
@@ -23,7 +22,7 @@ from ._calls import (
     takes_all_of_time,
     watched,
 )
-from ._over_time import joined, layer_by_layer, Loop
+from ._over_time import joined, layer_by_layer, Loop, trial
 from ._stateful import Stateful
 from .utils import _layers
 
@@ -37,7 +36,8 @@ def run(net: nn.Module, xs: Tensor) -> Any:
     - `net`: any module that takes one step x [batch, ...], its faces with `init_hidden=True`. Its hidden state goes on from where it
       is: call `snn.utils.reset(net)` between batches, as for the loop.
 
-    The same numbers as the loop's to the rounding of larger matrix products. Dropout draws a mask for each step, but layer by layer.
+    The same numbers as the loop's to the rounding of larger matrix products. What is drawn from torch's generator (dropout, noise) is drawn for each
+    step, but layer by layer, so other numbers of it.
     A network that is recurrent across layers, that branches on values, counts its steps or has hooks, runs step by step; `explain` says so.
 
     Raises TypeError and ValueError for what is no sequence of tensors, TypeError for a face that has no state from one step to the next,
@@ -85,13 +85,11 @@ def _put_back(held: dict[Stateful, Any]) -> None:
 
 
 def explain(net: nn.Module, xs: Tensor) -> str:
-    """How `run` would run this network on such a sequence, and why. Two steps are tried on a copy; the network is left as it is."""
+    """How `run` would run this network on such a sequence, and why. Two steps are tried; the network is left as it is."""
     _admit(net, xs)
-    devices = [xs.device] if xs.device.type == "cuda" else []
-    try:
-        with outside(), torch.no_grad(), torch.random.fork_rng(devices):
-            layer_by_layer(copy.deepcopy(net), xs[:2].detach())
-    except Loop as reason:
+    with outside():
+        reason = trial(net, xs)
+    if reason is not None:
         return f"step by step: {reason}."
     return "layer by layer: each layer runs once over all of time."
 
