@@ -36,8 +36,8 @@ def run(net: nn.Module, xs: Tensor) -> Any:
     - `net`: any module that takes one step x [batch, ...], its faces with `init_hidden=True`. Its hidden state goes on from where it
       is: call `snn.utils.reset(net)` between batches, as for the loop.
 
-    The same numbers as the loop's to the rounding of larger matrix products. What is drawn from torch's generator (dropout, noise) is drawn for each
-    step, but layer by layer, so other numbers of it.
+    The same numbers as the loop's to the rounding of larger matrix products. What is drawn from torch's generator (dropout, noise) is
+    drawn for each step, but layer by layer, so it is other numbers.
     A network that is recurrent across layers, that branches on values, counts its steps or has hooks, runs step by step; `explain` says so.
 
     Raises TypeError and ValueError for what is no sequence of tensors, TypeError for a face that has no state from one step to the next,
