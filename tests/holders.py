@@ -8,8 +8,10 @@ import dataclasses
 import functools
 import itertools
 import os
+import queue
 import random
 import sys
+import threading
 import types
 import weakref
 
@@ -466,6 +468,37 @@ def drawn_from_torchs_generator():
 def drawn_from_a_generator_of_torchs():
     own = torch.Generator().manual_seed(3)
     return lambda p, s, x: out(torch.rand((), generator=own), s, x)
+
+
+def attribute_made_in_the_step():
+    def step(p, s, x):
+        step.n = getattr(step, "n", 0) + 1
+        return out(float(step.n), s, x)
+
+    return step
+
+
+def method_of_a_counter():
+    following = itertools.count(1).__next__
+    return lambda p, s, x: out(float(following()), s, x)
+
+
+def lock_as_a_flag():
+    lock = threading.Lock()
+    return lambda p, s, x: out(2.0 if lock.acquire(blocking=False) else 1.0, s, x)
+
+
+def module_with_a_hook():
+    module, seen = torch.nn.Identity(), []
+    module.register_forward_hook(lambda module, given, returned: seen.append(1))
+    return lambda p, s, x: out(float(len(seen)), s, module(x))
+
+
+def queue_that_empties():
+    waiting = queue.SimpleQueue()
+    for i in range(100):
+        waiting.put(float(i))
+    return lambda p, s, x: out(waiting.get(), s, x)
 
 
 def cache_that_fills():

@@ -1,5 +1,6 @@
 """Laws over all kinds of scan and all sorts of steps: no number but the loop's, and nothing that lives for ever."""
 
+import functools
 import gc
 import random
 import threading
@@ -311,3 +312,138 @@ def test_a_scan_of_which_nothing_is_transformed(name, kind):
     state = snf.leaky_init(params, xs[0])
     run = lambda kind: snf.scan(snf.leaky_step, params, state, xs, kind=kind)[0].sum()
     assert_same(TRANSFORMS[name](lambda: run(kind)), TRANSFORMS[name](lambda: run("loop")))
+
+
+class Rule(torch.autograd.Function):
+    """A surrogate of the user's, whose slope is no derivative of anything."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(u):
+        return (u > 0).to(u.dtype)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        ctx.save_for_backward(*inputs)
+        ctx.save_for_forward(*inputs)
+
+    @staticmethod
+    def backward(ctx, cotangent):
+        return cotangent / (1 + (3 * ctx.saved_tensors[0]) ** 2)
+
+    @staticmethod
+    def jvp(ctx, tangent):
+        return tangent / (1 + (3 * ctx.saved_tensors[0]) ** 2)
+
+
+def of_a_rule(p, s, x):
+    s = 0.9 * s + x - Rule.apply(s - p) * p
+    return s * s * p, s
+
+
+def without_a_gradient(p, s, x):
+    with torch.no_grad():
+        lost = (s - p).clamp(min=0) ** 2
+    return s * p, p * s + x - lost
+
+
+@pytest.mark.parametrize("step", [of_a_rule, without_a_gradient])
+def test_derivatives_of_ones_own_are_the_loops_to_any_order(step):
+    def total(kind):
+        def total(p):
+            spks, last = snf.scan(step, p, S, XS, kind=kind)
+            return (spks**2).sum() + (last**3).sum()
+
+        return total
+
+    p = torch.tensor(0.3)
+    assert snf.explain(step, p, S, XS).startswith("fused")
+    ways = [
+        grad,
+        lambda f: grad(grad(f)),
+        torch.func.hessian,
+        lambda f: lambda p: torch.func.jvp(grad(f), (p,), (p,))[1],
+    ]
+    ways.append(lambda f: grad(lambda p: torch.func.jvp(f, (p,), (p,))[1]))
+    for way in ways:
+        torch.testing.assert_close(way(total("auto"))(p), way(total("loop"))(p), rtol=1e-4, atol=1e-4)
+    leaf = p.clone().requires_grad_()
+    (first,) = torch.autograd.grad(total("auto")(leaf), leaf, create_graph=True)
+    with pytest.raises(RuntimeError, match=r'Take scan\(..., kind="loop"\)'):
+        first.backward()
+
+
+@pytest.mark.parametrize("T", [5, 40])
+def test_torchs_old_vmap_goes_over_a_gradient(T):
+    params, x = snf.LeakyParams(0.9), torch.rand(T, 2, 2, dtype=torch.float64)
+    run = lambda x, kind: snf.scan(snf.leaky_step, params, snf.leaky_init(params, x[0]), x, kind=kind)[0]
+    for kind in ("fused", "auto"):
+        found, expected = (
+            torch.autograd.functional.jacobian(lambda x, k=k: run(x, k), x, vectorize=True) for k in (kind, "loop")
+        )
+        torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64], ids=str)
+def test_a_number_made_whole_and_back(dtype):
+    x = torch.tensor([[1.0, -1.0, 300.0, 200.7, 3e9, -0.0, float("inf"), float("nan")]])
+    step = lambda p, s, x: (x.to(dtype).float(), x.nan_to_num(0, 0, 0).clamp(0, 9).to(dtype).float() + s)
+    for a, b in zip(snf.scan(step, (), x[0], x), snf.scan(step, (), x[0], x, kind="loop")):
+        assert torch.equal(a.nan_to_num(), b.nan_to_num())
+
+
+@functools.cache
+def decay():
+    return torch.exp(torch.tensor(-0.05))
+
+
+def test_a_cache_in_a_step_keeps_no_stand_in():
+    decay.cache_clear()
+    step = lambda p, s, x: (s * decay() + x,) * 2
+    for _ in range(2):
+        assert_same(snf.scan(step, (), S, XS), snf.scan(step, (), S, XS, kind="loop"))
+    assert float(decay()) == pytest.approx(0.951229)
+
+
+ASKED = {
+    "whether there is a gradient": lambda p, s, x: (x if p.grad is None else -x, s),
+    "whether it is differentiated": lambda p, s, x: (x if p.requires_grad else -x, s),
+    "an attribute": lambda p, s, x: (x * getattr(p, "scale", 1.0), s),
+    "where it lies": lambda p, s, x: (x * (2.0 if p.is_contiguous() else 1.0), s),
+}
+
+
+@pytest.mark.parametrize("what", ASKED)
+def test_what_a_stand_in_cannot_answer_is_the_loops_to_answer(what):
+    p = torch.tensor(0.5, requires_grad=True)
+    p.grad, p.scale = torch.ones(()), 4.0
+    for q in (p, WIDE, torch.tensor(1.0)):
+        assert_same(snf.scan(ASKED[what], q, S, XS), snf.scan(ASKED[what], q, S, XS, kind="loop"))
+
+
+def of_a_patch(p, s, x):
+    return torch.sigmoid(x) + s, s
+
+
+def test_a_patched_function_is_another_step(monkeypatch):
+    for function in (torch.sigmoid, torch.tanh, torch.sigmoid):
+        monkeypatch.setattr(torch, "sigmoid", function)
+        assert_same(snf.scan(of_a_patch, (), S, XS), snf.scan(of_a_patch, (), S, XS, kind="loop"))
+
+
+def test_a_step_that_fails_is_not_kept():
+    refs = []
+    for i in range(3):
+        table = torch.ones(3)
+        refs.append(weakref.ref(table))
+
+        def step(p, s, x, table=table, i=i):
+            assert x.shape[0] == 4 + i, "four"
+            return x * table, s
+
+        with pytest.raises(AssertionError, match="four"):
+            snf.scan(step, (), S, XS)
+        del step, table
+    gc.collect()
+    assert not [ref for ref in refs if ref() is not None]

@@ -1,6 +1,8 @@
 """`snn.run` against its definition, the loop: the same outputs, gradients and hidden states, for all faces and any shape of network."""
 
+import contextlib
 import copy
+import random
 import warnings
 
 import pytest
@@ -403,3 +405,100 @@ def test_the_kernel_is_found_again():
 def test_bad_input(call, error, says):
     with warnings.catch_warnings(), pytest.raises(error, match=says):
         call()
+
+
+class Odd(nn.Module):
+    """A net whose forward is given."""
+
+    def __init__(self, forward, *layers):
+        super().__init__()
+        self.fc, self.lif, self.bn = nn.Linear(7, 7), snn.Leaky(**LEAKY), nn.BatchNorm1d(7)
+        self.register_buffer("c", torch.zeros(()))
+        self.n, self.odd = 0, forward
+
+    def forward(self, x):
+        return self.odd(self, x)
+
+
+def toggles(net, x):
+    net.n = 1 - net.n
+    return net.lif(net.fc(x) if net.n else -x)
+
+
+def counts_and_normalises(net, x):
+    net.n += 1
+    return net.lif(net.bn(net.fc(x)))
+
+
+def writes(what):
+    def forward(net, x):
+        with torch.no_grad():
+            what(net, x)
+        return net.lif(net.fc(x) + net.c)
+
+    return forward
+
+
+def clamps_what_came(net, x):
+    spk, mem = net.lif2(net.fc(x))
+    mem.clamp_(0, 0.2)
+    return spk
+
+
+def swallows(net, x):
+    try:
+        scale = float(x.max())
+    except Exception:
+        scale = 0.0
+    return net.lif(net.fc(x) * scale)
+
+
+ODD = {
+    "a toggle": toggles,
+    "statistics and a counter": counts_and_normalises,
+    "normalised twice": lambda net, x: net.lif(net.bn(net.bn(net.fc(x)))),
+    "statistics that are read": lambda net, x: net.lif(net.bn(net.fc(x)) - net.bn.running_mean),
+    "weights that decay": writes(lambda net, x: net.fc.weight.mul_(0.9)),
+    "a threshold that grows": writes(lambda net, x: net.lif.threshold.add_(0.05)),
+    "a buffer beside the version": writes(lambda net, x: net.c.data.add_(0.1)),
+    "an input that is written to": writes(lambda net, x: x.add_(1)),
+    "whether it is differentiated": lambda net, x: net.lif(net.fc(x) if net.fc(x).requires_grad else -x),
+    "an exception": swallows,
+    "a random number": lambda net, x: net.lif(net.fc(x) * random.random()),
+    "a branch after statistics": lambda net, x: (lambda y: net.lif(y * 2 if y.sum() > 3 else y))(net.bn(net.fc(x))),
+    "a seed": lambda net, x: (torch.manual_seed(0), net.lif(net.fc(x) + torch.randn(7)))[1],
+}
+
+
+@pytest.mark.parametrize("constant", [False, True])
+@pytest.mark.parametrize("what", ODD)
+def test_an_odd_net_is_the_loop(what, constant):
+    """What it gives, what it leaves behind, and what is left of its input; `explain` leaves all as it is."""
+    torch.manual_seed(0)
+    net = Odd(ODD[what])
+    net.lif2 = snn.Leaky(0.9, threshold=0.3, init_hidden=True, output=True)
+    xs = torch.rand(3, 7).expand(128, 3, 7) if constant else torch.rand(2 * 128, 33, 7)  # two pieces of time
+    twin, ys, seed = (
+        copy.deepcopy(net),
+        xs.clone() if not constant else xs[0].clone().expand(128, 3, 7),
+        random.getstate(),
+    )
+    left = lambda net: [
+        *net.parameters(),
+        *net.buffers(),
+        *(x for s in states(net) for x in s.values()),
+        torch.tensor(net.n),
+    ]
+
+    def same(a, b):
+        for x, y in zip(a, b, strict=True):
+            torch.testing.assert_close(x, y, rtol=1e-4, atol=1e-4)
+
+    snn.explain(net, xs)
+    same(left(net), left(twin))
+    assert torch.equal(xs, ys) and random.getstate() == seed
+    with torch.no_grad() if "written" in what else contextlib.nullcontext():
+        found = snn.run(net, xs)
+        random.setstate(seed)
+        expected = torch.stack([twin(y) for y in ys.unbind(0)])
+    same([found, xs, *left(net)], [expected, ys, *left(twin)])

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from .._functorch import outside, untransformed, wrapping
+from .._functorch import by_old_vmap, outside, under_old_vmap, untransformed, wrapping
 from ..kernels import broadcast, Later, Plan, Unsupported
 
 
@@ -38,6 +38,25 @@ def run(function: type[torch.autograd.Function], *args: Any) -> Any:
     if wrapping(x for x in args if isinstance(x, Tensor)):
         return function.apply(*args)
     return bare(function, *args)
+
+
+def pulled(rule: Any, cotangents: tuple[Any, ...]) -> tuple[Any, ...]:
+    """`rule(*cotangents)`, what a backward gives; where torch's old vmap goes over the cotangents, which no rule sees, by the new one."""
+    there = [i for i, c in enumerate(cotangents) if c is not None]
+    if not under_old_vmap(cotangents[i] for i in there):
+        return rule(*cotangents)
+    form: list[bool] = []
+
+    def whole(*given: Tensor) -> tuple[Tensor, ...]:
+        every: list[Any] = [None] * len(cotangents)
+        for i, c in zip(there, given):
+            every[i] = c
+        results = rule(*every)
+        form[:] = [x is not None for x in results]
+        return tuple(x for x in results if x is not None)
+
+    found = iter(by_old_vmap(whole, [cotangents[i] for i in there]))
+    return tuple(next(found) if real else None for real in form)
 
 
 def bare(function: type[torch.autograd.Function], *args: Any) -> Any:
@@ -73,6 +92,10 @@ class Scan(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *cotangents: Any) -> Any:
+        return pulled(functools.partial(Scan._pull, ctx), cotangents)
+
+    @staticmethod
+    def _pull(ctx: Any, *cotangents: Any) -> Any:
         plan, count = ctx.call.plan, len(ctx.call.plan.leaves)
         saved, needed = ctx.saved_tensors, ctx.needs_input_grad[1:]
         leaves, checkpoints = saved[:count], saved[count:]
@@ -131,6 +154,10 @@ class Adjoint(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *cotangents: Any) -> Any:
+        return pulled(functools.partial(Adjoint._pull, ctx), cotangents)
+
+    @staticmethod
+    def _pull(ctx: Any, *cotangents: Any) -> Any:
         tensors = ctx.saved_tensors
 
         def again(*floats: Tensor) -> tuple[Tensor, ...]:

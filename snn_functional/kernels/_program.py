@@ -86,6 +86,15 @@ class Program:
     def __hash__(self) -> int:
         return hash(self.text)
 
+    def expressions(self) -> list[Any]:
+        """Its outputs as what is computed of leaves and numbers, in whatever order the lines stand: equal for programs that do the same."""
+        known: dict[Operand, Any] = {leaf: ("leaf", i) for i, leaf in enumerate(self.leaves)}
+        known |= {x: ("number", value.hex(), x.dtype) for x, value in zip(self.free, self.numbers)}
+        for line in self.lines:
+            operands = tuple(known[x] if isinstance(x, Value) else x for x in line.operands)
+            known[line.result] = hash((line.op, line.dtype, line.result.dtype, operands))
+        return [known[x] if isinstance(x, Value) else x for x in self.outputs]
+
     def only(self, wanted: Sequence[int]) -> "Program":
         """The program of some of the outputs: lines that these do not need are dropped. The free numbers stay, all of them."""
         outputs = tuple(self.outputs[i] for i in wanted)

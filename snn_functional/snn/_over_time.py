@@ -26,7 +26,7 @@ import torch
 from torch import nn, Tensor
 
 from .._functorch import is_compiling
-from .._identity import generators, Held, library, Reach
+from .._identity import contents, generators, Held, library, Reach
 from .._tree import tree_flatten, tree_unflatten
 from ._memory import of_library
 from ._stateful import Stateful
@@ -200,9 +200,9 @@ LOOKS_AT = frozenset(
 def looks_at(net: nn.Module) -> str | None:
     """The first such name in the code of the user's forwards, their methods and helpers."""
     seen: set[Any] = set()
-    waiting = [(type(m).forward, type(m)) for m in net.modules() if not of_library(m)]
+    waiting: list[tuple[Any, nn.Module]] = [(m.forward, m) for m in net.modules() if not of_library(m)]
     while waiting:
-        function, cls = waiting.pop()
+        function, module = waiting.pop()
         function = getattr(function, "__func__", function)
         code = getattr(function, "__code__", None)
         if code is None or code in seen or library(function.__globals__.get("__name__")):
@@ -213,10 +213,9 @@ def looks_at(net: nn.Module) -> str | None:
             return found[0]
         if "an except clause" in names:
             return "an except clause"
-        for name in names:
-            for value in (getattr(cls, name, None), function.__globals__.get(name)):
-                if isinstance(value, (types.FunctionType, types.MethodType)):
-                    waiting.append((value, cls))
+        held = [getattr(module, name, None) for name in names] + [function.__globals__.get(name) for name in names]
+        held += [contents(cell) for cell in function.__closure__ or ()]
+        waiting += [(value, module) for value in held if isinstance(value, (types.FunctionType, types.MethodType))]
     return None
 
 
