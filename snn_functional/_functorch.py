@@ -71,13 +71,14 @@ def under_old_vmap(tensors: Iterable[Any]) -> bool:
 
 def by_old_vmap(function: Any, tensors: Iterable[Tensor]) -> tuple[Tensor, ...]:
     """`function(*tensors)` for tensors that the old vmap has batched, by the new one."""
-    level = torch._C._vmapmode_increment_nesting() - 1  # pyright: ignore[reportAttributeAccessIssue]
-    torch._C._vmapmode_decrement_nesting()  # pyright: ignore[reportAttributeAccessIssue]
+    private: Any = torch
+    level = torch._C._vmapmode_increment_nesting() - 1
+    torch._C._vmapmode_decrement_nesting()
     tensors = list(tensors)
     batched = [_functorch.is_legacy_batchedtensor(x) for x in tensors]
-    whole = [torch._remove_batch_dim(x, level, 1, 0) if b else x for x, b in zip(tensors, batched)]
+    whole = [private._remove_batch_dim(x, level, 1, 0) if b else x for x, b in zip(tensors, batched)]
     every: Any = torch.func.vmap(function, in_dims=tuple(0 if b else None for b in batched))
-    return tuple(torch._add_batch_dim(x, 0, level) for x in every(*whole))
+    return tuple(private._add_batch_dim(x, 0, level) for x in every(*whole))
 
 
 def untransformed() -> bool:

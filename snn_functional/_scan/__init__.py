@@ -121,6 +121,7 @@ def explain(step: Step, params: Any, state: Any, inputs: Any, *, length: int | N
         what = prepare(step, params, state, inputs, length)
         what.derivatives()
         loose = what.loose
+        why = what.known.plan.failed if what.known.plan is not None else None
     except FirstDiffers:
         return f"fused: {step_name(step)} is pointwise, one kernel for all steps but the first, which broadcasts the state."
     except (Unsupported, NoCompiler) as reason:

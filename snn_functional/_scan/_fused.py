@@ -47,19 +47,22 @@ def _run(prepared: Prepare, plan: Plan, reverse: bool) -> list[Tensor]:
     count = plan.outputs + plan.counts[1]
     done = prepared.derivatives()
     every = checkpointing(known.T, plan) if "tracked" in done else 0
-    if done and not plan.built and done <= {"tracked", "wrapped"} and known.lanes.numel():
-        # A compiler that fails shall do so now, when the loop can still run, and not in the backward.
-        wanted = tuple(i for i, x in enumerate(leaves) if plan.real[i] and wrapping([x]))
-        plan.backward(uniform(plan.split(leaves)[0]), wanted, known.device.type, prepared.source).build()
-        plan.built = True
     call = Call(plan, prepared.source, known.T, reverse, every)
     go = applied(Scan) if done == {"tracked"} else Scan.apply if done else functools.partial(bare, Scan)
     order = _order(plan.split(leaves)[2], known.lanes)
     try:
+        if done and not plan.built and done <= {"tracked", "wrapped"} and known.lanes.numel():
+            # A compiler that fails shall do so now, when the loop can still run, and not in the backward.
+            wanted = tuple(i for i, x in enumerate(leaves) if plan.real[i] and wrapping([x]))
+            plan.backward(uniform(plan.split(leaves)[0]), wanted, known.device.type, prepared.source).build()
+            plan.built = True
         if order is None:
             return go(call, *leaves)[:count]
         return _turned(go(call, *_turned(leaves, plan, order))[:count], plan, order, back=True)
-    except (Unsupported, NoCompiler):
+    except NoCompiler as reason:
+        plan.failed = str(reason)
+        raise
+    except Unsupported:
         raise
     except Exception as error:  # whatever it is: the loop runs
         reason = (str(error).splitlines() or [""])[0]

@@ -73,6 +73,7 @@ class Plan:
         self.moving = [s for s in range(states) if self.real[params + s]]
         self.sensitive = [j for j in range(self.outputs) if self.types[j].is_floating_point]
         self.built = False  # was a kernel of its gradient built?
+        self.failed: str | None = None  # why none can be
         self._made: dict[Any, Any] = {}
 
     def split(self, leaves: Sequence[Any]) -> tuple[list[Any], list[Any], list[Any]]:
