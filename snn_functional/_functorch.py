@@ -66,7 +66,8 @@ def outside() -> Any:
 
 def under_old_vmap(tensors: Iterable[Any]) -> bool:
     """Is one of them batched by torch's first vmap, which `is_grads_batched=True` and `vectorize=True` still use? No rule sees that one."""
-    return any(isinstance(x, Tensor) and _functorch.is_legacy_batchedtensor(x) for x in tensors)
+    look = getattr(_functorch, "is_legacy_batchedtensor", None)
+    return look is not None and any(isinstance(x, Tensor) and look(x) for x in tensors)
 
 
 def by_old_vmap(function: Any, tensors: Iterable[Tensor]) -> tuple[Tensor, ...]:
@@ -164,10 +165,10 @@ def without_hooks() -> Iterator[None]:
 
 def autocast() -> Any:
     """What autocast does to operations now, on the CPU and on CUDA; None where it is off."""
+    if not hasattr(torch, "get_autocast_dtype"):  # before torch 2.4, whose scans are all loops
+        return None
     if not torch._C._is_any_autocast_enabled():
         return None
-    if not hasattr(torch, "get_autocast_dtype"):  # before torch 2.4, whose scans are all loops
-        return "on"
     return tuple(torch.is_autocast_enabled(kind) and torch.get_autocast_dtype(kind) for kind in ("cpu", "cuda"))
 
 
