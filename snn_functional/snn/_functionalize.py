@@ -9,6 +9,7 @@ import contextlib
 import copy
 import functools
 import inspect
+import math
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -246,7 +247,10 @@ class Functional:
         with outside(), torch.no_grad(), put_back(self.__reach__()) as allowed:
             if not allowed:
                 return
-            x, y, _ = xs = (torch.rand(3, *inputs.shape[1:], device=device) * 2).to(inputs.dtype)
+            # Numbers of all sizes, without a draw, which a transform around this might refuse.
+            shape = (3, *inputs.shape[1:])
+            numbers = torch.arange(math.prod(shape), device=device, dtype=torch.float64) * 0.618 % 1 * 2
+            x, y, _ = xs = numbers.reshape(shape).to(inputs.dtype)
             try:
                 first, state = self._seen(x, self._state)
                 loops = along_the_first_axis(first, x, self._tried)
