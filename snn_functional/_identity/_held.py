@@ -2,13 +2,14 @@
 
 import array
 import collections
+import contextlib
 import contextvars
 import ctypes
 import operator
 import random
 import sys
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -20,6 +21,24 @@ class Held(NamedTuple):
     name: str
     same: Callable[[], bool]
     restore: Callable[[], None]
+
+
+def restore(held: Sequence[Held]) -> list[str]:
+    """Puts back what has changed. Gives the names of that."""
+    changed = [x for x in held if not x.same()]
+    for x in reversed(changed):
+        x.restore()
+    return [x.name for x in changed]
+
+
+@contextlib.contextmanager
+def undone(held: Sequence[Held]) -> Iterator[list[str]]:
+    """Around something that is only tried. Gives a list, which after it has the names of what had changed."""
+    changed: list[str] = []
+    try:
+        yield changed
+    finally:
+        changed += restore(held)
 
 
 def mapping(name: str, x: dict[Any, Any]) -> Held:
@@ -147,9 +166,9 @@ def generators() -> list[Held]:
         generator("the state of torch's random generator", torch.get_rng_state, torch.set_rng_state),
     ]
     if torch.cuda.is_initialized():
-        found.append(
-            generator("the state of CUDA's random generator", torch.cuda.get_rng_state, torch.cuda.set_rng_state)
-        )
+        # Of every device: what is tried may draw on any of them.
+        every = torch.cuda.get_rng_state_all, torch.cuda.set_rng_state_all
+        found.append(generator("the state of CUDA's random generator", *every))
     if drawn := getattr(sys.modules.get("numpy"), "random", None):
         found.append(generator("the state of numpy's random generator", drawn.get_state, drawn.set_state))
     return found

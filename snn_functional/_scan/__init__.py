@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from .._identity import generators, identify
+from .._identity import generators, identify, undone
 from .._tree import tree_map
 from ..kernels import NoCompiler, Unsupported
 from ._checkpointed import checkpointed
@@ -138,15 +138,9 @@ def _once(step: Step, params: Any, state: Any, inputs: Any) -> None:
     what = identify(step, params, state, inputs)
     if what.opaque:
         return
-    held = [*generators(), *what.hold()]
-    try:
-        with torch.no_grad():
-            first = tree_map(lambda x: x[:1], inputs)
-            loop(step, *(tree_map(torch.clone, tree) for tree in (params, state, first)), 1, False)  # pyright: ignore
-    finally:
-        for x in reversed(held):
-            if not x.same():
-                x.restore()
+    with undone([*generators(), *what.hold()]), torch.no_grad():
+        first = tree_map(lambda x: x[:1], inputs)
+        loop(step, *(tree_map(torch.clone, tree) for tree in (params, state, first)), 1, False)  # pyright: ignore
 
 
 def _warn(reason: str) -> None:

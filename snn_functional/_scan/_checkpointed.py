@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from .._functorch import depends, transforms
-from .._identity import generators, Held, identify
+from .._identity import generators, Held, identify, undone
 from .._tree import tree_flatten, tree_leaves, tree_map, tree_unflatten
 from ._loop import loop, Step, step_name
 
@@ -143,18 +143,12 @@ def _refuse_captures(step: Any, params: Any, state: Any, inputs: Any) -> None:
     arguments, tree = tree_flatten((params, state, first))
     # A captured tensor would be a constant to the Function above, and its gradient silently zero.
     detached = tree_unflatten(tree, [leaf.detach() for leaf in arguments])
-    drawn, held = generators(), what.hold()
-    try:
+    # Generators are put back before the rest is compared: drawing is allowed.
+    with undone(what.hold()) as changed, undone(generators()):
         outputs = [out for out in tree_leaves(step(*detached)) if isinstance(out, Tensor)]
-    finally:
-        for x in drawn:
-            x.restore()
-        changed = [x for x in held if not x.same()]
-        for x in reversed(changed):
-            x.restore()
     if changed:
         raise ValueError(
-            f'scan(kind="checkpointed"): {step_name(step)} changes {changed[0].name}, so it would do something else when it is run '
+            f'scan(kind="checkpointed"): {step_name(step)} changes {changed[0]}, so it would do something else when it is run '
             'again. A step is pure: what it remembers stands in its state. Or take kind="loop".'
         )
     if depends(outputs, arguments):

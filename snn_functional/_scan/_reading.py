@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from .. import kernels
-from .._identity import generators, Held, identify, Identity
+from .._identity import generators, Held, identify, Identity, undone
 from .._tree import tree_flatten, tree_unflatten
 from ..kernels import Form, Source, Tape, Unsupported, Watch
 from ._loop import Step
@@ -93,15 +93,10 @@ def undisturbed(hold: Callable[[], list[Held]]) -> Callable[[], Any]:
 
     @contextlib.contextmanager
     def context() -> Iterator[None]:
-        held = [*generators(), *hold()]
-        try:
+        with undone([*generators(), *hold()]) as changed:
             yield
-        finally:
-            changed = [x for x in held if not x.same()]
-            for x in reversed(changed):
-                x.restore()
         if changed:
-            raise Unsupported(f"it changes {changed[0].name}")
+            raise Unsupported(f"it changes {changed[0]}")
 
     return context
 

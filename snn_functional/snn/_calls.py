@@ -19,7 +19,7 @@ import torch
 from torch import nn, Tensor
 
 from .._functorch import outside
-from .._identity import generators, Reach
+from .._identity import generators, Reach, undone
 from .._tree import tree_leaves
 from ._stateful import Stateful
 from .utils import _layers
@@ -117,13 +117,8 @@ def put_back(roots: Any) -> Iterator[bool]:
     """Around something that is only tried: what it changes of all that these roots reach, and of the generators that everybody draws
     from, is put back. Gives False where that cannot be; then nothing may be tried."""
     reach = Reach(roots)
-    held = [] if reach.opaque else [*generators(), *reach.hold()]
-    try:
+    with undone([] if reach.opaque else [*generators(), *reach.hold()]):
         yield not reach.opaque
-    finally:
-        for x in reversed(held):
-            if not x.same():
-                x.restore()
 
 
 def on_a_copy(net: nn.Module, x: Tensor) -> Calls | None:

@@ -7,7 +7,6 @@ layer by layer, where `snn.run` would.
 
 import contextlib
 import copy
-import functools
 import inspect
 import math
 import threading
@@ -18,6 +17,7 @@ import torch
 from torch import nn, Tensor
 
 from .._functorch import intercepted, is_compiling, outside, transforms, wrapping
+from .._identity import generators, restore
 from .._scan import explain
 from .._scan._loop import unchanged
 from .._tree import tree_leaves, tree_map
@@ -310,7 +310,7 @@ class Functional:
         for way in (self._batched, floats, every, floats & norms):
             if way is not None and way not in ways:
                 ways.append(way)
-        drawn, failed = _generators((params, state, input)) if len(ways) > 1 else [], []
+        drawn, failed = generators() if len(ways) > 1 else [], []
         for batched in ways:
             try:
                 returned = self._once(params, state, go, batched, input)
@@ -318,8 +318,7 @@ class Functional:
                 if not any(says in str(error) for says in (*WRITES, *READS)):
                     raise
                 failed.append(error)
-                for put_back in drawn:
-                    put_back()
+                restore(drawn)
             else:
                 self._batched = batched
                 return returned
@@ -409,15 +408,6 @@ READS = (".item() on a Tensor", "data-dependent control flow", "data pointer of 
 
 def _tensors(tree: Any) -> list[Tensor]:
     return [x for x in tree_leaves(tree) if isinstance(x, Tensor)]
-
-
-def _generators(tree: Any) -> list[Callable[[], None]]:
-    """What puts torch's generators, of the devices in this tree, back to where they are now."""
-    device = next((x.device for x in _tensors(tree) if x.device.type == "cuda"), None)
-    back = [functools.partial(torch.set_rng_state, torch.get_rng_state())]
-    if device is not None:
-        back.append(functools.partial(torch.cuda.set_rng_state, torch.cuda.get_rng_state(device), device))
-    return back
 
 
 def _faces(module: nn.Module) -> list[tuple[tuple[str, ...], Stateful]]:

@@ -26,7 +26,7 @@ import torch
 from torch import nn, Tensor
 
 from .._functorch import is_compiling
-from .._identity import contents, generators, Held, library, Reach
+from .._identity import contents, generators, Held, library, Reach, restore
 from .._tree import tree_flatten, tree_unflatten
 from ._memory import of_library
 from ._stateful import Stateful
@@ -174,9 +174,7 @@ class Before:
 
     def put_back(self) -> None:
         self._hide(self.states)
-        for x in (*reversed(self.held), *self.drawn):
-            if not x.same():
-                x.restore()
+        restore([*self.drawn, *self.held])
         with torch.no_grad():
             for x, version, number in self.written:
                 if x._version != version:
