@@ -14,7 +14,7 @@ from ..kernels import broadcast, Form, Later, NoCompiler, Node, Plan, Unsupporte
 from ._door import admit
 from ._loop import Step
 from ._primitive import HIDDEN
-from ._reading import Arguments, form, PLAIN, read, source
+from ._reading import Arguments, form, held, PLAIN, read, source
 
 
 class Result(NamedTuple):
@@ -166,7 +166,7 @@ def prepare(step: Step, params: Any, state: Any, inputs: Any, length: int | None
     if isinstance(entry, Unsupported):
         raise type(entry)(*entry.args)
     trees = p_tree, s_tree, x_tree
-    given = [*ps, *(x for x in what.tensors if type(x) in PLAIN)] if what.tensors else ps
+    given = [*ps, *held(what)] if what.tensors else ps
     # Asked for only where something of the step has not been read yet.
     later = lambda: source(
         Arguments(step, what, ps, ss, xs, trees, entry.device), entry.used, entry.gives, entry.states
@@ -178,7 +178,7 @@ def prepare(step: Step, params: Any, state: Any, inputs: Any, length: int | None
 def _first(
     step: Step, what: Any, ps: list[Tensor], ss: list[Tensor], xs: list[Tensor], trees: Any, length: int
 ) -> Prepared:
-    _refuse_leaves([*ps, *(x for x in what.tensors if type(x) in PLAIN), *ss, *xs])
+    _refuse_leaves([*ps, *held(what), *ss, *xs])
     device = _place([*ps, *ss, *xs])
     kernels.ready(device.type)
     if device.type != "cpu" and autocast() and any(x.dtype in (torch.float16, torch.bfloat16) for x in (*ps, *ss, *xs)):

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from .. import kernels
-from .._identity import generators, Held, identify, Identity, undone
+from .._identity import generators, Held, identify, Identity, PLAIN as PLAIN, undone
 from .._tree import tree_flatten, tree_unflatten
 from ..kernels import Form, Source, Tape, Unsupported, Watch
 from ._loop import Step
@@ -27,10 +27,12 @@ class Arguments(NamedTuple):
 
     @property
     def held(self) -> list[Tensor]:
-        return [x for x in self.what.tensors if type(x) in PLAIN]
+        return held(self.what)
 
 
-PLAIN = (Tensor, torch.nn.Parameter)
+def held(what: Identity) -> list[Tensor]:
+    """The tensors that a step reaches, subclasses apart, which compute in their own way."""
+    return [x for x in what.tensors if type(x) in PLAIN]
 
 
 class Read(NamedTuple):
@@ -62,15 +64,16 @@ def moment(x: Tensor) -> Form:
 
 def flat(arguments: Arguments, structure: list[Any] | None = None) -> Callable[..., Sequence[Tensor]]:
     """`function(*params, *held, *states, *inputs) -> (*outputs, *states)`; the structure of the outputs is put into `structure`."""
-    step, held, device = arguments.step, arguments.held, arguments.device
-    counts = [len(arguments.params), len(held), len(arguments.states), len(arguments.inputs)]
+    step, reached, device = arguments.step, arguments.held, arguments.device
+    counts = [len(arguments.params), len(reached), len(arguments.states), len(arguments.inputs)]
     ends = [sum(counts[: i + 1]) for i in range(4)]
     p_tree, s_tree, x_tree = arguments.trees
 
     def function(*leaves: Tensor) -> Sequence[Tensor]:
         params, standing, states, inputs = (leaves[end - count : end] for end, count in zip(ends, counts))
         given = [tree_unflatten(tree, part) for tree, part in zip((p_tree, s_tree, x_tree), (params, states, inputs))]
-        with Watch({id(x): y for x, y in zip(held, standing)}, device):
+        exchanged: dict[int, Tensor] = {id(x): y for x, y in zip(reached, standing)}
+        with Watch(exchanged, device):
             returned = step(*given)
         if not isinstance(returned, tuple) or len(returned) != 2:
             raise Unsupported("it does not return (output, state)")
@@ -79,7 +82,6 @@ def flat(arguments: Arguments, structure: list[Any] | None = None) -> Callable[.
             raise Unsupported(f"it changes the structure of its state from {s_tree} to {same}")
         if not all(type(x) in PLAIN for x in (*outputs, *new)):
             raise Unsupported("it returns something that is not a tensor")
-        exchanged: dict[int, Tensor] = {id(x): y for x, y in zip(held, standing)}
         if structure is not None:
             structure[:] = [tree]
         results: list[Tensor] = [*outputs, *new]

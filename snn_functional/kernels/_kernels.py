@@ -1,7 +1,7 @@
 """Kernels, each found by what it depends on: a step that is read again finds the kernel that was printed for it before.
 
 Programs are equal if their texts are, so one kernel serves all that differ in their free numbers only; these are given at each call.
-A bounded number of kernels is kept, the least recently used go first. None of them holds what a step held.
+A bounded number of kernels is kept, the oldest go first. None of them holds what a step held.
 """
 
 from collections.abc import Callable, Sequence

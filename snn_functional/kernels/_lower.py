@@ -5,26 +5,15 @@ right. A derivative also sums: the cotangent of a number that many neurons share
 (`_Sums` sees to it that this is right) and made outside, once for all time steps.
 """
 
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
-from ._operations import SHAPES, VIEWS
+from ._operations import fill_of, FILLED, SAME, SHAPES, VIEWS
 from ._program import Operand, Program, Unsupported, Value
-from ._rules import lower, Refusal
-from ._tape import broadcast, CONSTANT, fill_of, FILLED, Node, place, SAME, SUMS, Tape
+from ._rules import Call, lower, Refusal
+from ._tape import broadcast, CONSTANT, Node, place, SUMS, Tape
 from ._writer import Writer
-
-
-class Call(NamedTuple):
-    """An operation of the tape, as its rule sees it."""
-
-    name: str
-    dtype: torch.dtype
-    common: torch.dtype
-    kwargs: Mapping[str, Any]
-    exact: bool
 
 
 def program_of(tape: Tape, *, exact: bool, prefix: str, cotangents: int = 0) -> Program:
@@ -41,9 +30,7 @@ def program_of(tape: Tape, *, exact: bool, prefix: str, cotangents: int = 0) -> 
     for node in tape.nodes:
         sums.admit(node)
         args = [values[x] if isinstance(x, Node) else x for x in node.args]
-        if node.name == CONSTANT:
-            values[node] = write.cast(args[0], node.dtype)
-        elif node.name in SUMS:
+        if node.name == CONSTANT or node.name in SUMS:
             values[node] = write.cast(args[0], node.dtype)
         else:
             kwargs = {k: values[x] if isinstance(x, Node) else x for k, x in node.kwargs.items()}

@@ -14,6 +14,10 @@ from ._writer import HALF, Writer
 VIEWS = {"detach", "alias"}  # other names of the same tensor
 SHAPES = {"expand", "view", "_unsafe_view", "squeeze", "unsqueeze", "expand_copy", "view_copy"}
 FIRST = {"log_sigmoid_forward"}  # of their several results the first alone is read
+SAME = {"clone", "lift_fresh", "lift_fresh_copy"}  # copies
+ZEROS = {"zeros", "zeros_like", "_efficientzerotensor", "new_zeros", "_new_zeros_with_same_feature_meta"}
+ONES = {"ones", "ones_like", "new_ones"}
+FILLED = ZEROS | ONES | {"full", "full_like", "scalar_tensor", "new_full"}
 CHECKS = {"is_same_size", "_has_same_storage_numel", "_assert_tensor_metadata"}  # no numbers at all
 
 
@@ -79,7 +83,7 @@ def _not(write: Writer, call: Call, x: Number) -> Operand:
 # The same numbers, or numbers made of nothing.
 
 
-@lowers("clone", "lift_fresh", "lift_fresh_copy", *VIEWS, *SHAPES)
+@lowers(*SAME, *VIEWS, *SHAPES)
 def _unchanged(write: Writer, call: Call, x: Number, *_: Any) -> Operand:
     return write.operand(x)
 
@@ -89,19 +93,15 @@ def _converted(write: Writer, call: Call, x: Number, *_: Any) -> Operand:
     return write.cast(write.operand(x), call.dtype)
 
 
-@lowers("zeros", "zeros_like", "_efficientzerotensor", "new_zeros", "_new_zeros_with_same_feature_meta")
-def _zeros(write: Writer, call: Call, *_: Any) -> Number:
-    return 0
+def fill_of(name: str, args: Any) -> Any:
+    """The number that an operation of FILLED fills its result with."""
+    return 0 if name in ZEROS else 1 if name in ONES else args[-1]
 
 
-@lowers("ones", "ones_like", "new_ones")
-def _ones(write: Writer, call: Call, *_: Any) -> Number:
-    return 1
-
-
-@lowers("full", "full_like", "scalar_tensor", "new_full")
-def _full(write: Writer, call: Call, *args: Any) -> Number:
-    return 1 if args[-1] == 1 else args[-1]  # a fill of 1.0 is no number that somebody chose
+@lowers(*FILLED)
+def _filled(write: Writer, call: Call, *args: Any) -> Number:
+    number = fill_of(call.name, args)
+    return 1 if number == 1 else number  # a fill of 1.0 is no number that somebody chose
 
 
 @lowers("where")

@@ -10,7 +10,7 @@ or a number. It raises `Refusal` where no formula has torch's bits in the dtype 
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import Any, NamedTuple
 
 import torch
 
@@ -30,20 +30,15 @@ FUSED = "rounds once or twice, depending on the processor"
 PLACE = "depends on where in memory a number stands"
 
 
-class Call(Protocol):
+class Call(NamedTuple):
     """A call of an aten operation. `name` is without its overload; `dtype` the result's; `common` that of its first two operands, as
     `torch.result_type` says; `exact`: are torch's bits asked for? They are of a step, and not of its derivatives."""
 
-    @property
-    def name(self) -> str: ...
-    @property
-    def dtype(self) -> torch.dtype: ...
-    @property
-    def common(self) -> torch.dtype: ...
-    @property
-    def kwargs(self) -> Mapping[str, Any]: ...
-    @property
-    def exact(self) -> bool: ...
+    name: str
+    dtype: torch.dtype
+    common: torch.dtype
+    kwargs: Mapping[str, Any]
+    exact: bool
 
 
 Number = Operand | float  # an argument that is one number for a neuron: known, or not

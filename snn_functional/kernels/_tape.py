@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from ._operations import CHECKS, FIRST, SHAPES, VIEWS
+from ._operations import CHECKS, fill_of, FILLED, FIRST, SAME, SHAPES, VIEWS
 from ._program import Unsupported
 from ._rules import LOWER
 
@@ -113,9 +113,6 @@ class Tape:
 
 
 SUMS = {"sum"}
-SAME = {"clone", "lift_fresh", "lift_fresh_copy", "positive", "resolve_conj"}
-ZEROS = {"zeros", "zeros_like", "_efficientzerotensor", "new_zeros", "_new_zeros_with_same_feature_meta"}
-FILLED = ZEROS | {"full", "full_like", "scalar_tensor", "ones", "ones_like", "new_ones", "new_full"}
 
 
 def _applied(node: Node, values: dict[Node, Any]) -> Tensor:
@@ -328,12 +325,6 @@ def broadcast(*shapes: Sequence[int]) -> torch.Size:
 def _number(x: Any) -> Any:
     """Of a stand-in the single number, at its rank."""
     return x.as_strided((1,) * x.dim(), (1,) * x.dim()) if isinstance(x, Tensor) else x
-
-
-def fill_of(name: str, args: Any) -> Any:
-    if name in ZEROS:
-        return 0
-    return 1 if "ones" in name else next((x for x in reversed(args) if isinstance(x, (bool, int, float))), 1)
 
 
 def _size(args: Any, tensors: list[Tensor]) -> Sequence[int]:
