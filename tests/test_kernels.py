@@ -10,7 +10,7 @@ import threading
 import optree
 import pytest
 import torch
-from helpers import needs_kernels
+from helpers import needs_kernels, UsersSpike
 from hypothesis import given, HealthCheck, Phase, settings, strategies as st
 from steps import leaves, RandomStep
 from torch.func import grad, jacfwd, jacrev, jvp, vmap
@@ -253,18 +253,8 @@ def test_integer_and_boolean_states_and_inputs():
     close(lambda k: jvp(lambda p: loss(p, x, k), (args[0],), (torch.tensor(1.0),)), 1e-5, 1e-5)
 
 
-class Doubled(torch.autograd.Function):
+class Doubled(UsersSpike):
     """A user's own rule, which no derivative of its forward would give."""
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(u):
-        return (u > 0).to(u.dtype)
-
-    @staticmethod
-    def setup_context(ctx, inputs, output):
-        ctx.save_for_backward(*inputs)
 
     @staticmethod
     def backward(ctx, g):

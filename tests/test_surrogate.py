@@ -6,6 +6,7 @@ import pickle
 
 import pytest
 import torch
+from helpers import UsersSpike
 from torch import Tensor
 from torch.func import grad, hessian, jacfwd, jacrev, jvp, vmap
 
@@ -121,19 +122,7 @@ def test_snntorch_names_and_defaults():
     assert isinstance(surrogate.custom_surrogate(lambda u, g, s: g), surrogate.CustomSlope)
 
 
-class UsersOwn(torch.autograd.Function):
-    """What a user brings from elsewhere: an autograd.Function with a vmap rule."""
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(u):
-        return (u > 0).to(u.dtype)
-
-    @staticmethod
-    def setup_context(ctx, inputs, output):
-        ctx.save_for_backward(*inputs)
-
+class UsersOwn(UsersSpike):
     @staticmethod
     def backward(ctx, g):
         (u,) = ctx.saved_tensors
