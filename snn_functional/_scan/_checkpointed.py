@@ -17,6 +17,7 @@ from torch import Tensor
 from .._functorch import depends, transforms
 from .._identity import generators, Held, identify, undone
 from .._tree import tree_flatten, tree_leaves, tree_map, tree_unflatten
+from ..kernels import only_floats
 from ._loop import loop, Step, step_name
 
 
@@ -98,7 +99,7 @@ class _Again(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *cotangents: Tensor) -> Any:
         leaves = ctx.saved_tensors
-        floats, run = _floats(ctx.run, leaves, ctx.real)
+        floats, run = only_floats(ctx.run, leaves)
         vjp = torch.func.vjp(run, *floats)[1]
         grads = iter(vjp(tuple(c for c, real in zip(cotangents, ctx.real) if real)))
         return None, *(next(grads) if leaf.is_floating_point() else None for leaf in leaves)
@@ -106,7 +107,7 @@ class _Again(torch.autograd.Function):
     @staticmethod
     def jvp(ctx: Any, *tangents: Any) -> Any:
         leaves = ctx.saved_tensors
-        floats, run = _floats(ctx.run, leaves, ctx.real)
+        floats, run = only_floats(ctx.run, leaves)
         moves = [t for leaf, t in zip(leaves, tangents[1:]) if leaf.is_floating_point()]
         moves = tuple(torch.zeros_like(x) if t is None else t for x, t in zip(floats, moves))
         moved = iter(torch.func.jvp(run, floats, moves)[1])
@@ -118,17 +119,6 @@ class _Again(torch.autograd.Function):
         mapped = torch.func.vmap(run, in_dims=in_dims[1:], randomness=info.randomness)
         outputs = _Again.apply(mapped, *leaves)
         return outputs, (0,) * len(outputs)
-
-
-def _floats(run: Any, leaves: tuple[Tensor, ...], real: list[bool]) -> tuple[tuple[Tensor, ...], Any]:
-    """The floating leaves, and `run` as a function of these alone with its floating outputs alone."""
-
-    def floating(*floats: Tensor) -> tuple[Tensor, ...]:
-        given = iter(floats)
-        outputs = run(*(next(given) if leaf.is_floating_point() else leaf for leaf in leaves))
-        return tuple(out for out, is_real in zip(outputs, real) if is_real)
-
-    return tuple(leaf for leaf in leaves if leaf.is_floating_point()), floating
 
 
 def _refuse_captures(step: Any, params: Any, state: Any, inputs: Any) -> None:

@@ -113,7 +113,7 @@ class Plan:
 
             def pullback(*given: Tensor) -> tuple[Tensor, ...]:
                 leaves, rest = given[:count], given[count + len(cotangents) :]
-                floats, only = _only_floats(lambda *leaves: self._checked(function(*leaves, *rest)), leaves)
+                floats, only = only_floats(lambda *leaves: self._checked(function(*leaves, *rest)), leaves)
                 return torch.func.vjp(only, *floats)[1](tuple(given[count : count + len(cotangents)]))
 
             tape = read(Source(pullback, extra, around), (*self.leaves, *cotangents), derivative=True)
@@ -134,7 +134,7 @@ class Plan:
                     tangents += given[at + len(part) : at + len(part) + len(moved)]
                     at += len(part) + len(moved)
                 step = lambda *leaves: self._checked(function(*leaves, *given[len(forms) :]))
-                floats, rest = _only_floats(step, primals)
+                floats, rest = only_floats(step, primals)
                 values = step(*primals)
                 moves = [torch.zeros_like(x) for x in values if x.is_floating_point()]
                 if moves and floats:  # else there is nothing to differentiate, which torch refuses
@@ -210,7 +210,7 @@ class Plan:
         return results
 
 
-def _only_floats(function: Any, leaves: Sequence[Tensor]) -> tuple[tuple[Tensor, ...], Any]:
+def only_floats(function: Any, leaves: Sequence[Tensor]) -> tuple[tuple[Tensor, ...], Any]:
     """The floating leaves, and `function` from these alone to its floating results alone."""
 
     def floating(*floats: Tensor) -> tuple[Tensor, ...]:

@@ -77,16 +77,29 @@ def remembering(faces: dict[str, Stateful]) -> Iterator[Calls]:
             )
 
 
-def several_steps(calls: Calls) -> bool:
+def _several_steps(calls: Calls) -> bool:
     """Did every face that was called go on from itself, once or more?"""
     called = [own for own in calls.values() if own]
     return bool(called) and all(len(own) > 1 and all(b.follows(a) for a, b in zip(own, own[1:])) for own in called)
 
 
-def along_the_first_axis(calls: Calls, x: Tensor, steps: Callable[[Tensor], Calls | None]) -> bool:
-    """Did these calls, of a net that was given `x`, step the faces once for each part of x? `steps`: the calls it makes for another x."""
+def holds_the_loop(
+    first: Calls, x: Tensor, steps: Callable[[Tensor], Calls | None], second: Callable[[], Calls] | None
+) -> bool:
+    """Is a net that made these calls for `x` seen to loop over time itself?
+
+    - `steps`: the calls that it makes for another x instead.
+    - `second`: those for the next step after the first, where there is one.
+    """
+    if not _several_steps(first):
+        return False
+    return _along_the_first_axis(first, x, steps) or (second is not None and _forgets(first, second()))
+
+
+def _along_the_first_axis(calls: Calls, x: Tensor, steps: Callable[[Tensor], Calls | None]) -> bool:
+    """Did these calls step the faces once for each part of x?"""
     n = len(x) if x.dim() else 0
-    if n < 2 or not several_steps(calls):
+    if n < 2:
         return False
     called = [own for own in calls.values() if own]
     # Where the batch is still in front, it was not taken apart: as many small steps as there are samples are a coincidence.
@@ -97,7 +110,7 @@ def along_the_first_axis(calls: Calls, x: Tensor, steps: Callable[[Tensor], Call
     return fewer is not None and all(len(own) in (0, n - 1) for own in fewer.values())
 
 
-def forgets(first: Calls, second: Calls) -> bool:
+def _forgets(first: Calls, second: Calls) -> bool:
     """Did every face begin the second call at rest, though it had moved in the first?"""
     called = [name for name, own in first.items() if own]
     return all(
@@ -141,7 +154,7 @@ def on_a_copy(net: nn.Module, x: Tensor) -> Calls | None:
 def takes_all_of_time(xs: Tensor, steps: Callable[[Tensor], Calls | None]) -> bool:
     """Does the net, which failed at one step, take the whole sequence, and step its faces as often as that is long?"""
     calls = steps(xs) if len(xs) > 1 else None
-    return calls is not None and several_steps(calls) and all(len(own) in (0, len(xs)) for own in calls.values())
+    return calls is not None and _several_steps(calls) and all(len(own) in (0, len(xs)) for own in calls.values())
 
 
 def loops_itself(call: str, net: nn.Module, calls: Calls | None, otherwise: str) -> TypeError:

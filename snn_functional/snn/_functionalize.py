@@ -23,13 +23,11 @@ from .._scan._loop import unchanged
 from .._tree import tree_leaves, tree_map
 from ..kernels import Unsupported
 from ._calls import (
-    along_the_first_axis,
     Calls,
-    forgets,
+    holds_the_loop,
     loops_itself,
     put_back,
     remembering,
-    several_steps,
     takes_all_of_time,
     watched,
     without_hidden,
@@ -253,9 +251,7 @@ class Functional:
             x, y, _ = xs = numbers.reshape(shape).to(inputs.dtype)
             try:
                 first, state = self._seen(x, self._state)
-                loops = along_the_first_axis(first, x, self._tried)
-                if not loops and several_steps(first):
-                    loops = forgets(first, self._seen(y, state)[0])
+                loops = holds_the_loop(first, x, self._tried, lambda: self._seen(y, state)[0])
             except Exception:  # a step that fails says so itself, when it is run
                 loops = first is None and takes_all_of_time(xs, self._tried)
         if loops:

@@ -12,16 +12,7 @@ import torch
 from torch import nn, Tensor
 
 from .._functorch import outside
-from ._calls import (
-    along_the_first_axis,
-    forgets,
-    loops_itself,
-    on_a_copy,
-    remembering,
-    several_steps,
-    takes_all_of_time,
-    watched,
-)
+from ._calls import Calls, holds_the_loop, loops_itself, on_a_copy, remembering, takes_all_of_time, watched
 from ._over_time import joined, layer_by_layer, Loop, trial
 from ._stateful import Stateful
 from .utils import _layers
@@ -54,24 +45,25 @@ def _first_steps(net: nn.Module, xs: Tensor) -> list[Any]:
     """What the net returns in the first step, or in the first two. Raises TypeError for a net that is seen to take no steps of time."""
     faces, held = _layers(net), _held(net)
     refusal = functools.partial(loops_itself, "snn.run(net, xs)", net)
+    returned: list[Any] = []
     otherwise = "torch.stack([net(x) for x in xs])"
     try:
         with remembering(faces) as first:
-            returned = [net(xs[0])]
+            returned.append(net(xs[0]))
     except Exception as error:
         if takes_all_of_time(xs, lambda x: on_a_copy(net, x)):
             _put_back(held)
             raise refusal(None, otherwise) from error
         raise
-    if several_steps(first):
-        loops = along_the_first_axis(first, xs[0], lambda x: on_a_copy(net, x))
-        if not loops and len(xs) > 1:
-            with watched(faces) as second:
-                returned.append(net(xs[1]))
-            loops = forgets(first, second)
-        if loops:
-            _put_back(held)
-            raise refusal(first, otherwise)
+
+    def second() -> Calls:
+        with watched(faces) as calls:
+            returned.append(net(xs[1]))
+        return calls
+
+    if holds_the_loop(first, xs[0], lambda x: on_a_copy(net, x), second if len(xs) > 1 else None):
+        _put_back(held)
+        raise refusal(first, otherwise)
     return returned
 
 
