@@ -15,6 +15,12 @@ if device := os.environ.get("SNN_DEVICE"):
     torch.set_default_device(device)
 
 
+def pytest_collectstart(collector):
+    """A module that draws while it is imported draws the same numbers, whatever is collected before it."""
+    if isinstance(collector, pytest.Module):
+        torch.manual_seed(0)
+
+
 @pytest.fixture(autouse=True)
 def _seed():
     torch.manual_seed(0)
