@@ -534,7 +534,7 @@ def test_the_printed_loop_is_vectorised(tmp_path):
 
 
 def test_what_is_refused_is_refused_politely():
-    with pytest.raises(kernels.Unsupported, match="aten.rand_like.default is not pointwise"):
+    with pytest.raises(kernels.Unsupported, match="aten.rand_like.default draws"):
         snf._scan._prepared.prepare(
             lambda p, s, x: (x + torch.rand_like(x), s), None, torch.zeros(3), torch.zeros(2, 3), 2
         )

@@ -224,6 +224,8 @@ def _prepare(arguments: Arguments, length: int) -> Prepared:
     params, states = len(given), len(arguments.states)
     before = tuple(form(s) for s in arguments.states)
     tape, tree = read(arguments, before)
+    if why := next((node.why for node in tape.nodes if node.why), None):
+        raise Unsupported(why)
     outputs = len(tape.outputs) - states
     after = tuple(Form(x.dtype, x.shape) for x in tape.outputs[outputs:])
     if any((a.dtype, a.shape) != (b.dtype, b.shape) for a, b in zip(before, after)):

@@ -49,7 +49,10 @@ def read(arguments: Arguments, states: Sequence[Form]) -> Read:
     structure: list[Any] = []
     function = flat(arguments, structure)
     leaves = [*map(form, (*arguments.params, *arguments.held)), *states, *map(moment, arguments.inputs)]
-    tape = kernels.read(Source(function, around=undisturbed(arguments.what.hold)), leaves)
+    # What is remembered of a step is so for all calls. One that is read again at each may ask whether gradients are on.
+    always = torch.is_grad_enabled() or not arguments.what.loose
+    with torch.inference_mode(False), torch.set_grad_enabled(always):
+        tape = kernels.read(Source(function, around=undisturbed(arguments.what.hold)), leaves)
     return Read(tape, structure[0])
 
 

@@ -12,7 +12,8 @@ import torch
 from ._operations import fill_of, FILLED, SAME, SHAPES, VIEWS
 from ._program import Operand, Program, Unsupported, Value
 from ._rules import Call, lower, Refusal
-from ._tape import broadcast, CONSTANT, Node, place, SUMS, Tape
+from ._lines import place
+from ._tape import broadcast, CONSTANT, Node, SUMS, Tape
 from ._writer import Writer
 
 
@@ -28,6 +29,8 @@ def program_of(tape: Tape, *, exact: bool, prefix: str, cotangents: int = 0) -> 
     values: dict[Node, Operand] = dict(zip(tape.leaves, leaves))
     sums = _Sums(tape, cotangents)
     for node in tape.nodes:
+        if node.why:
+            raise Unsupported(node.why)
         sums.admit(node)
         args = [values[x] if isinstance(x, Node) else x for x in node.args]
         if node.name == CONSTANT or node.name in SUMS:

@@ -27,7 +27,9 @@ from .._functorch import outside, without_hooks
 from ._kernels import backward_kernel, Bound, forward_kernel
 from ._lower import program_of
 from ._program import Program, Unsupported
-from ._tape import Form, line_of, record, Tape
+from ._lines import line_of
+from ._recorder import record
+from ._tape import Form, Tape
 
 
 class Source(NamedTuple):
@@ -49,7 +51,9 @@ def read(source: Source, leaves: Sequence[Form], *, derivative: bool = False) ->
     try:
         with outside(), without_hooks(), torch.device("cpu"), source.around():
             with torch.enable_grad() if derivative else contextlib.nullcontext():
-                return record(source.function, (*leaves, *source.extra)).without(len(source.extra))
+                differentiable = torch.is_grad_enabled() and not derivative
+                tape = record(source.function, (*leaves, *source.extra), differentiable)
+        return tape.without(len(source.extra))
     except Unsupported:
         raise
     except Exception as error:  # the loop will say it better, or do without
@@ -153,6 +157,8 @@ class Plan:
         `no_grad`, that a reading does not see: then higher derivatives would be others."""
         if source is None:
             return True
+        if self.tape.cut:
+            return False
 
         def make() -> bool:
             own = self.pullback(source)[1]
