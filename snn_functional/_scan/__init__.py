@@ -22,8 +22,8 @@ from ..kernels import NoCompiler, Unsupported
 from ._checkpointed import checkpointed
 from ._door import admit
 from ._fused import fused
+from ._known import FirstDiffers, prepare
 from ._loop import loop, Step, step_name as step_name, unchanged
-from ._prepared import FirstDiffers, prepare
 from ._reading import obstacle as obstacle
 
 
@@ -81,7 +81,7 @@ def scan(
             pass
     if kind in ("auto", "fused"):
         try:
-            return fused(step, params, state, inputs, length, reverse)
+            return fused(step, params, state, inputs, length, reverse, stages=kind == "auto")
         except Unsupported as reason:
             if kind == "fused":
                 length = admit(step, params, state, inputs, length)

@@ -10,25 +10,47 @@ from .._functorch import applied, wrapping
 from .._tree import tree_map, tree_unflatten
 from ..kernels import NoCompiler, Plan, Unsupported
 from ._door import admit
+from ._known import FirstDiffers, prepare
 from ._loop import loop, Step
-from ._prepared import FirstDiffers, Prepare, prepare
+from ._prepared import Prepare
 from ._primitive import bare, Call, checkpointing, Scan, uniform
+from ._stages import run as run_stages, Staged
 
 
-def fused(step: Step, params: Any, state: Any, inputs: Any, length: int | None, reverse: bool) -> tuple[Any, Any]:
-    """What `loop` returns, in one kernel. Raises Unsupported where the step, or the place, has none."""
+def fused(
+    step: Step, params: Any, state: Any, inputs: Any, length: int | None, reverse: bool, stages: bool = False
+) -> tuple[Any, Any]:
+    """What `loop` returns, in one kernel, or in stages if these are allowed. Raises Unsupported where the step, or the place, has none."""
     try:
         prepared = prepare(step, params, state, inputs, length)
     except FirstDiffers as reason:
-        return _after_first(step, params, state, inputs, length, reverse, reason)
+        return _after_first(step, params, state, inputs, length, reverse, stages, reason)
     known = prepared.known
-    results = _run(prepared, known.plan, reverse) if known.plan is not None else ()
-    outputs, last = known.results(results, prepared.every, *prepared.counts)
+    if isinstance(known, Staged):
+        if not stages:
+            raise Unsupported(known.why)
+        outputs, last = run_stages(known, prepared.every, reverse, _whole)
+    else:
+        outputs, last = _whole(prepared, reverse)
     return tree_unflatten(known.tree, outputs), tree_unflatten(prepared.tree, last)
 
 
+def _whole(prepared: Prepare, reverse: bool) -> tuple[list[Tensor], list[Tensor]]:
+    """Outputs and last states of one kernel."""
+    known = prepared.known
+    results = _run(prepared, known.plan, reverse) if known.plan is not None else ()
+    return known.results(results, prepared.every, *prepared.counts)
+
+
 def _after_first(
-    step: Step, params: Any, state: Any, inputs: Any, length: int | None, reverse: bool, reason: Unsupported
+    step: Step,
+    params: Any,
+    state: Any,
+    inputs: Any,
+    length: int | None,
+    reverse: bool,
+    stages: bool,
+    reason: Unsupported,
 ) -> tuple[Any, Any]:
     """The first step as the loop makes it, then the others in one kernel."""
     T = admit(step, params, state, inputs, length)
@@ -36,7 +58,7 @@ def _after_first(
         raise reason
     begin, rest = (T - 1, slice(0, T - 1)) if reverse else (0, slice(1, T))
     first, state = loop(step, params, state, tree_map(lambda x: x[begin : begin + 1], inputs), 1, False)
-    others, state = fused(step, params, state, tree_map(lambda x: x[rest], inputs), T - 1, reverse)
+    others, state = fused(step, params, state, tree_map(lambda x: x[rest], inputs), T - 1, reverse, stages)
     parts = (others, first) if reverse else (first, others)
     return tree_map(lambda *x: torch.cat(x), *parts), state
 

@@ -5,10 +5,16 @@ import torch
 from . import _gpu
 from ._build import find, NoCompiler as NoCompiler
 from ._kernels import BACKENDS as BACKENDS
-from ._lower import alike as alike, program_of as program_of
+from ._lower import (
+    alike as alike,
+    elementwise as elementwise,
+    made_of_nothing as made_of_nothing,
+    pointwise as pointwise,
+    program_of as program_of,
+)
 from ._plan import Later as Later, only_floats as only_floats, Plan as Plan, read as read, Source as Source
 from ._program import Unsupported as Unsupported
-from ._tape import broadcast as broadcast, Form as Form, Node as Node, Tape as Tape
+from ._tape import broadcast as broadcast, Form as Form, Node as Node, RESHAPES as RESHAPES, Tape as Tape
 from ._watch import Watch as Watch
 
 

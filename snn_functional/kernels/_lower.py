@@ -9,10 +9,10 @@ from typing import Any
 
 import torch
 
+from ._lines import place
 from ._operations import fill_of, FILLED, SAME, SHAPES, VIEWS
 from ._program import Operand, Program, Unsupported, Value
-from ._rules import Call, lower, Refusal
-from ._lines import place
+from ._rules import Call, LOWER, lower, Refusal
 from ._tape import broadcast, CONSTANT, Node, SUMS, Tape
 from ._writer import Writer
 
@@ -117,8 +117,27 @@ def _fits(small: torch.Size, large: torch.Size, growing: bool) -> bool:
     return growing and len(a) <= len(b) and all(m in (1, n) for m, n in zip(a[::-1], b[::-1]))
 
 
+def pointwise(node: Node) -> bool:
+    """Is it, in a step, the same operation for every neuron?"""
+    if node.why or node.name in SUMS:
+        return False
+    return node.name not in SHAPES or _fits(next(node.inputs()).shape, node.shape, growing=True)
+
+
+def elementwise(node: Node) -> bool:
+    """Does it, at tensors of any shape, the same to each place?"""
+    return not node.why and node.name in LOWER and node.name not in SHAPES and node.name not in FILLED
+
+
+def made_of_nothing(node: Node) -> bool:
+    """Is it a constant?"""
+    return node.name == CONSTANT or (node.name in FILLED and not node.why)
+
+
 def alike(one: Tape, other: Tape, changed: set[int]) -> bool:
     """Are these the same program, but for the dtypes of the leaves in `changed`?"""
+    if any(node.why for node in one.nodes):
+        return _outline(one) == _outline(other)
     return _numbered(one, changed) == _numbered(other, changed)
 
 
@@ -134,3 +153,17 @@ def _numbered(tape: Tape, changed: set[int]) -> list[object]:
         else:
             ids[line.result] = number.setdefault((line.op, line.dtype, operands), len(number))
     return [ids.get(x, x) for x in program.outputs] + list(number)
+
+
+def _outline(tape: Tape) -> list[object]:
+    """The operations in order, without their shapes."""
+    number = {x: i for i, x in enumerate((*tape.leaves, *tape.nodes))}
+
+    def of(x: Any) -> object:
+        return tuple(map(of, x)) if isinstance(x, (list, tuple)) else ("node", number[x]) if isinstance(x, Node) else x
+
+    outline: list[object] = [number[x] for x in tape.outputs]
+    for node in tape.nodes:
+        args = node.args[:1] if node.name in SHAPES else node.args[-1:] if node.name in FILLED else node.args
+        outline.append((node.name, str(node.target), of(args), *((k, of(x)) for k, x in node.kwargs.items())))
+    return outline

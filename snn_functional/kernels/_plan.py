@@ -25,9 +25,9 @@ from torch import Tensor
 
 from .._functorch import outside, without_hooks
 from ._kernels import backward_kernel, Bound, forward_kernel
+from ._lines import line_of
 from ._lower import program_of
 from ._program import Program, Unsupported
-from ._lines import line_of
 from ._recorder import record
 from ._tape import Form, Tape
 

@@ -144,7 +144,9 @@ class _Recorder(TorchDispatchMode):
         x, out = args[0], func(*args, **kwargs)
         root = self.root.get(id(x), id(x))
         self.alive.append(out)
-        if (name == "alias" and torch.is_grad_enabled()) or root not in self.of:  # another name of the same, or of what has no numbers yet
+        if (
+            name == "alias" and torch.is_grad_enabled()
+        ) or root not in self.of:  # another name of the same, or of what has no numbers yet
             self.root[id(out)] = root
             return out
         # `detach` too is a node of its own, or derivatives would not stop there.

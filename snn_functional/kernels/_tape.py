@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ._operations import fill_of, FILLED, FIRST, SAME, SHAPES
+from ._operations import fill_of, FILLED, FIRST, SAME, SHAPES, VIEWS
+from ._program import Unsupported
 
 
 @dataclasses.dataclass(eq=False, slots=True)
@@ -41,6 +42,13 @@ class Node:
             elif type(x) in (list, tuple):
                 yield from (part for part in x if type(part) is Node)
 
+    @property
+    def shows(self) -> bool:
+        """Is what it gives, or may it be, its argument's memory under another name?"""
+        if self.why and self.name != PART:
+            return any(x.alias_info is not None for x in self.target._schema.returns)
+        return self.name in SHAPES or self.name in SAME or self.name in VIEWS or self.name == PART
+
     def perform(self, value: Callable[["Node"], Any], device: torch.device) -> Any:
         """The operation itself, on what `value` says its nodes are."""
         name = self.name
@@ -69,7 +77,7 @@ def _given(x: Any, value: Callable[[Node], Any]) -> Any:
 
 
 LEAF, CONSTANT, PART, DRAWN = "a leaf", "a constant", "a part", "drawn"
-RESHAPES = {"view", "_unsafe_view", "view_copy"}
+RESHAPES = {"view", "_unsafe_view", "view_copy", "squeeze", "unsqueeze"}
 SUMS = {"sum"}
 
 

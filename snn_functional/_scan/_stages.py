@@ -1,0 +1,237 @@
+"""A whole network, stage by stage: each is through with a piece of time before the next begins.
+
+What `_fission.py` makes of a step runs here: products and all else that feeds nothing back as one operation over all of time, each
+component as one kernel, or as the loop where it has none. All of it is ordinary operations and scans, so every transform sees through.
+"""
+
+import contextlib
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from .. import kernels
+from .._functorch import autocast, transforms, wrapping
+from ..kernels import Form, NoCompiler, Node, Source, Tape, Unsupported
+from ._fission import Fission, fission, Stage
+from ._over_time import over_time
+from ._prepared import planned, Prepare, Prepared
+from ._primitive import HIDDEN
+
+
+ROWS = 4096  # samples times steps in a piece of time: what one stage leaves is still in the cache when the next takes it up
+
+
+class Staged(NamedTuple):
+    """A step at given shapes. `cores`: of each stage its kernel, why it has none, or None where it has no states."""
+
+    tape: Tape
+    fission: Fission
+    cores: tuple[Prepared | str | None, ...]
+    counts: tuple[int, int]
+    device: torch.device
+    states: tuple[Form, ...]
+    aliases: tuple[bool, ...]
+    T: int
+    tree: Any
+
+    @property
+    def why(self) -> str:
+        """Why it is not one kernel."""
+        return next(node.why for node in self.tape.nodes if node.why)  # pyright: ignore[reportReturnType]
+
+
+def staged(tape: Tape, params: int, states: tuple[Form, ...], device: torch.device, tree: Any, T: int) -> Staged:
+    """The stages of what was read.
+
+    Raises Unsupported where nothing is gained: all of it is one loop, but for what is pointwise.
+    """
+    if tape.own:
+        raise Unsupported(tape.own)
+    apart, loops = set[int](), dict[int, str]()
+    while True:
+        parts = fission(tape, params, len(states), apart, loops)
+        cores: list[Prepared | str | None] = []
+        for stage in parts.stages:
+            try:
+                cores.append(_core(stage, tape, device))
+            except (Unsupported, NoCompiler) as reason:
+                if stage.alone or not stage.pointwise:
+                    cores.append(str(reason))
+                else:  # it may be what stands beside it that has no kernel
+                    apart.update(stage.states)
+                    break
+        else:
+            break
+    once = any(node.why for stage in parts.stages if not stage.states for node in stage.nodes)
+    if not once and not any(isinstance(core, Prepared) for core in cores):
+        raise Unsupported(next(node.why for node in tape.nodes if node.why))
+    aliases = _aliases(tape)
+    return Staged(
+        tape,
+        parts,
+        tuple(cores),
+        (params, len(states)),
+        device,
+        states,
+        tuple(x in aliases for x in tape.outputs),
+        T,
+        tree,
+    )
+
+
+def _core(stage: Stage, tape: Tape, device: torch.device) -> Prepared | None:
+    """The kernel of a stage that has states."""
+    if not stage.states or stage.delays:
+        return None
+    if not stage.pointwise:
+        raise Unsupported(next((node.why for node in stage.nodes if node.why), "it sums over neurons"))
+    kernels.ready(device.type)
+    alone = Tape((*stage.given, *stage.begin, *stage.timed), stage.nodes, (*stage.gives, *stage.end), cut=tape.cut)
+    forms = tuple(Form(x.dtype, x.shape) for x in stage.begin)
+    return planned(alone, device, None, len(stage.given), len(stage.states), forms, 1)
+
+
+def _aliases(tape: Tape) -> set[Node]:
+    """What may be another name of an argument's memory."""
+    found = set(tape.leaves)
+    for node in tape.nodes:
+        if any(x in found for x in node.inputs()) and node.shows:
+            found.add(node)
+    return found
+
+
+def run(step: Staged, every: Sequence[Tensor], reverse: bool, kernel: Any) -> tuple[list[Tensor], list[Tensor]]:
+    """Outputs over time, and last states. `kernel(prepared, reverse)`: a core's.
+
+    Raises Unsupported before anything has run.
+    """
+    if step.tape.cut and sum(level in ("Grad", "Jvp") for level in transforms()) > 1:
+        raise Unsupported(f"it {HIDDEN}")
+    params, count = step.counts
+    states = [_as(s, form) for s, form in zip(every[params : params + count], step.states)]
+    fixed: dict[Node, Any] = dict(zip(step.tape.leaves, (*every[:params], *states)))
+    asleep = torch.autocast(step.device.type, enabled=False) if autocast() else contextlib.nullcontext()
+    with asleep:
+        for node in step.fission.fixed:
+            fixed[node] = node.perform(fixed.__getitem__, step.device)
+        pieces = _pieces(every[params + count :], step.T)
+        outputs: list[list[Tensor]] = []
+        for piece in reversed(pieces) if reverse else pieces:
+            some, states = _Piece(step, fixed, piece, states, reverse, kernel).run()
+            outputs.append(some)
+    outputs = outputs[::-1] if reverse else outputs
+    return [parts[0] if len(parts) == 1 else torch.cat(parts) for parts in zip(*outputs)], states
+
+
+def _as(state: Tensor, form: Form) -> Tensor:
+    """As the first step makes it."""
+    state = state if state.dtype == form.dtype else state.to(form.dtype)
+    return state if state.shape == form.shape else state.expand(form.shape)
+
+
+def _pieces(xs: Sequence[Tensor], T: int) -> list[tuple[int, list[Tensor]]]:
+    """How many steps each piece of time has, and the inputs there."""
+    size = max(1, ROWS // max([1, *(x.shape[1] for x in xs if x.dim() > 2)]))
+    if not xs or T <= size:
+        return [(T, list(xs))]
+    return [(len(some[0]), list(some)) for some in zip(*(x.split(size) for x in xs))]
+
+
+class _Piece:
+    """A step over one piece of time. `over`: what differs from step to step, time first; `fixed`: what does not."""
+
+    def __init__(
+        self, step: Staged, fixed: dict[Node, Any], piece: Any, states: list[Tensor], reverse: bool, kernel: Any
+    ) -> None:
+        self.step, self.reverse, self.kernel = step, reverse, kernel
+        self.T, xs = piece
+        self.fixed, self.over = dict(fixed), dict[Node, Any]()
+        params, count = step.counts
+        for leaf, x in zip(step.tape.leaves[params + count :], xs):
+            if self.T > 1 and x.stride(0) == 0 and not wrapping([x]) & {"tracked", "dual"}:
+                self.fixed[leaf] = x[0]
+            else:
+                self.over[leaf] = x
+        self.states = list(states)
+
+    def run(self) -> tuple[list[Tensor], list[Tensor]]:
+        parts = self.step.fission
+        for node in parts.early:
+            self._once(node)
+        self._draw(parts.draws)
+        for stage, core in zip(parts.stages, self.step.cores):
+            if not stage.states:
+                for node in stage.nodes:
+                    self._once(node)
+                continue
+            begin = [self.states[s] for s in stage.states]
+            gives, end = self._through(stage, core, begin)
+            self.over |= zip(stage.gives, gives)
+            for s, x in zip(stage.states, end):
+                self.states[s] = x
+        outputs, seen = [], set[Node]()
+        for node, alias in zip(self.step.tape.outputs, self.step.aliases[: -len(self.states) or None]):
+            x = self._timed(node)
+            copied = alias or node in self.fixed or node in seen
+            outputs.append(x.clone(memory_format=torch.contiguous_format) if copied else x)
+            seen.add(node)
+        return outputs, self.states
+
+    def _timed(self, node: Node) -> Tensor:
+        """Over time, whether it changes or not."""
+        if node in self.over:
+            return self.over[node]
+        x = self.fixed[node]
+        return x.expand(self.T, *x.shape)
+
+    def _once(self, node: Node) -> None:
+        if any(x in self.over for x in node.inputs()):
+            self.over[node] = over_time(node, self.over, self.fixed, self.T, self.step.device)
+        else:
+            self.fixed[node] = node.perform(self.fixed.__getitem__, self.step.device)
+
+    def _draw(self, draws: Sequence[Node]) -> None:
+        """In the loop's order, so that the numbers are the loop's."""
+        drawn: dict[Node, list[Any]] = {node: [] for node in draws}
+        for t in (reversed(range(self.T)) if self.reverse else range(self.T)) if draws else ():
+            now = lambda x, t=t: self.over[x][t] if x in self.over else self.fixed[x]
+            for node in draws:
+                drawn[node].append(node.perform(now, self.step.device))
+        for node, numbers in drawn.items():
+            numbers = numbers[::-1] if self.reverse else numbers
+            several = isinstance(numbers[0], (tuple, list))
+            self.over[node] = tuple(map(torch.stack, zip(*numbers))) if several else torch.stack(numbers)
+
+    def _through(self, stage: Stage, core: Any, begin: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        if stage.delays:
+            (x,), (first,) = map(self._timed, stage.end), begin
+            before = torch.cat([x[1:], first[None]] if self.reverse else [first[None], x[:-1]])
+            return [before] * len(stage.gives), [x[0 if self.reverse else -1].clone()]
+        given, timed = [self.fixed[x] for x in stage.given], [self._timed(x) for x in stage.timed]
+        if isinstance(core, Prepared):
+            known = core._replace(T=self.T)
+            every = [*given, *begin, *timed]
+            source = lambda: Source(known.plan.tape.perform)  # pyright: ignore[reportOptionalMemberAccess]
+            leaves = known.leaves(given, begin, timed)
+            with contextlib.suppress(Unsupported, NoCompiler):
+                return self.kernel(
+                    Prepare(known, leaves, every, (len(given), len(begin)), source, None, None), self.reverse
+                )
+        return self._looped(stage, given, begin, timed)
+
+    def _looped(
+        self, stage: Stage, given: list[Tensor], begin: list[Tensor], timed: list[Tensor]
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        steps: Sequence[Any] = list(zip(*(x.unbind(0) for x in timed))) if timed else [()] * self.T
+        found = []
+        values: dict[Node, Any] = dict(zip(stage.given, given))
+        for x in reversed(steps) if self.reverse else steps:
+            values |= zip((*stage.begin, *stage.timed), (*begin, *x))
+            for node in stage.nodes:
+                values[node] = node.perform(values.__getitem__, self.step.device)
+            found.append([values[node] for node in stage.gives])
+            begin = [values[node] for node in stage.end]
+        found = found[::-1] if self.reverse else found
+        return [torch.stack(column) for column in zip(*found)], begin
