@@ -41,6 +41,12 @@ tree_leaves: Any = optree.tree_leaves
 tree_map: Any = optree.tree_map
 
 
+def tree_paths(tree: Any, name: str) -> list[str]:
+    """Of each leaf how Python code finds it in the tree of this name: `state[0].mem`."""
+    accessors: Any = optree.tree_flatten(tree)[1].accessors()
+    return [accessor.codify(name) for accessor in accessors]
+
+
 def tree_flatten_one_level(tree: Any) -> tuple[list[Any] | None, Any]:
     """The children of a node and what else makes it up, keys and the like; (None, None) of a leaf."""
     try:

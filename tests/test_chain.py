@@ -12,6 +12,8 @@ from hypothesis import given, strategies as st
 from torch.func import grad, jvp, vmap
 
 import snn_functional as snf
+from snn_functional import _scan
+from snn_functional.kernels import Node
 
 
 def steep(u):
@@ -153,30 +155,26 @@ def test_a_sample_of_a_population_is_that_sample():
 @given(cut=st.integers(1, 8))
 def test_long_sequences_run_in_pieces(cut):
     args = world(_dense, T=9, dtype=torch.float64)
-    rows, snf._chain.ROWS = snf._chain.ROWS, 3 * cut
+    rows, _scan._stages.ROWS = _scan._stages.ROWS, 3 * cut
     try:
         for reverse in (False, True):
             assert_allclose(snf.scan(*args, reverse=reverse), snf.scan(*args, reverse=reverse, kind="loop"))
     finally:
-        snf._chain.ROWS = rows
+        _scan._stages.ROWS = rows
 
 
-def test_a_constant_input_is_one_call():
-    calls = []
-    net = snf.chain(lambda x: (calls.append(x.shape), 2 * x)[1], snf.leaky)
-    x = torch.rand(3, 4)
-    params = ((), snf.LeakyParams(0.9))
-    xs = x.expand(6, 3, 4)
-    fast = snf.scan(net.step, params, ((), snf.LeakyState(torch.zeros(3, 4))), xs)
-    assert calls == [(3, 4)]
-    assert_equal(fast, snf.scan(net.step, params, ((), snf.LeakyState(torch.zeros(3, 4))), xs, kind="loop"))
-
-
-def test_a_constant_input_is_multiplied_once():
-    connection, x = snf.Linear.random(4, 5), torch.rand(3, 4)
-    once, _ = snf._chain._lifted(snf.linear, connection, (), x.expand(6, 3, 4), 6, False)
-    assert once.shape == (6, 3, 5) and once.stride(0) == 0
-    torch.testing.assert_close(once[0], connection(x))
+@needs_kernels
+def test_a_constant_input_is_multiplied_once(monkeypatch):
+    shapes, mm = [], Node.perform
+    monkeypatch.setattr(
+        Node, "perform", lambda node, *args: (x := mm(node, *args), shapes.append((node.name, tuple(x.shape))))[0]
+    )
+    net = snf.chain(snf.linear, snf.leaky)
+    params, x = (snf.Linear.random(4, 5, bias=False), snf.LeakyParams(0.9)), torch.rand(3, 4)
+    state = net.init(params, x)
+    fast = snf.scan(net.step, params, state, x.expand(6, 3, 4))
+    assert [shape for name, shape in shapes if name == "mm"] == [(3, 5)]
+    assert_allclose(fast, snf.scan(net.step, params, state, x.expand(6, 3, 4), kind="loop"))
 
 
 @pytest.mark.parametrize("generator", [False, True])
@@ -215,11 +213,10 @@ def test_what_looks_back_is_no_chain_and_runs_as_the_loop():
 @needs_kernels
 def test_explain_shows_the_plan():
     step, params, state, xs = world(_recurrent)
-    lines = snf.explain(step, params, state, xs).splitlines()
-    assert lines[0] == "layer by layer, 5 steps:" and len(lines) == 5
-    assert lines[1] == "    0 linear has no state: one call over all of time."
-    assert lines[2].startswith("    1 loop: rleaky_step ") or lines[2].startswith("    1 loop: ")
-    assert lines[4] == "    3 fused: leaky_step is pointwise, one kernel for all 5 steps."
+    plan = snf.explain(step, params, state, xs)
+    assert plan.splitlines()[0] == f"layer by layer, 5 steps of {step!r}:" and plan.kind == "staged"
+    assert [part.how for part in plan.stages] == ["once", "loop", "once", "kernel"]
+    assert plan.stages[0].operations[0].startswith("addmm") and plan.stages[3].states == ("state[3].mem",)
 
 
 def test_the_last_state_goes_on():

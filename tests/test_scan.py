@@ -223,15 +223,15 @@ def test_explain_says_what_auto_takes():
     params, state, xs = case(7)
     assert snf.explain(affine, params, state, xs) == "fused: affine is pointwise, one kernel for all 7 steps."
     said = snf.explain(running_mean, params, state, xs[0])
-    assert said.startswith("loop: aten.mean.dim is not pointwise (test_scan.py:")
-    assert said.endswith("centred = x - x.mean(-1, keepdim=True)).")
+    assert said.kind == "staged" and "x.mean(-1, keepdim=True)" in said.stages[0].operations[0]
     weight = torch.rand(3, 4)
     dense = lambda p, s, x: snf.leaky_step(p, s, x @ weight)
     said = snf.explain(dense, P, snf.leaky_init(P, X[0] @ weight), X)
-    assert said.startswith("loop: aten.mm.default is not pointwise (test_scan.py:") and "x @ weight" in said
-    stacked = lambda p, s, x: (torch.stack([x, s.mem], -1) @ torch.rand(2, 3), s)
-    said = snf.explain(stacked, P, snf.leaky_init(P, X[0]), X)
-    assert said.startswith("loop: aten.stack.default is not pointwise")
+    assert [part.how for part in said.stages] == ["once", "kernel"] and said.stages[1].states == ("state.mem",)
+    assert said.reason.startswith("aten.mm.default is not pointwise (test_scan.py:") and "x @ weight" in said
+    back = lambda p, s, x: (s, torch.tanh(s @ torch.ones(3, 3) + x))
+    said = snf.explain(back, (), X[0], X)
+    assert said.kind == "loop" and said.startswith("loop: aten.mm.default is not pointwise (test_scan.py:")
     with pytest.raises(ValueError, match="the time axes differ"):
         snf.explain(affine, params, state, (xs[0], xs[1][:3]))
     with pytest.raises(

@@ -4,11 +4,8 @@
     checkpointed   the same, in O(sqrt(T)) memory                             _checkpointed.py
     fused          the same, in one kernel, where the step is pointwise       _fused.py
 
-Each kind is a function `(step, params, state, inputs, length, reverse) -> (outputs, state)` behind this one door. A step that knows
-better how it runs over time, as a chain of layers does, says so by two methods of its own, which "auto" and `explain` ask first:
-
-    step.over_time(params, state, inputs, length, reverse) -> (outputs, state)      raises Unsupported(reason) where it cannot
-    step.plan(params, state, inputs, length) -> str                                 likewise
+Each kind is a function `(step, params, state, inputs, length, reverse) -> (outputs, state)` behind this one door. "auto" takes apart what
+is not pointwise as a whole (`_fission.py`): products run once over all of time, and what feeds itself back in kernels (`_stages.py`).
 """
 
 import warnings
@@ -21,10 +18,12 @@ from .._tree import tree_map
 from ..kernels import NoCompiler, Unsupported
 from ._checkpointed import checkpointed
 from ._door import admit
+from ._explain import explain_stages, Explanation as Explanation, Part as Part
 from ._fused import fused
 from ._known import FirstDiffers, prepare
-from ._loop import loop, Step, step_name as step_name, unchanged
+from ._loop import loop, Step, step_name as step_name
 from ._reading import obstacle as obstacle
+from ._stages import Staged
 
 
 KINDS = ("auto", "loop", "checkpointed", "fused")
@@ -51,8 +50,9 @@ def scan(
     - `inputs`: time first, `[T, batch, ..., neurons]` for a neuron, T >= 1. A current constant in time costs no memory as
       `x.expand(T, *x.shape)`. None with `length=T` drives a step that takes no input (it is given None).
     - `kind`: "loop" (the definition), "fused" (one compiled kernel; raises, with the reason, where the step has none),
-      "checkpointed" (the loop's values and gradients; memory O(sqrt(T)) for states, the step is run twice), or "auto": a `chain` layer
-      by layer, any other step fused where that can be, else the loop. `explain` says which one "auto" takes.
+      "checkpointed" (the loop's values and gradients; memory O(sqrt(T)) for states, the step is run twice), or "auto": one kernel where
+      that can be; a network layer by layer, its products once over all of time and what feeds itself back in kernels; else the loop.
+      `explain` says how "auto" runs a step.
     - `reverse`: from the last step to the first; outputs stay in the order of the inputs.
 
     Returns `(outputs, state)`: what the step returns first, stacked over time, and the state after the last step. To record
@@ -72,13 +72,6 @@ def scan(
     """
     if kind not in KINDS:
         raise ValueError(f"scan(kind={kind!r}): unknown kind. It is one of {', '.join(map(repr, KINDS))}.")
-    over_time: Any = getattr(step, "over_time", None)
-    if kind == "auto" and over_time is not None:
-        try:
-            with unchanged(step, (params, state, inputs)):
-                return over_time(params, state, inputs, admit(step, params, state, inputs, length), reverse)
-        except Unsupported:
-            pass
     if kind in ("auto", "fused"):
         try:
             return fused(step, params, state, inputs, length, reverse, stages=kind == "auto")
@@ -98,39 +91,38 @@ def scan(
     return run(step, params, state, inputs, length, reverse)
 
 
-def explain(step: Step, params: Any, state: Any, inputs: Any, *, length: int | None = None) -> str:
-    """Which kind `scan(kind="auto")` takes for these arguments, and why. Raises as `scan` does.
+def explain(step: Step, params: Any, state: Any, inputs: Any, *, length: int | None = None) -> Explanation:
+    """How `scan(kind="auto")` runs this step at these arguments, and why: text, and a value to be asserted on (`Explanation`). Raises
+    as `scan` does.
 
-    Nothing is run over time. Of a chain one step is run, for the shapes that its layers see; of what has no kernel too, to see whether
-    it runs at all, and what that changes is put back.
+    Nothing is run over time. Of what has neither a kernel nor stages one step is run, to see whether it runs at all, and what that
+    changes is put back.
 
     >>> params = LeakyParams(beta=0.9)
     >>> xs = torch.zeros(5, 1, 3)
     >>> explain(leaky_step, params, leaky_init(params, xs[0]), xs)
-    'fused: leaky_step is pointwise, one kernel for all 5 steps.'
+    fused: leaky_step is pointwise, one kernel for all 5 steps.
+    >>> explain(leaky_step, params, leaky_init(params, xs[0]), xs).kind
+    'fused'
     """
     length = admit(step, params, state, inputs, length)
-    plan: Any = getattr(step, "plan", None)
-    try:
-        if plan is not None:
-            return plan(params, state, inputs, length)
-    except Unsupported as reason:
-        return f"loop: {reason}."
-    why, loose = None, None
+    name = step_name(step)
     try:
         what = prepare(step, params, state, inputs, length)
+        if isinstance(what.known, Staged):
+            return explain_stages(name, what.known, state, what.loose)
         what.derivatives()
-        loose = what.loose
         why = what.known.plan.failed if what.known.plan is not None else None
+        if why is None:
+            said = f"fused: {name} is pointwise, one kernel for all {length} steps."
+            return Explanation(said, "fused", loose=what.loose)
     except FirstDiffers:
-        return f"fused: {step_name(step)} is pointwise, one kernel for all steps but the first, which broadcasts the state."
+        said = f"fused: {name} is pointwise, one kernel for all steps but the first, which broadcasts the state."
+        return Explanation(said, "fused")
     except (Unsupported, NoCompiler) as reason:
         why = str(reason)
-    if why is not None:
-        _once(step, params, state, inputs)
-        return f"loop: {why}."
-    again = f" The step is read again at each call, because it {loose}." if loose else ""
-    return f"fused: {step_name(step)} is pointwise, one kernel for all {length} steps.{again}"
+    _once(step, params, state, inputs)
+    return Explanation(f"loop: {why}.", "loop", reason=why)
 
 
 def _once(step: Step, params: Any, state: Any, inputs: Any) -> None:

@@ -5,6 +5,7 @@ import torch
 from . import _gpu
 from ._build import find, NoCompiler as NoCompiler
 from ._kernels import BACKENDS as BACKENDS
+from ._lines import place as place
 from ._lower import (
     alike as alike,
     elementwise as elementwise,

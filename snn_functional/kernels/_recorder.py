@@ -59,6 +59,7 @@ class _Recorder(TorchDispatchMode):
         self.own: str | None = None  # why the derivative of what was read is not the function's
         self.within_no_grad = False
         self.nodes: list[Node] = []
+        self.depends: set[Node] = set()  # on an argument
         self.of: dict[int, Node] = {}  # the value of each tensor, by its root
         self.root: dict[int, int] = {}  # of a tensor that is another name of the same memory: that tensor
         self.viewed: set[int] = set()  # roots that stand in memory together with tensors of another shape
@@ -95,10 +96,15 @@ class _Recorder(TorchDispatchMode):
         return found
 
     def put(self, x: Tensor, node: Node) -> Tensor:
-        self.nodes.append(node)
+        self.write(node)
         self.of[self.root.get(id(x), id(x))] = node
         self.alive.append(x)
         return x
+
+    def write(self, node: Node) -> None:
+        self.nodes.append(node)
+        if node.name == LEAF or any(x in self.depends for x in node.inputs()):
+            self.depends.add(node)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if _on_meta(args, kwargs or {}):  # torch's own bookkeeping in forward mode, of shapes alone
@@ -113,7 +119,7 @@ class _Recorder(TorchDispatchMode):
     def cut(self, x: Any) -> None:
         """No derivative goes through to this tensor, which was made under `no_grad`."""
         node = self.of.get(self.root.get(id(x), id(x)))
-        if node is not None and x.is_floating_point() and node.name not in (LEAF, "detach"):
+        if node in self.depends and x.is_floating_point() and node.name not in (LEAF, "detach"):
             self.within_no_grad = True
             self.put(x, self.made("detach", torch.ops.aten.detach.default, (node,), {}, x))
 
@@ -174,12 +180,17 @@ class _Recorder(TorchDispatchMode):
                 new = self.made("_to_copy", torch.ops.aten._to_copy.default, (self.node(value),), {"dtype": x.dtype}, x)
                 if value.shape != x.shape:
                     new.shape = value.shape
-                    self.nodes.append(new)
+                    self.write(new)
                     new = self.made("expand", torch.ops.aten.expand.default, (new, list(x.shape)), {}, x)
             else:
                 new = self.made("full", torch.ops.aten.full.default, (list(x.shape), value), {}, x)
             return self.put(x, new)
         packet = getattr(torch.ops.aten, name)
+        if name in SHAPES:
+            before = self.node(
+                func(*args)
+            )  # torch does so to its own results: the tensor itself has another shape then
+            return self.put(x, self.made(name, packet, (before, *args[1:]), {}, x))
         result = self.computed(name, packet, args, kwargs)
         new, shape = self.node(result), result.shape
         if shape != x.shape:
@@ -247,7 +258,7 @@ class _Recorder(TorchDispatchMode):
         node.draws = torch.Tag.nondeterministic_seeded in func.tags
         node.why = f"{func} {'draws' if node.draws else 'is not pointwise'}{place(node.line)}"
         if several:
-            self.nodes.append(node)
+            self.write(node)
         for i, x in enumerate(parts):
             self.put(x, part(node, i, x.dtype, x.shape) if several else node)
         if view:

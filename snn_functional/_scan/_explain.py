@@ -1,0 +1,88 @@
+"""How a step runs over time, as a value: it prints as text, and can be asserted on."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from .._tree import tree_paths
+from ..kernels import Node, place
+from ._fission import Stage
+from ._prepared import Prepared
+from ._stages import Staged
+
+
+class Part(NamedTuple):
+    """A stage of a step.
+
+    - `how`: "once" over all of time, "kernel", "loop", "delay" (a state that only keeps what it is given), "drawn" at each step.
+    - `states`: the states that are fed back there, `"state[0].mem"`.
+    - `operations`: what is done that is not pointwise, by torch's names, each with the user's line.
+    - `why`: of a loop, why it has no kernel.
+    """
+
+    how: str
+    states: tuple[str, ...] = ()
+    operations: tuple[str, ...] = ()
+    why: str | None = None
+
+    def __str__(self) -> str:
+        states, what = ", ".join(self.states), "; ".join(self.operations) or "pointwise operations"
+        return {
+            "once": f"once over all of time: {what}",
+            "kernel": f"one kernel: {states}",
+            "loop": f"the loop: {states}, because {self.why}",
+            "delay": f"kept for one step: {states}",
+            "drawn": f"drawn at each step: {what}",
+        }[self.how]
+
+
+class Explanation(str):
+    """What `explain` says. As text it is the whole of it; as a value:
+
+    - `kind`: "fused" (one kernel), "staged" (stage by stage, over a piece of time each), or "loop".
+    - `stages`: a `Part` each, in order, where it is staged.
+    - `reason`: why it is not one kernel, or not staged either.
+    - `loose`: why the step is read again at each call, if it is.
+
+        assert [part.how for part in explain(net.step, params, state, xs).stages] == ["once", "kernel", "once", "kernel"]
+    """
+
+    kind: str
+    stages: tuple[Part, ...]
+    reason: str | None
+    loose: str | None
+
+    def __new__(
+        cls, text: str, kind: str, stages: Sequence[Part] = (), reason: str | None = None, loose: str | None = None
+    ) -> "Explanation":
+        again = f" The step is read again at each call, because it {loose}." if loose else ""
+        self = super().__new__(cls, text + again)
+        self.kind, self.stages, self.reason, self.loose = kind, tuple(stages), reason, loose
+        return self
+
+    def __repr__(self) -> str:
+        return str(self)
+
+
+def explain_stages(name: str, step: Staged, state: Any, loose: str | None) -> Explanation:
+    """Of a step in stages."""
+    names = tree_paths(state, "state")
+    parts = [_part(stage, core, names) for stage, core in zip(step.fission.stages, step.cores)]
+    if step.fission.draws:
+        parts.insert(0, Part("drawn", (), _operations(step.fission.draws)))
+    lines = "".join(f"\n    {i} {part}" for i, part in enumerate(parts))
+    return Explanation(f"layer by layer, {step.T} steps of {name}:{lines}", "staged", parts, step.why, loose)
+
+
+def _part(stage: Stage, core: Any, names: Sequence[str]) -> Part:
+    states = tuple(names[s] for s in stage.states)
+    if not states:
+        return Part("once", (), _operations(stage.nodes))
+    if stage.delays:
+        return Part("delay", states)
+    if isinstance(core, Prepared) and core.plan is not None and not core.plan.failed:
+        return Part("kernel", states)
+    return Part("loop", states, _operations(stage.nodes), core if isinstance(core, str) else core.plan.failed)
+
+
+def _operations(nodes: Sequence[Node]) -> tuple[str, ...]:
+    return tuple(f"{node.name}{place(node.line)}" for node in nodes if node.why and node.name != "a part")
