@@ -205,7 +205,7 @@ def _staged(units: list[_Unit], place: dict[Node, int]) -> list[Stage]:
     for unit in units:
         nodes = tuple(sorted(unit.nodes, key=place.__getitem__))
         if unit.states or not stages or stages[-1].states:
-            stages.append(Stage(nodes, unit.states, pointwise=unit.pointwise, alone=unit.joined == 1))
+            stages.append(Stage(nodes, tuple(sorted(unit.states)), pointwise=unit.pointwise, alone=unit.joined == 1))
         else:
             stages[-1] = stages[-1]._replace(nodes=(*stages[-1].nodes, *nodes))
     return stages

@@ -107,7 +107,7 @@ def run(step: Staged, every: Sequence[Tensor], reverse: bool, kernel: Any) -> tu
 
     Raises Unsupported before anything has run.
     """
-    if step.tape.cut and sum(level in ("Grad", "Jvp") for level in transforms()) > 1:
+    if step.tape.cut and ("dual" in wrapping(every) or sum(level in ("Grad", "Jvp") for level in transforms()) > 1):
         raise Unsupported(f"it {HIDDEN}")
     params, count = step.counts
     states = [_as(s, form) for s, form in zip(every[params : params + count], step.states)]

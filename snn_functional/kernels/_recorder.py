@@ -150,9 +150,8 @@ class _Recorder(TorchDispatchMode):
         x, out = args[0], func(*args, **kwargs)
         root = self.root.get(id(x), id(x))
         self.alive.append(out)
-        if (
-            name == "alias" and torch.is_grad_enabled()
-        ) or root not in self.of:  # another name of the same, or of what has no numbers yet
+        same = name == "alias" and torch.is_grad_enabled() or name in VIEWS and self.of.get(root) not in self.depends
+        if same or root not in self.of:  # another name of the same, or of what has no numbers yet
             self.root[id(out)] = root
             return out
         # `detach` too is a node of its own, or derivatives would not stop there.

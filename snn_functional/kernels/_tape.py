@@ -103,8 +103,8 @@ class Tape:
     """What a function did, in order.
 
     - `own`: why the derivative of that is not the function's, if so.
-    - `cut`: is it detached where the function is under `no_grad`? That is the same for one derivative; but of several levels of
-      `torch.func` only the innermost does not see through a `no_grad`.
+    - `cut`: is it detached where the function is under `no_grad`? That is the same backwards, once. Forward mode sees through a
+      `no_grad`, and of several levels of `torch.func` all but the innermost do.
     """
 
     leaves: tuple[Node, ...]

@@ -1,0 +1,121 @@
+"""Random networks, each one plain step: what a user may write. Weights and inputs lie on a dyadic grid, where every order of a sum gives
+the same bits."""
+
+import dataclasses
+
+import torch
+from hypothesis import strategies as st
+
+import snn_functional as snf
+
+
+def dyadic(*shape, generator, scale=1.0):
+    return torch.randint(-16, 17, shape, generator=generator).double() / 16 * scale
+
+
+@dataclasses.dataclass(frozen=True)
+class Net:
+    """A step, `params` a dictionary, `state` a dictionary, `inputs` a dictionary with "x" and "valid"."""
+
+    layers: tuple[str, ...]
+    batch: int
+    T: int
+    seed: int
+
+    def world(self):
+        g = torch.Generator().manual_seed(self.seed)
+        params, state, width = {"unused": dyadic(2, generator=g)}, {}, 4
+        inputs = {
+            "x": dyadic(self.T, self.batch, width, generator=g, scale=2),
+            "valid": torch.rand(self.T, self.batch, 1, generator=g) > 0.4,
+        }
+        rest = lambda n: torch.zeros(self.batch, n, dtype=torch.float64)
+        for i, kind in enumerate(self.layers):
+            out = WIDTHS[(self.seed + i) % 3]
+            if kind in ("dense", "biased", "both_inputs"):
+                params[f"w{i}"] = dyadic(width + (4 if kind == "both_inputs" else 0), out, generator=g)
+                params[f"b{i}"] = dyadic(out, generator=g, scale=0.5)
+                width = out
+            elif kind in ("leaky", "masked", "delayed_reset"):
+                params[f"beta{i}"] = torch.full((width,), 0.875, dtype=torch.float64)
+                state[f"mem{i}"] = rest(width)
+            elif kind == "synaptic":
+                params[f"beta{i}"] = torch.tensor(0.5, dtype=torch.float64)
+                state[f"syn{i}"], state[f"mem{i}"] = rest(width), rest(width)
+            elif kind in ("recurrent", "two_that_feed_back"):
+                params[f"v{i}"] = dyadic(width, width, generator=g, scale=0.25)
+                state[f"mem{i}"], state[f"spk{i}"] = rest(width), rest(width)
+            elif kind == "delay":
+                state[f"last{i}"] = dyadic(self.batch, width, generator=g)
+            elif kind == "idle":
+                state[f"scale{i}"] = torch.tensor(1.5, dtype=torch.float64)
+        return self, params, state, inputs
+
+    def __call__(self, params, state, inputs):
+        x, new, seen, fire = inputs["x"], dict(state), [], SPIKE
+        first = x
+        for i, kind in enumerate(self.layers):
+            p = lambda name, i=i: params[f"{name}{i}"]
+            s = lambda name, i=i: state[f"{name}{i}"]
+            if kind == "dense":
+                x = x @ p("w")
+            elif kind == "biased":
+                x = torch.nn.functional.linear(x, p("w").T, p("b"))
+            elif kind == "both_inputs":
+                x = torch.cat([x, first], -1) @ p("w")
+            elif kind == "tanh":
+                x = torch.tanh(x) if x.shape[-1] > 3 else x * 0.5
+            elif kind == "centred":
+                x = x - x.mean(-1, keepdim=True).round()
+            elif kind == "drawn":
+                x = x * (torch.rand_like(x) > 0.3)
+            elif kind == "dropout":
+                x = torch.nn.functional.dropout(x, 0.5, training=True)
+            elif kind == "detached":
+                with torch.no_grad():
+                    level = x * 0.25
+                x = x + level
+            elif kind == "delay":
+                x, new[f"last{i}"] = s("last") + x, x
+            elif kind == "idle":
+                x = x * s("scale")
+            elif kind in ("leaky", "masked", "delayed_reset"):
+                mem = p("beta") * s("mem") + x
+                reset = ((mem if kind != "delayed_reset" else s("mem")) > 1).to(mem.dtype)
+                kept = mem - reset
+                new[f"mem{i}"] = torch.where(inputs["valid"], kept, s("mem")) if kind == "masked" else kept
+                x = fire(mem - 1)
+                seen.append(x)
+            elif kind == "synaptic":
+                syn = p("beta") * s("syn") + x
+                mem = 0.5 * s("mem") + syn
+                new[f"syn{i}"], new[f"mem{i}"] = syn, mem - (mem > 1).to(mem.dtype)
+                x = fire(mem - 1)
+            elif kind == "recurrent":
+                mem = 0.5 * s("mem") + x + s("spk") @ p("v")
+                x = fire(mem - 1)
+                new[f"mem{i}"], new[f"spk{i}"] = mem - x, x
+                seen.append(mem)
+            elif kind == "two_that_feed_back":
+                mem = 0.5 * s("mem") + x
+                spk = fire(mem - s("spk") @ p("v"))
+                new[f"mem{i}"], new[f"spk{i}"] = mem - spk, fire(spk - 0.5)
+                x = spk
+        return {"out": x, "seen": seen}, new
+
+
+WIDTHS = (3, 4, 6)
+SPIKE = snf.surrogate.ATan()
+KINDS = (
+    "dense", "biased", "both_inputs", "tanh", "centred", "drawn", "dropout", "detached", "delay", "idle", "leaky", "masked",
+    "delayed_reset", "synaptic", "recurrent", "two_that_feed_back",
+)  # fmt: skip
+
+
+def nets(kinds=KINDS, T=st.integers(1, 6)):
+    layers = st.lists(st.sampled_from(kinds), min_size=2, max_size=6).map(tuple)
+    return st.builds(Net, layers, st.integers(1, 3), T, st.integers(0, 1000))
+
+
+DRAWS = ("drawn", "dropout")
+SMOOTH = tuple(kind for kind in KINDS if kind not in DRAWS)

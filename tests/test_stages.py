@@ -1,0 +1,209 @@
+"""Networks as plain steps: in stages they give what the loop gives."""
+
+import optree
+import pytest
+import torch
+from helpers import assert_allclose, assert_equal, law, needs_kernels
+from hypothesis import given, HealthCheck, settings, strategies as st
+from networks import dyadic, Net, nets, SMOOTH
+from torch.func import functional_call, grad, jvp, vmap
+
+import snn_functional as snf
+from snn_functional import _scan, kernels
+from snn_functional._identity import Registry
+from snn_functional.kernels import NoCompiler
+
+
+@pytest.fixture
+def no_kernels(monkeypatch):
+    """Stages without kernels, each a loop of its own: thousands of networks need no compiler."""
+
+    def ready(device):
+        raise NoCompiler("not here")
+
+    monkeypatch.setattr(kernels, "ready", ready)
+    monkeypatch.setattr(_scan, "_warned", ["said"])
+    monkeypatch.setattr(_scan._known, "_known", Registry(100))
+
+
+def both(net, *, reverse=False):
+    world = net.world()
+    found = []
+    for kind in ("auto", "loop"):
+        torch.manual_seed(0)
+        found.append((snf.scan(*world, kind=kind, reverse=reverse), torch.rand(3)))
+    return found
+
+
+many = settings(law, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+@many
+@given(net=nets(), reverse=st.booleans())
+def test_a_network_gives_the_loops_bits(no_kernels, net, reverse):
+    """And the generator stands where the loop leaves it."""
+    fast, slow = both(net, reverse=reverse)
+    assert_equal(fast, slow)
+
+
+def loss(net, state, inputs, kind):
+    def loss(params, state=state, inputs=inputs):
+        torch.manual_seed(1)
+        found = optree.tree_leaves(snf.scan(net, params, state, inputs, kind=kind))
+        weights = [torch.arange(x.numel(), dtype=x.dtype).reshape(x.shape).cos() for x in found]
+        return sum((w * x).sum() + 0.1 * (x**2).sum() for w, x in zip(weights, found))
+
+    return loss
+
+
+def ways(net, params, state, inputs, kind):
+    f = loss(net, state, inputs, kind)
+    ones = optree.tree_map(torch.ones_like, params)
+    real = {"x": inputs["x"], "valid": inputs["valid"]}
+    by_input = lambda x: f(params, state, real | {"x": x})
+    yield grad(f, argnums=(0, 1))(params, state)
+    yield grad(by_input)(inputs["x"])
+    yield jvp(f, (params,), (ones,))
+
+
+@settings(many, max_examples=30)
+@given(net=nets())
+def test_a_networks_gradients_are_the_loops(no_kernels, net):
+    _, params, state, inputs = net.world()
+    for fast, slow in zip(ways(net, params, state, inputs, "auto"), ways(net, params, state, inputs, "loop")):
+        assert_allclose(fast, slow)
+
+
+@settings(many, max_examples=20)
+@given(net=nets(SMOOTH, T=st.integers(1, 4)))
+def test_a_networks_samples_populations_and_second_derivatives_are_the_loops(no_kernels, net):
+    _, params, state, inputs = net.world()
+    many = optree.tree_map(lambda x: torch.stack([x, 2 * x]), params)
+    ones = optree.tree_map(torch.ones_like, params)
+
+    def all_of(kind):
+        f = loss(net, state, inputs, kind)
+        sample = lambda p, x, v, s: grad(f)(p, optree.tree_map(lambda x: x[None] if x.dim() else x, s), {"x": x[:, None], "valid": v[:, None]})
+        axes = optree.tree_map(lambda x: 0 if x.dim() else None, state)
+        return (
+            vmap(grad(f))(many),
+            vmap(sample, in_dims=(None, 1, 1, axes))(params, inputs["x"], inputs["valid"], state),
+            jvp(grad(f), (params,), (ones,)),
+            grad(lambda p: jvp(f, (p,), (ones,))[1])(params),
+        )
+
+    assert_allclose(all_of("auto"), all_of("loop"))
+
+
+def two_layers(p, s, x):
+    spk, first = snf.leaky_step(p["first"], s[0], x @ p["in"])
+    out, second = snf.leaky_step(p["second"], s[1], spk @ p["out"])
+    return out, (first, second)
+
+
+def two(T=9, batch=4):
+    g = torch.Generator().manual_seed(0)
+    params = {
+        "first": snf.LeakyParams(0.875), "second": snf.LeakyParams(0.875),
+        "in": dyadic(6, 8, generator=g).float(), "out": dyadic(8, 3, generator=g).float(),
+    }  # fmt: skip
+    xs = dyadic(T, batch, 6, generator=g).float()
+    return params, (snf.LeakyState(torch.zeros(batch, 8)), snf.LeakyState(torch.zeros(batch, 3))), xs
+
+
+@needs_kernels
+@pytest.mark.parametrize(
+    "around", ["plain", "recorded", "masked", "wrapped", "state_at_rest", "branches_on_shapes", "reads_a_number"]
+)
+def test_a_wrapper_goes_layer_by_layer_too(around):
+    params, state, xs = two()
+    how = ["once", "kernel", "once", "kernel"]
+    step = two_layers
+    if around == "recorded":
+        step = lambda p, s, x: (lambda y, new: ((y, new[0].mem), new))(*two_layers(p, s, x))
+    if around == "wrapped":
+        step = lambda p, s, x: two_layers(p, s, x)
+    if around == "masked":
+        valid = torch.arange(9)[:, None, None] < torch.tensor([9, 4, 1, 7])[:, None]
+        xs = (xs, valid)
+
+        def step(p, s, x):
+            out, new = two_layers(p, s, x[0])
+            return out, optree.tree_map(lambda new, old: torch.where(x[1], new, old), new, s)
+
+    if around == "state_at_rest":
+        state = optree.tree_map(lambda x: torch.zeros(()), state)
+    if around == "branches_on_shapes":
+        step = lambda p, s, x: two_layers(p, s, x if x.shape[-1] == 6 else x[..., :6])
+    if around == "reads_a_number":
+        step, how = lambda p, s, x: two_layers(p, s, x * float(x.sum() > -100)), []
+    plan = snf.explain(step, params, state, xs)
+    assert [part.how for part in plan.stages] == how, plan
+    assert_equal(snf.scan(step, params, state, xs), snf.scan(step, params, state, xs, kind="loop"))
+
+
+@needs_kernels
+def test_neighbours_share_a_kernel_and_a_recurrent_layer_is_a_loop_by_itself():
+    net = Net(("dense", "tanh", "synaptic", "dense", "recurrent", "dense", "leaky", "tanh"), 2, 5, 3)
+    plan = snf.explain(*net.world())
+    assert [part.how for part in plan.stages] == ["once", "kernel", "once", "loop", "once", "kernel"]
+    assert plan.stages[1].states == ("state['mem2']", "state['syn2']")
+    assert "mm" in plan.stages[3].why and "networks.py" in plan.stages[3].why
+
+
+@needs_kernels
+@pytest.mark.parametrize("reverse", [False, True])
+def test_what_only_waits_for_a_step_is_no_loop(reverse):
+    w, xs = dyadic(3, 3, generator=torch.Generator().manual_seed(0)), torch.ones(5, 2, 3).double().cumsum(0)
+    step = lambda p, s, x: (s @ p, x)
+    assert [part.how for part in snf.explain(step, w, xs[0], xs).stages] == ["delay", "once"]
+    fast, slow = (snf.scan(step, w, -xs[0], xs, kind=kind, reverse=reverse) for kind in ("auto", "loop"))
+    assert_equal(fast, slow)
+
+
+def test_an_input_that_is_constant_in_time_has_a_gradient_at_each_step():
+    params, state, xs = two()
+    constant = xs[0].expand(5, *xs[0].shape)
+    total = lambda xs, kind: snf.scan(two_layers, params, state, xs, kind=kind)[0].sum()
+    assert_allclose(grad(total)(constant, "auto"), grad(total)(constant, "loop"))
+
+
+def test_outputs_are_memory_of_their_own():
+    """What is passed on, twice or under another name, is not the caller's tensor."""
+    step = lambda p, s, x: ((x, x, x.T, x @ p, x.expand(2, *x.shape)), s + 1)
+    xs = torch.rand(3, 2, 2)
+    outputs, _ = snf.scan(step, torch.eye(2), torch.zeros(2), xs)
+    assert_equal(outputs, snf.scan(step, torch.eye(2), torch.zeros(2), xs, kind="loop")[0])
+    before = xs.clone()
+    for i, x in enumerate(outputs):
+        others = [y.clone() for j, y in enumerate(outputs) if j != i]
+        x.add_(1)
+        assert_equal([y for j, y in enumerate(outputs) if j != i], others)
+    assert_equal(xs, before)
+
+
+def test_layers_that_do_not_fit_say_where():
+    params, state, xs = two()
+    params["out"] = torch.rand(7, 3)
+    for run in (snf.scan, snf.explain):
+        with pytest.raises(RuntimeError, match=r"4x8 and 7x3"):
+            run(two_layers, params, state, xs)
+
+
+def test_images_of_a_network_of_modules():
+    net = torch.nn.Sequential(
+        torch.nn.Conv2d(1, 3, 3), torch.nn.MaxPool2d(2), torch.nn.BatchNorm2d(3), torch.nn.Flatten(), torch.nn.Linear(12, 2)
+    ).eval()
+    weights = {k: v.detach().double() for k, v in (*net.named_parameters(), *net.named_buffers())}
+
+    def step(p, s, x):
+        spk, s = snf.leaky_step(p[1], s, functional_call(net, p[0], (x,)))
+        return spk, s
+
+    xs, params = torch.rand(4, 3, 1, 6, 6, dtype=torch.float64), (weights, snf.LeakyParams(torch.tensor(0.9).double(), 0.1))
+    state = snf.LeakyState(torch.zeros(3, 2, dtype=torch.float64))
+    assert_allclose(snf.scan(step, params, state, xs), snf.scan(step, params, state, xs, kind="loop"))
+    total = lambda p, kind: snf.scan(step, p, state, xs, kind=kind)[1].mem.sum()
+    floats = {k: v for k, v in weights.items() if k.endswith(("weight", "bias"))}
+    of = lambda kind: grad(lambda f: total((weights | f, params[1]), kind))(floats)
+    assert_allclose(of("auto"), of("loop"))
