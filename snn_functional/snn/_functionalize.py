@@ -1,8 +1,8 @@
 """`functionalize(module)`: a module of faces and ordinary layers as a pure step, and the way back.
 
 The step holds a private copy of the module. A call puts the given tensors in the place of the copy's own, runs its forward, takes what
-that left in the buffers and in the faces, and puts everything back: nothing of a call outlives it. Over all of time it runs
-layer by layer, where `snn.run` would.
+that left in the buffers and in the faces, and puts everything back: nothing of a call outlives it. `scan` takes it apart as it does any
+step: products run once over all of time, faces are kernels.
 """
 
 import contextlib
@@ -18,10 +18,8 @@ from torch import nn, Tensor
 
 from .._functorch import intercepted, is_compiling, outside, transforms, wrapping
 from .._identity import generators, restore
-from .._scan import explain
 from .._scan._loop import unchanged
 from .._tree import tree_leaves, tree_map
-from ..kernels import Unsupported
 from ._calls import (
     Calls,
     holds_the_loop,
@@ -33,7 +31,6 @@ from ._calls import (
     without_hidden,
 )
 from ._memory import Memory, NATIVE, of_library, refuse_closures, STATE
-from ._over_time import layer_by_layer, Loop, trial
 from ._parallel import Whole
 from ._stateful import Stateful
 from .utils import _layers
@@ -194,48 +191,8 @@ class Functional:
         new |= zip(self._explicit, returned[-len(given) :])
         return (out[0] if len(out) == 1 else tuple(out)), new
 
-    def over_time(
-        self, params: dict[str, Tensor], state: dict[str, Any], inputs: Any, length: int, reverse: bool
-    ) -> tuple[Any, dict[str, Any]]:
-        """What `scan` of this step returns, layer by layer. Raises Unsupported, with the reason, where that would be something else."""
-        if is_compiling():
-            raise Unsupported("torch.compile is tracing")
-        with self._lock:
-            reason = self._obstacle(inputs, reverse)
-            if reason is None:
-                try:
-                    return self._within(params, state, inputs, lambda module: layer_by_layer(module, inputs))
-                except Loop as loop:
-                    reason = str(loop)
-            self._refuse_a_time_loop(inputs)
-            raise Unsupported(reason)
-
-    def plan(self, params: dict[str, Tensor], state: dict[str, Any], inputs: Any, length: int) -> str:
-        """How `scan` runs this step."""
-        with self._lock:
-            reason = self._obstacle(inputs) or self._tried_over_time(params, state, inputs)
-            if reason:
-                self._refuse_a_time_loop(inputs)
-        if not reason:
-            return "layer by layer: each layer runs once over all of time."
-        how = explain(self.__call__, params, state, inputs, length=length)
-        return how.replace("__call__", repr(self)) if how.startswith("fused") else f"loop: {reason}."
-
-    def _obstacle(self, inputs: Any, reverse: bool = False) -> str | None:
-        if reverse:
-            return "it runs backwards in time"
-        if self._explicit:
-            return f"its states {', '.join(self._explicit)} are arguments of its forward"
-        if not isinstance(inputs, Tensor):
-            return "its input is not one tensor"
-        return None
-
-    def _tried_over_time(self, params: dict[str, Tensor], state: dict[str, Any], inputs: Tensor) -> str | None:
-        """Why not layer by layer, as two steps show; nothing remains of them."""
-        return self._within(params, state, inputs, lambda module: trial(module, inputs))[0]
-
-    def _refuse_a_time_loop(self, inputs: Any) -> None:
-        """Raises TypeError where the module, at random inputs of such a shape, is seen to loop over time itself."""
+    def __admit__(self, inputs: Any) -> None:
+        """Asked by `scan` before it takes this step apart: raises TypeError where the module, at random inputs of such a shape, is seen to loop over time itself."""
         if self._explicit or not isinstance(inputs, Tensor) or intercepted():  # who looks on should see the scan alone
             return
         if (key := (inputs.shape[1:], inputs.dtype)) in self._one_step:

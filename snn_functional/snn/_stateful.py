@@ -96,7 +96,8 @@ class Stateful(nn.Module):
         before = self._state(input_, args, kwargs)
         what, params = self._recording(input_.dtype, every=self.output or not self.init_hidden)
         try:
-            if input_.numel() >= LARGE and input_.device.type == "cpu" and self._in_one_kernel():
+            large = input_.numel() >= LARGE and input_.device.type == "cpu"
+            if large and not intercepted() and self._in_one_kernel():
                 outputs, state = scan(_recorded(*what), params, before, input_[None])
                 outputs = tuple(x.squeeze(0) for x in outputs)
             else:
