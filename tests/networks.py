@@ -75,6 +75,8 @@ class Net:
                 with torch.no_grad():
                     level = x * 0.25
                 x = x + level
+            elif kind == "of_a_function":
+                x = Rounded.apply(x, 2.0)
             elif kind == "delay":
                 x, new[f"last{i}"] = s("last") + x, x
             elif kind == "idle":
@@ -104,17 +106,41 @@ class Net:
         return {"out": x, "seen": seen}, new
 
 
+class Rounded(torch.autograd.Function):
+    """Whole numbers, with a gradient that is not theirs, as torch.func wants it written."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x, gain):
+        return torch.round(x * gain)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        x, ctx.gain = inputs
+        ctx.save_for_backward(x)
+        ctx.save_for_forward(x)
+
+    @staticmethod
+    def backward(ctx, cotangent):
+        return cotangent * ctx.gain / (1 + ctx.saved_tensors[0] ** 2), None
+
+    @staticmethod
+    def jvp(ctx, tangent, _):
+        return tangent * ctx.gain / (1 + ctx.saved_tensors[0] ** 2)
+
+
 WIDTHS = (3, 4, 6)
 SPIKE = snf.surrogate.ATan()
 KINDS = (
-    "dense", "biased", "both_inputs", "tanh", "centred", "drawn", "dropout", "detached", "delay", "idle", "leaky", "masked",
-    "delayed_reset", "synaptic", "recurrent", "two_that_feed_back",
+    "dense", "biased", "both_inputs", "tanh", "centred", "drawn", "dropout", "detached", "of_a_function", "delay", "idle", "leaky",
+    "masked", "delayed_reset", "synaptic", "recurrent", "two_that_feed_back",
 )  # fmt: skip
 
 
-def nets(kinds=KINDS, T=st.integers(1, 6)):
+def nets(kinds=KINDS, most=6):
     layers = st.lists(st.sampled_from(kinds), min_size=2, max_size=6).map(tuple)
-    return st.builds(Net, layers, st.integers(1, 3), T, st.integers(0, 1000))
+    return st.builds(Net, layers, st.integers(1, 3), st.integers(1, most), st.integers(0, 1000))
 
 
 DRAWS = ("drawn", "dropout")

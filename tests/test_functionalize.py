@@ -2,7 +2,6 @@
 
 import copy
 import pickle
-import re
 import threading
 import time
 
@@ -16,7 +15,6 @@ from torch.func import grad, jvp, vmap
 
 import snn_functional as snf
 from snn_functional import snn
-from snn_functional.kernels import Unsupported
 
 
 X = torch.rand(6, 3, 7)
@@ -394,7 +392,7 @@ def test_over_time_it_runs_layer_by_layer(name, training):
     # In float64: the gradient of a bias in front of a normalisation is 0, that is, what rounding leaves of large numbers.
     step, params, state = snf.functionalize(NETS[name]().double().train(training))
     xs = X.double()
-    assert snf.explain(step, params, state, xs) == "layer by layer: each layer runs once over all of time."
+    assert snf.explain(step, params, state, xs).kind == "staged"
     over = lambda params, state, xs: snf.scan(step, params, state, xs)
     slow = lambda params, state, xs: loop(step, params, state, xs)
     close = {"rtol": 1e-4, "atol": 1e-5}
@@ -457,26 +455,22 @@ class Two(nn.Module):
         return self.net(pair[0] + pair[1])
 
 
+@needs_kernels
+@pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize(
-    "net, xs, reason",
+    "net, xs, how",
     [
-        (Recurrent(), X, "it looks at the state of a RLeaky itself"),
-        (Two(), (X, X), "its input is not one tensor"),
-        (Outside(), X, r"a layer has its state outside \(init_hidden=False\)"),
+        (Recurrent(), X, "staged"),  # its first product is; from the last layer to the first all is one component
+        (Two(), (X, X), "staged"),
+        (Outside(), X, "staged"),
+        (dense(), X, "staged"),
     ],
 )
-def test_what_cannot_run_layer_by_layer_says_so(net, xs, reason):
+def test_any_module_runs_as_it_can(net, xs, how, reverse):
     step, params, state = snf.functionalize(net)
-    with pytest.raises(Unsupported, match=reason):
-        step.over_time(params, state, xs, 6, False)
-    assert re.match(f"loop: .*{reason}", snf.explain(step, params, state, xs))
-
-
-def test_backwards_it_is_the_loop():
-    step, params, state = snf.functionalize(dense())
-    with pytest.raises(Unsupported, match="backwards"):
-        step.over_time(params, state, X, 6, True)
-    assert_equal(snf.scan(step, params, state, X, reverse=True), loop(step, params, state, X, reverse=True))
+    assert snf.explain(step, params, state, xs).kind == how
+    fast, slow = (snf.scan(step, params, state, xs, kind=kind, reverse=reverse) for kind in ("auto", "loop"))
+    assert_allclose(fast, slow)
 
 
 @needs_kernels
@@ -487,7 +481,7 @@ def test_a_pointwise_module_with_its_states_outside_is_one_kernel():
     )
     assert_equal(snf.scan(step, params, state, X), loop(step, params, state, X))
     step, params, state = snf.functionalize(Explicit(), torch.zeros(()), (torch.zeros(()), torch.zeros(())))
-    assert "its states mem, pair are arguments of its forward" in snf.explain(step, params, state, X)
+    assert snf.explain(step, params, state, X).kind == "staged"
 
 
 @needs_torch("2.10", "torch.compile reads optree")

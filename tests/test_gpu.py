@@ -61,7 +61,7 @@ def _through_triton(monkeypatch):
         for name in FUNCTIONS:
             monkeypatch.setattr(libdevice, name, of_torch(getattr(torch, name)))
         monkeypatch.setattr(libdevice, "rint", of_torch(torch.round))
-    monkeypatch.setattr(snf._scan._prepared, "_known", snf._identity.Registry(100))
+    monkeypatch.setattr(snf._scan._known, "_known", snf._identity.Registry(100))
     monkeypatch.setattr(kernels._kernels, "_kernels", snf._identity.Registry(100))
     with np.errstate(all="ignore"):  # numpy warns of what is meant: 1 / 0, NaN
         yield
@@ -220,7 +220,7 @@ def test_tensors_without_memory_of_their_own():
     negated = torch.complex(x, x).conj().imag
     assert torch._C._functorch.is_gradtrackingtensor(left[0]) and negated.is_neg()
     step, params, state, _ = placed(leaky(torch.randn(30, 40)))
-    plan = snf._scan._prepared.prepare(step, params, state, x, 30).known.plan
+    plan = snf._scan._known.prepare(step, params, state, x, 30).known.plan
     forward, backward = plan.forward((True, True), DEVICE), plan.backward((True, True), (3,), DEVICE)
 
     def run(x):
@@ -265,7 +265,7 @@ def test_every_function_of_the_table(dtype):
 
 def test_a_gradient_without_checkpoints_makes_its_own():
     args = placed(leaky(torch.randn(20, 7)))
-    prepared = snf._scan._prepared.prepare(*args, 20)
+    prepared = snf._scan._known.prepare(*args, 20)
     plan, flat = prepared.known.plan, prepared.leaves
     uniform = (True, True)
     checkpoints = plan.forward(uniform, DEVICE)(flat, torch.Size([7]), 20, False, 6)[2]
@@ -297,12 +297,12 @@ def test_the_place_is_the_one_of_all_that_is_no_number(monkeypatch):
     step, params, state, x = leaky(torch.randn(4, 3))
     on_meta = params, optree.tree_map(lambda s: s.to("meta"), state), x.to("meta")
     with pytest.raises(kernels.Unsupported, match="there is no kernel for meta"):
-        snf._scan._prepared.prepare(step, *on_meta, 4)
+        snf._scan._known.prepare(step, *on_meta, 4)
     monkeypatch.setitem(_kernels.BACKENDS, "meta", _kernels.BACKENDS["cuda"])
-    monkeypatch.setattr(snf._scan._prepared, "_known", snf._identity.Registry(100))
-    found = snf._scan._prepared.prepare(step, *on_meta, 4).leaves
+    monkeypatch.setattr(snf._scan._known, "_known", snf._identity.Registry(100))
+    found = snf._scan._known.prepare(step, *on_meta, 4).leaves
     assert {leaf.device.type for leaf in found} == {"meta"}
-    monkeypatch.setattr(snf._scan._prepared, "_known", snf._identity.Registry(100))
+    monkeypatch.setattr(snf._scan._known, "_known", snf._identity.Registry(100))
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     assert "pip install triton" in snf.explain(step, *on_meta)
 

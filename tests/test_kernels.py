@@ -390,8 +390,8 @@ def test_what_has_no_scalar_form_runs_as_the_loop(what):
 
 
 def test_a_step_is_read_once_for_all_lengths(monkeypatch):
-    read, calls = snf._scan._prepared.read, []
-    monkeypatch.setattr(snf._scan._prepared, "read", lambda *given: calls.append(1) or read(*given))
+    read, calls = snf._scan._known.read, []
+    monkeypatch.setattr(snf._scan._known, "read", lambda *given: calls.append(1) or read(*given))
 
     def step(p, s, x):
         return p * x + s, s * 0.9
@@ -510,7 +510,7 @@ def test_the_printed_loop_is_vectorised(tmp_path):
         (snf.synaptic, snf.SynapticParams(0.8, 0.7)),
         (snf.alpha, snf.AlphaParams(0.9, 0.8)),
     ):
-        plan = snf._scan._prepared.prepare(neuron.step, *of_neuron(params, x, neuron), 3).known.plan
+        plan = snf._scan._known.prepare(neuron.step, *of_neuron(params, x, neuron), 3).known.plan
         uniform = (True,) * plan.counts[0]
         floats = tuple(i for i, real in enumerate(plan.real) if real)
         for kernel in (plan.forward(uniform), plan.backward(uniform, floats)):
@@ -535,7 +535,7 @@ def test_the_printed_loop_is_vectorised(tmp_path):
 
 def test_what_is_refused_is_refused_politely():
     with pytest.raises(kernels.Unsupported, match="aten.rand_like.default draws"):
-        snf._scan._prepared.prepare(
+        snf._scan._known.prepare(
             lambda p, s, x: (x + torch.rand_like(x), s), None, torch.zeros(3), torch.zeros(2, 3), 2
         )
 

@@ -326,7 +326,7 @@ def test_the_default_device_is_not_asked(case, monkeypatch):
     every = lambda *given: snf.scan(step, *given, kind=kind)
 
     def run():
-        monkeypatch.setattr(snf._scan._prepared, "_known", snf._identity.Registry(100))
+        monkeypatch.setattr(snf._scan._known, "_known", snf._identity.Registry(100))
         results = every(params, case.neuron.init(params, at(inputs, 0)), inputs)
         total = lambda *given: sum(x.sum() for x in optree.tree_leaves(every(*given)))
         return results, grad(total, ALL)(params, state, inputs)

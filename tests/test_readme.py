@@ -45,7 +45,7 @@ def test_the_added_neuron_is_a_neuron(names):
 
 def test_the_kernels_readme_shows_what_is_printed():
     x, params = torch.zeros(3, 2, 8), snf.LeakyParams(0.9)
-    plan = snf._scan._prepared.prepare(snf.leaky_step, params, snf.leaky_init(params, x[0]), x, 3).known.plan
+    plan = snf._scan._known.prepare(snf.leaky_step, params, snf.leaky_init(params, x[0]), x, 3).known.plan
     printed = plan.forward((True, True)).source + plan.backward((True, True), (2, 3)).source
     lines = {line.strip() for line in printed.splitlines()}
     text = (ROOT / "snn_functional/kernels/README.md").read_text()

@@ -386,11 +386,11 @@ def test_the_kernel_is_found_again():
     """Each call of `run` makes its step anew; it is the same step."""
     net = dense(output=True)
     snn.run(net, X)
-    plans = len(snf._scan._prepared._known)
+    plans = len(snf._scan._known._known)
     for _ in range(3):
         snn.utils.reset(net)
         snn.run(net, X)
-    assert len(snf._scan._prepared._known) == plans
+    assert len(snf._scan._known._known) == plans
 
 
 @pytest.mark.parametrize(

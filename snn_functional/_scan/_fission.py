@@ -56,7 +56,7 @@ class Fission(NamedTuple):
 class _Unit:
     """What is placed as one: a component, or a single operation."""
 
-    def __init__(self, nodes: list[Node], states: tuple[int, ...], begin: Iterable[Node], stays: bool) -> None:
+    def __init__(self, nodes: list[Node], states: tuple[int, ...] = (), begin: Iterable[Node] = ()) -> None:
         self.nodes, self.states = nodes, states
         self.before: set[_Unit] = set()
         shapes = [x.shape for x in (*nodes, *begin)]
@@ -64,7 +64,7 @@ class _Unit:
             self.shape: torch.Size | None = broadcast(*shapes)
         except RuntimeError:
             self.shape = None
-        self.pointwise = not stays and all(map(pointwise, nodes))
+        self.pointwise = all(map(pointwise, nodes))
         self.joined = 1  # of how many units it is
         self.single = self  # what it has become part of
 
@@ -74,14 +74,14 @@ class _Unit:
         return self.single
 
 
-def fission(tape: Tape, params: int, states: int, apart: Collection[int] = (), loops: Collection[int] = ()) -> Fission:
+def fission(tape: Tape, params: int, states: int, apart: Collection[int] = ()) -> Fission:
     """- `params`, `states`: how many leaves are the same at every step, how many states follow them.
-    - `apart`: states of components that shall have nothing beside them; `loops`: of those that have no kernel.
+    - `apart`: states of components that shall have nothing beside them.
 
     Raises Unsupported where operations cannot leave their order.
     """
     begin, end = tape.leaves[params : params + states], tape.outputs[len(tape.outputs) - states :]
-    moving = [s for s in range(states) if begin[s] is not end[s]]
+    moving = [s for s in range(states) if not _stays(begin[s], end[s], tape)]
     timed = {*tape.leaves[params + states :], *(begin[s] for s in moving)}
     for node in tape.nodes:
         if node.draws or any(x in timed for x in node.inputs()):
@@ -97,12 +97,12 @@ def fission(tape: Tape, params: int, states: int, apart: Collection[int] = (), l
         mask = sum(1 << s for s in members)
         core = [x for x in tape.nodes if before.get(x, 0) & mask and after.get(x, 0) & mask]
         core = core if any(before.get(end[s], 0) & mask for s in members) else []
-        unit = _Unit(core, members, [begin[s] for s in members], members[0] in loops)
+        unit = _Unit(core, members, [begin[s] for s in members])
         units.append(unit)
         unit_of |= dict.fromkeys((*core, *(begin[s] for s in members)), unit)
     for node in tape.nodes:
         if node in timed and node not in unit_of and node not in first:
-            units.append(_Unit([node], (), (), False))
+            units.append(_Unit([node]))
             unit_of[node] = units[-1]
     for unit in units:
         needed = [x for node in unit.nodes for x in node.inputs()] + [end[s] for s in unit.states]
@@ -119,6 +119,18 @@ def fission(tape: Tape, params: int, states: int, apart: Collection[int] = (), l
     stages = _staged(_in_order(joined), {node: i for i, node in enumerate(tape.nodes)})
     fixed = tuple(x for x in tape.nodes if x not in timed)
     return Fission(fixed, early, draws, _closed(stages, tape, begin, end, timed))
+
+
+def _stays(begin: Node, end: Node, tape: Tape) -> bool:
+    """Is a state after a step what it was before, for a derivative too?"""
+    detached, node = False, end
+    while node is not begin and node.shows and node.shape == begin.shape and not node.why:
+        detached = detached or node.name == "detach"
+        last, node = node, next(node.inputs())
+    if node is not begin or not detached:
+        return node is begin
+    # Detached, it is so from the second step on. That is the same if nothing else sees how it began.
+    return begin not in tape.outputs and not any(begin in x.inputs() for x in tape.nodes if x is not last)
 
 
 def _drawn(tape: Tape, before: dict[Node, int], timed: set[Node]) -> tuple[tuple[Node, ...], tuple[Node, ...]]:

@@ -49,9 +49,9 @@ def staged(tape: Tape, params: int, states: tuple[Form, ...], device: torch.devi
     """
     if tape.own:
         raise Unsupported(tape.own)
-    apart, loops = set[int](), dict[int, str]()
+    apart = set[int]()
     while True:
-        parts = fission(tape, params, len(states), apart, loops)
+        parts = fission(tape, params, len(states), apart)
         cores: list[Prepared | str | None] = []
         for stage in parts.stages:
             try:
@@ -75,7 +75,7 @@ def staged(tape: Tape, params: int, states: tuple[Form, ...], device: torch.devi
         (params, len(states)),
         device,
         states,
-        tuple(x in aliases for x in tape.outputs),
+        tuple(x in aliases for x in tape.outputs[: len(tape.outputs) - len(states)]),
         T,
         tree,
     )
@@ -115,6 +115,8 @@ def run(step: Staged, every: Sequence[Tensor], reverse: bool, kernel: Any) -> tu
     asleep = torch.autocast(step.device.type, enabled=False) if autocast() else contextlib.nullcontext()
     with asleep:
         for node in step.fission.fixed:
+            if node.inner:
+                continue
             fixed[node] = node.perform(fixed.__getitem__, step.device)
         pieces = _pieces(every[params + count :], step.T)
         outputs: list[list[Tensor]] = []
@@ -159,12 +161,14 @@ class _Piece:
     def run(self) -> tuple[list[Tensor], list[Tensor]]:
         parts = self.step.fission
         for node in parts.early:
-            self._once(node)
+            if not node.inner:
+                self._once(node)
         self._draw(parts.draws)
         for stage, core in zip(parts.stages, self.step.cores):
             if not stage.states:
                 for node in stage.nodes:
-                    self._once(node)
+                    if not node.inner:
+                        self._once(node)
                 continue
             begin = [self.states[s] for s in stage.states]
             gives, end = self._through(stage, core, begin)
@@ -172,12 +176,13 @@ class _Piece:
             for s, x in zip(stage.states, end):
                 self.states[s] = x
         outputs, seen = [], set[Node]()
-        for node, alias in zip(self.step.tape.outputs, self.step.aliases[: -len(self.states) or None]):
+        for node, alias in zip(self.step.tape.outputs, self.step.aliases):
             x = self._timed(node)
             copied = alias or node in self.fixed or node in seen
             outputs.append(x.clone(memory_format=torch.contiguous_format) if copied else x)
             seen.add(node)
-        return outputs, self.states
+        end = self.step.tape.outputs[len(outputs) :]
+        return outputs, [self.fixed[node] if node in self.fixed else x for node, x in zip(end, self.states)]
 
     def _timed(self, node: Node) -> Tensor:
         """Over time, whether it changes or not."""
@@ -230,6 +235,8 @@ class _Piece:
         for x in reversed(steps) if self.reverse else steps:
             values |= zip((*stage.begin, *stage.timed), (*begin, *x))
             for node in stage.nodes:
+                if node.inner:
+                    continue
                 values[node] = node.perform(values.__getitem__, self.step.device)
             found.append([values[node] for node in stage.gives])
             begin = [values[node] for node in stage.end]

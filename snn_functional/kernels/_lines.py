@@ -10,11 +10,17 @@ import torch
 
 
 def users_line() -> tuple[str, int] | None:
-    """The file and the line of the user's code that is being run, if there is one."""
+    """The file and the line of the step that is being read: of the user's code in it, else of this library's."""
     frame: Any = sys._getframe(1)
-    while frame is not None and not _is_users(frame.f_code.co_filename):
+    ours = None
+    while frame is not None and frame.f_code.co_filename != READING:
+        filename = frame.f_code.co_filename
+        if _is_users(filename):
+            return filename, frame.f_lineno
+        if ours is None and _is_a_steps(filename):
+            ours = filename, frame.f_lineno
         frame = frame.f_back
-    return (frame.f_code.co_filename, frame.f_lineno) if frame else None
+    return ours
 
 
 def line_of(error: BaseException) -> str:
@@ -25,11 +31,19 @@ def line_of(error: BaseException) -> str:
     return place((frames[-1].filename, frames[-1].lineno or 0) if frames else None)
 
 
+PACKAGE = os.path.dirname(os.path.dirname(__file__))
+READING = os.path.join(PACKAGE, "_scan", "_reading.py")  # what is above is the call of `scan`, and not of the step
+ROOMS = tuple(os.path.join(PACKAGE, room, "") for room in ("kernels", "_scan", "_identity", "snn", "functionalize"))
+
+
 @functools.cache
 def _is_users(filename: str) -> bool:
-    ours = os.path.dirname(os.path.dirname(__file__))
-    mine = filename.startswith(tuple(os.path.join(ours, room) for room in ("kernels", "_scan", "_identity")))
-    return not (mine or filename.startswith((os.path.dirname(torch.__file__), "<string>", "<eval_with_key>")))
+    return not filename.startswith((PACKAGE, os.path.dirname(torch.__file__), "<string>", "<eval_with_key>"))
+
+
+@functools.cache
+def _is_a_steps(filename: str) -> bool:
+    return filename.startswith(PACKAGE) and not filename.startswith(ROOMS)
 
 
 def place(where: tuple[str, int] | None) -> str:

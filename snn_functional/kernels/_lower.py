@@ -131,7 +131,7 @@ def elementwise(node: Node) -> bool:
 
 def made_of_nothing(node: Node) -> bool:
     """Is it a constant?"""
-    return node.name == CONSTANT or (node.name in FILLED and not node.why)
+    return not node.rule and (node.name == CONSTANT or node.name in FILLED)
 
 
 def alike(one: Tape, other: Tape, changed: set[int]) -> bool:

@@ -11,6 +11,7 @@ tensor is refused.
 What is written down is functional: an operation that writes into a tensor is the same operation with a new result.
 """
 
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -58,6 +59,7 @@ class _Recorder(TorchDispatchMode):
         self.differentiable = differentiable
         self.own: str | None = None  # why the derivative of what was read is not the function's
         self.within_no_grad = False
+        self.calls: dict[Any, list[Node]] = {}  # of each call of an `autograd.Function`, by its frame, what it did
         self.nodes: list[Node] = []
         self.depends: set[Node] = set()  # on an argument
         self.of: dict[int, Node] = {}  # the value of each tensor, by its root
@@ -84,10 +86,25 @@ class _Recorder(TorchDispatchMode):
     def tape(self, leaves: Sequence[Tensor], results: Sequence[Tensor]) -> Tape:
         outputs = tuple(self.node(x) for x in results)
         nodes = tuple(node for node in self.nodes if node.name != LEAF)
-        if self.differentiable and (rule := _rule_of_its_own(results)):
-            self.own = f"it calls {rule}, which has a derivative of its own"
+        called = sum(self.call(frame, set(inner), nodes, outputs) for frame, inner in self.calls.items())
+        if self.differentiable and (rules := _rules_of_their_own(results)) and len(rules) > called:
+            self.own = f"it calls {rules[0]}, which has a derivative of its own"
         whole = Tape(tuple(self.of[id(x)] for x in leaves), nodes, outputs, self.own, self.within_no_grad)
         return whole.giving(outputs)
+
+    def call(self, frame: Any, inner: set[Node], nodes: Sequence[Node], outputs: Sequence[Node]) -> bool:
+        """Marks what a call of an `autograd.Function` gave, if that is one tensor."""
+        used = {x for node in nodes if node not in inner for x in node.inputs()} | {*outputs}
+        gave = [x for x in inner if x in used]
+        cls, args = frame.f_locals["cls"], frame.f_locals["args"]
+        plain = all(isinstance(x, (Tensor, bool, int, float, str, type(None))) for x in args)
+        known = all(self.root.get(id(x), id(x)) in self.of for x in args if isinstance(x, Tensor))
+        if len(gave) != 1 or not plain or not known:
+            return False
+        gave[0].rule = cls.apply, tuple(map(self.node_or_same, args))
+        for node in inner - set(gave):
+            node.inner = True
+        return True
 
     def node(self, x: Tensor) -> Node:
         found = self.of.get(self.root.get(id(x), id(x)))
@@ -110,8 +127,12 @@ class _Recorder(TorchDispatchMode):
         if _on_meta(args, kwargs or {}):  # torch's own bookkeeping in forward mode, of shapes alone
             return func(*args, **(kwargs or {}))
         kwargs = {k: x for k, x in (kwargs or {}).items() if k not in PLACES and x is not None}
+        first = len(self.nodes)
         result = self.dispatched(func.overloadpacket.__name__, func, args, kwargs)
         if self.differentiable and not torch.is_grad_enabled():
+            if (frame := _frame_of_a_function()) is not None:
+                self.calls.setdefault(frame, []).extend(self.nodes[first:])
+                return result
             for x in result if isinstance(result, (tuple, list)) else [result]:
                 self.cut(x)
         return result
@@ -128,6 +149,8 @@ class _Recorder(TorchDispatchMode):
             return func(*args, **kwargs)
         if name == "lift_fresh" and id(args[0]) not in self.of and args[0].numel() == 1 and not args[0].dim():
             return self.put(args[0], self.made(CONSTANT, None, (args[0].item(),), {}, args[0]))
+        if name in NORMS and args[5] and args[3] is not None:
+            return self.normalised(args)
         if name in NUMBERS:
             raise Unsupported(f"it takes a number out of a tensor, by {name}{place(users_line())}")
         if "out" in kwargs:
@@ -265,6 +288,16 @@ class _Recorder(TorchDispatchMode):
             self.viewed |= {self.root.get(id(x), id(x)) for x in tree_leaves(args) if isinstance(x, Tensor)}
         return type(found)(parts) if several else parts[0]
 
+    def normalised(self, args: Any) -> Any:
+        """Batch normalisation in training: without its running statistics, and what these become by themselves."""
+        x, weight, bias, mean, var, training, momentum, eps = args
+        axes = [0, *range(2, x.dim())]
+        with self:
+            bare = x.detach()
+            for running, now in ((mean, bare.mean(axes)), (var, bare.var(axes, unbiased=True))):
+                running.copy_((1 - momentum) * running + momentum * now)
+        return self.whole(torch.ops.aten.native_batch_norm.default, (x, weight, bias, None, None, True, momentum, eps), {})
+
     def node_or_same(self, x: Any) -> Any:
         return self.node(x) if isinstance(x, Tensor) else x
 
@@ -293,20 +326,33 @@ def _shapes(func: Any, args: Any, kwargs: Any) -> Any:
     return func(*given, **named, **({"device": "meta"} if factory else {}))
 
 
-def _rule_of_its_own(results: Sequence[Tensor]) -> str | None:
-    """The name of an `autograd.Function` that the results come through."""
-    waiting, seen = [x.grad_fn for x in results if x.grad_fn is not None], set()
+def _frame_of_a_function() -> Any:
+    """The outermost call of an `autograd.Function` that is being recorded; None outside of any."""
+    frame, found = sys._getframe(1), None
+    while frame is not None and frame.f_code is not record.__code__:
+        found = frame if frame.f_code is _APPLY else found
+        frame = frame.f_back
+    return found
+
+
+_APPLY = torch.autograd.Function.apply.__func__.__code__  # pyright: ignore[reportFunctionMemberAccess]
+
+
+def _rules_of_their_own(results: Sequence[Tensor]) -> list[str]:
+    """The names of the calls of `autograd.Function`s that the results come through."""
+    waiting, seen, found = [x.grad_fn for x in results if x.grad_fn is not None], set(), []
     while waiting:
         node = waiting.pop()
         if node in seen:
             continue
         seen.add(node)
         if isinstance(node, torch.autograd.function.BackwardCFunction):
-            return type(node).__name__.removesuffix("Backward")
+            found.append(type(node).__name__.removesuffix("Backward"))
         waiting += [before for before, _ in node.next_functions if before is not None]
-    return None
+    return found
 
 
+NORMS = {"native_batch_norm", "_native_batch_norm_legit"}
 TYPES = {"promote_types", "result_type", "can_cast"}
 EMPTY = {"empty", "empty_like", "new_empty", "empty_strided", "new_empty_strided"}
 PLACES = {"device", "layout", "pin_memory", "memory_format", "non_blocking"}

@@ -21,6 +21,8 @@ class Node:
     - `line`: the user's code.
     - `why`: why it is not pointwise, if so. Its result may then be several tensors, each a node that takes one out (`PART`).
     - `draws`: does it draw from torch's generator?
+    - `rule`: what gives it is an `autograd.Function`, called so; then it is called, for its derivative, where the node is performed. A
+      kernel has what the call did: `inner` nodes, which stand before this one and are nobody else's.
     """
 
     name: str
@@ -33,10 +35,12 @@ class Node:
     line: tuple[str, int] | None = None
     why: str | None = None
     draws: bool = False
+    rule: tuple[Any, tuple[Any, ...]] | None = None
+    inner: bool = False
 
     def inputs(self) -> Iterator["Node"]:
         """The nodes among its arguments."""
-        for x in (*self.args, *self.kwargs.values()):
+        for x in (*self.args, *self.kwargs.values(), *(self.rule[1] if self.rule else ())):
             if type(x) is Node:
                 yield x
             elif type(x) in (list, tuple):
@@ -52,6 +56,8 @@ class Node:
     def perform(self, value: Callable[["Node"], Any], device: torch.device) -> Any:
         """The operation itself, on what `value` says its nodes are."""
         name = self.name
+        if self.rule:
+            return self.rule[0](*(_given(x, value) for x in self.rule[1]))
         if name == CONSTANT:
             return torch.tensor(self.args[0], dtype=self.dtype)
         if name in FILLED:
@@ -118,7 +124,8 @@ class Tape:
         values: dict[Node, Any] = dict(zip(self.leaves, leaves))
         device = leaves[0].device if leaves else torch.device("cpu")
         for node in self.nodes:
-            values[node] = node.perform(values.__getitem__, device)
+            if not node.inner:
+                values[node] = node.perform(values.__getitem__, device)
         return [values[node] for node in self.outputs]
 
     def __call__(self, *leaves: Tensor) -> list[Tensor]:

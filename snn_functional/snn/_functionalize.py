@@ -192,7 +192,9 @@ class Functional:
         return (out[0] if len(out) == 1 else tuple(out)), new
 
     def __admit__(self, inputs: Any) -> None:
-        """Asked by `scan` before it takes this step apart: raises TypeError where the module, at random inputs of such a shape, is seen to loop over time itself."""
+        """Asked by `scan` before it takes this step apart. Raises TypeError where the module, at random inputs of such a shape, is
+        seen to loop over time itself.
+        """
         if self._explicit or not isinstance(inputs, Tensor) or intercepted():  # who looks on should see the scan alone
             return
         if (key := (inputs.shape[1:], inputs.dtype)) in self._one_step:
