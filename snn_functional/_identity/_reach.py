@@ -290,7 +290,8 @@ class Reach:
             return x if isinstance(x, Hashable) else None
         if module.startswith("snn_functional.") and (reach := getattr(kind, "__reach__", None)):
             # A step of this library that keeps what it holds to itself says what else it is made of.
-            return (_token(x), *(self._look(value, part) for part, value in reach(x)))
+            itself = kind if getattr(kind, "__reach_is_all__", False) else _token(x)
+            return (itself, *(self._look(value, part) for part, value in reach(x)))
         if module.partition(".")[0] in CONCURRENT:
             self._is_opaque(f"holds {_a(x)}, which other threads can change")
             return None

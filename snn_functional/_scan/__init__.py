@@ -91,6 +91,14 @@ def scan(
     return run(step, params, state, inputs, length, reverse)
 
 
+def in_stages(step: Step, params: Any, state: Any, inputs: Any) -> tuple[Any, Any]:
+    """What `scan` returns, where that is one kernel or stages. Raises Unsupported where it would be the loop, before anything has run."""
+    try:
+        return fused(step, params, state, inputs, None, False, stages=True)
+    except NoCompiler as reason:
+        raise Unsupported(str(reason)) from None
+
+
 def explain(step: Step, params: Any, state: Any, inputs: Any, *, length: int | None = None) -> Explanation:
     """How `scan(kind="auto")` runs this step at these arguments, and why: text, and a value to be asserted on (`Explanation`). Raises
     as `scan` does.
@@ -106,6 +114,14 @@ def explain(step: Step, params: Any, state: Any, inputs: Any, *, length: int | N
     'fused'
     """
     length = admit(step, params, state, inputs, length)
+    said = planned(step, params, state, inputs, length)
+    if said.kind == "loop":
+        _once(step, params, state, inputs)
+    return said
+
+
+def planned(step: Step, params: Any, state: Any, inputs: Any, length: int) -> Explanation:
+    """How a step would run, which is not called but to be read."""
     name = step_name(step)
     try:
         what = prepare(step, params, state, inputs, length)
@@ -121,7 +137,6 @@ def explain(step: Step, params: Any, state: Any, inputs: Any, *, length: int | N
         return Explanation(said, "fused")
     except (Unsupported, NoCompiler) as reason:
         why = str(reason)
-    _once(step, params, state, inputs)
     return Explanation(f"loop: {why}.", "loop", reason=why)
 
 

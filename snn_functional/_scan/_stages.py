@@ -13,7 +13,7 @@ from torch import Tensor
 
 from .. import kernels
 from .._functorch import autocast, transforms, wrapping
-from ..kernels import Form, NoCompiler, Node, Source, Tape, Unsupported
+from ..kernels import Form, NoCompiler, Node, place, pointwise, Source, Tape, Unsupported
 from ._fission import Fission, fission, Stage
 from ._over_time import over_time
 from ._prepared import planned, Prepare, Prepared
@@ -39,7 +39,7 @@ class Staged(NamedTuple):
     @property
     def why(self) -> str:
         """Why it is not one kernel."""
-        return next(node.why for node in self.tape.nodes if node.why)  # pyright: ignore[reportReturnType]
+        return obstacle(self.tape.nodes)
 
 
 def staged(tape: Tape, params: int, states: tuple[Form, ...], device: torch.device, tree: Any, T: int) -> Staged:
@@ -66,7 +66,7 @@ def staged(tape: Tape, params: int, states: tuple[Form, ...], device: torch.devi
             break
     once = any(node.why for stage in parts.stages if not stage.states for node in stage.nodes)
     if not once and not any(isinstance(core, Prepared) for core in cores):
-        raise Unsupported(next(node.why for node in tape.nodes if node.why))
+        raise Unsupported(obstacle(tape.nodes))
     aliases = _aliases(tape)
     return Staged(
         tape,
@@ -81,12 +81,21 @@ def staged(tape: Tape, params: int, states: tuple[Form, ...], device: torch.devi
     )
 
 
+def obstacle(nodes: Sequence[Node]) -> str:
+    """The first of them that is not pointwise; one that only looks at its argument in another way if there is no other."""
+    found = sorted((node for node in nodes if node.why), key=lambda node: node.shows)
+    if found:
+        return str(found[0].why)
+    node = next(node for node in nodes if not pointwise(node))
+    return f"{node.target} is not pointwise{place(node.line)}"
+
+
 def _core(stage: Stage, tape: Tape, device: torch.device) -> Prepared | None:
     """The kernel of a stage that has states."""
     if not stage.states or stage.delays:
         return None
     if not stage.pointwise:
-        raise Unsupported(next((node.why for node in stage.nodes if node.why), "it sums over neurons"))
+        raise Unsupported(obstacle(stage.nodes))
     kernels.ready(device.type)
     alone = Tape((*stage.given, *stage.begin, *stage.timed), stage.nodes, (*stage.gives, *stage.end), cut=tape.cut)
     forms = tuple(Form(x.dtype, x.shape) for x in stage.begin)

@@ -6,10 +6,12 @@ k0, k1, ...     the free numbers: Python floats that the user's code holds (a sl
                 the text, so that a slope which changes with every update is one program, and one kernel
 """
 
+import contextlib
 import ctypes
 import dataclasses
 import struct
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -18,6 +20,30 @@ import torch
 
 class Unsupported(Exception):
     """This step has no scalar program; the message says which operation, and where it stands."""
+
+
+class Refused(Unsupported):
+    """What a step is told while it is read. One that catches exceptions would go on, as it does not in the loop: so it is remembered."""
+
+    def __init__(self, *args: object) -> None:
+        super().__init__(*args)
+        if (said := getattr(_reading, "said", None)) is not None:
+            said.append(args)
+
+
+_reading = threading.local()
+
+
+@contextlib.contextmanager
+def not_to_be_caught() -> Iterator[None]:
+    """Around a reading: raises what was `Refused` in it, even if the step has caught that."""
+    before, _reading.said = getattr(_reading, "said", None), []
+    try:
+        yield
+        if _reading.said:
+            raise Unsupported(*_reading.said[0])
+    finally:
+        _reading.said = before
 
 
 @dataclasses.dataclass(frozen=True)

@@ -22,7 +22,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from .._tree import tree_leaves, tree_map
 from ._lines import place, users_line
 from ._operations import CHECKS, fill_of, FILLED, FIRST, SHAPES, VIEWS
-from ._program import Unsupported
+from ._program import not_to_be_caught, Refused
 from ._rules import LOWER
 from ._tape import broadcast, CONSTANT, DRAWN, Form, LEAF, Node, part, SUMS, Tape
 
@@ -35,7 +35,7 @@ def record(function: Callable[..., Sequence[Tensor]], leaves: Sequence[Form], di
     recorder = _Recorder(differentiable)
     given = [recorder.leaf(i, leaf) for i, leaf in enumerate(leaves)]
     try:
-        with recorder:
+        with not_to_be_caught(), recorder:
             results = list(function(*given))
     except RuntimeError as error:
         if not differentiable:
@@ -44,7 +44,7 @@ def record(function: Callable[..., Sequence[Tensor]], leaves: Sequence[Form], di
         again.own = f"it cannot be differentiated: {error}"
         return again
     if any(map(vars, given)):
-        raise Unsupported("it gives a tensor an attribute")
+        raise Refused("it gives a tensor an attribute")
     return recorder.tape(given, results)
 
 
@@ -109,7 +109,7 @@ class _Recorder(TorchDispatchMode):
     def node(self, x: Tensor) -> Node:
         found = self.of.get(self.root.get(id(x), id(x)))
         if found is None:
-            raise Unsupported("it uses a tensor that is not among its arguments; give it in params")
+            raise Refused("it uses a tensor that is not among its arguments; give it in params")
         return found
 
     def put(self, x: Tensor, node: Node) -> Tensor:
@@ -152,9 +152,9 @@ class _Recorder(TorchDispatchMode):
         if name in NORMS and args[5] and args[3] is not None:
             return self.normalised(args)
         if name in NUMBERS:
-            raise Unsupported(f"it takes a number out of a tensor, by {name}{place(users_line())}")
+            raise Refused(f"it takes a number out of a tensor, by {name}{place(users_line())}")
         if "out" in kwargs:
-            raise Unsupported(f"it writes into a tensor, by {func}{place(users_line())}")
+            raise Refused(f"it writes into a tensor, by {func}{place(users_line())}")
         if name in EMPTY:  # its numbers are nobody's, until something is written there
             fewer = [[0] * len(x) if isinstance(x, (list, tuple)) else _number(x) for x in args]
             like = func(*fewer, **kwargs)
@@ -186,9 +186,9 @@ class _Recorder(TorchDispatchMode):
         """An operation that writes into its first argument: under all its names that has a new value from here on."""
         x = args[0]
         if self.root.get(id(x), id(x)) in self.viewed:
-            raise Unsupported(f"it writes into a tensor that has views: {func}{place(users_line())}")
+            raise Refused(f"it writes into a tensor that has views: {func}{place(users_line())}")
         if self.root.get(id(x), id(x)) in self.given:
-            raise Unsupported(f"it mutates its arguments: {func}{place(users_line())}")
+            raise Refused(f"it mutates its arguments: {func}{place(users_line())}")
         if not torch.is_grad_enabled():
             self.own = self.own or f"it writes into a tensor under no_grad{place(users_line())}"
         if torch.Tag.nondeterministic_seeded in func.tags:
@@ -229,7 +229,7 @@ class _Recorder(TorchDispatchMode):
         nodes = {id(x): self.node(x) for x in tensors}
         node_of = lambda x: nodes[id(x)] if isinstance(x, Tensor) else x
         if name not in LOWER and name not in SUMS:
-            raise Unsupported(f"{func} is not pointwise{place(users_line())}")
+            raise Refused(f"{func} is not pointwise{place(users_line())}")
         if name in SUMS:
             shape = _summed(*args, **kwargs)
             out = func(_number(args[0]), *args[1:], **kwargs)
@@ -243,6 +243,7 @@ class _Recorder(TorchDispatchMode):
         rest = [torch.zeros((), dtype=x.dtype, device="cpu") for x in out[1:]] if name in FIRST else []
         out = out[0] if name in FIRST else out
         made = stand_in(shape, out.reshape(()))
+        args = [x for x in args if not (name in FILLED and isinstance(x, Tensor))]  # whose shape is all it is asked for
         node = self.made(name, func, tuple(map(node_of, args)), {k: node_of(x) for k, x in kwargs.items()}, made)
         if node.dtype == torch.bool and args:
             numbers: Any = [x for x in map(_number, args[:2]) if isinstance(x, (Tensor, bool, int, float))]
@@ -266,14 +267,14 @@ class _Recorder(TorchDispatchMode):
     def whole(self, func: Any, args: Any, kwargs: Any) -> Any:
         """An operation that is not pointwise. Its result has the shape that torch works out, and no numbers."""
         if func._schema.is_mutable:
-            raise Unsupported(f"it writes into a tensor, by {func}{place(users_line())}")
+            raise Refused(f"it writes into a tensor, by {func}{place(users_line())}")
         view = any(x.alias_info is not None for x in func._schema.returns)
         given, named = tree_map(self.node_or_same, (list(args), self._plain(kwargs)))
         found = func(*args, **kwargs) if view else _shapes(func, args, kwargs)
         several = isinstance(found, (tuple, list))
         parts = list(found) if several else [found]
         if not parts or not all(isinstance(x, Tensor) and x.layout == torch.strided for x in parts):
-            raise Unsupported(f"{func} gives what is no tensor{place(users_line())}")
+            raise Refused(f"{func} gives what is no tensor{place(users_line())}")
         if not view:
             parts = [stand_in(x.shape, torch.zeros((), dtype=x.dtype, device="cpu")) for x in parts]
         node = self.made(func.overloadpacket.__name__, func, tuple(given), named, parts[0])
@@ -296,7 +297,9 @@ class _Recorder(TorchDispatchMode):
             bare = x.detach()
             for running, now in ((mean, bare.mean(axes)), (var, bare.var(axes, unbiased=True))):
                 running.copy_((1 - momentum) * running + momentum * now)
-        return self.whole(torch.ops.aten.native_batch_norm.default, (x, weight, bias, None, None, True, momentum, eps), {})
+        return self.whole(
+            torch.ops.aten.native_batch_norm.default, (x, weight, bias, None, None, True, momentum, eps), {}
+        )
 
     def node_or_same(self, x: Any) -> Any:
         return self.node(x) if isinstance(x, Tensor) else x
@@ -304,7 +307,7 @@ class _Recorder(TorchDispatchMode):
     @staticmethod
     def _plain(kwargs: Any) -> dict[str, Any]:
         if "generator" in kwargs:
-            raise Unsupported(f"it draws from a generator of its own{place(users_line())}")
+            raise Refused(f"it draws from a generator of its own{place(users_line())}")
         return dict(kwargs)
 
     def made(self, name: str, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], like: Tensor) -> Node:
@@ -323,7 +326,10 @@ def _shapes(func: Any, args: Any, kwargs: Any) -> Any:
     bare = lambda x: torch.empty(x.shape, dtype=x.dtype, device="meta") if isinstance(x, Tensor) else x
     given, named = tree_map(bare, (list(args), dict(kwargs)))
     factory = not any(isinstance(x, Tensor) for x in tree_leaves((given, named)))
-    return func(*given, **named, **({"device": "meta"} if factory else {}))
+    try:
+        return func(*given, **named, **({"device": "meta"} if factory else {}))
+    except Exception as error:
+        raise Refused(f"{func} fails: {(str(error).splitlines() or [''])[0]}{place(users_line())}") from error
 
 
 def _frame_of_a_function() -> Any:

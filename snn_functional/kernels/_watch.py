@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from ._program import Unsupported
+from ._program import Refused
 
 
 class Watch(TorchFunctionMode):
@@ -30,23 +30,23 @@ class Watch(TorchFunctionMode):
         if name in ("__get__", "__set__", "__delete__"):
             name = func.__self__.__name__
             if func.__name__ != "__get__":
-                raise Unsupported(f"it sets {name} of a tensor")
+                raise Refused(f"it sets {name} of a tensor")
             if name not in ANSWERED and name not in VIEWS and name not in PLACES:
-                raise Unsupported(f"it asks a tensor for {name}")
+                raise Refused(f"it asks a tensor for {name}")
         if name in PLACES and isinstance(args[0] if args else None, Tensor):
             return self._placed(name, func, args)
         if name in MOVES:
             self._stays(name, args, kwargs)
         if name in REFUSED:
-            raise Unsupported(f"it takes a number out of a tensor, by {name}")
+            raise Refused(f"it takes a number out of a tensor, by {name}")
         if name in GRAPH:
-            raise Unsupported(f"it calls {name} of a tensor")
+            raise Refused(f"it calls {name} of a tensor")
         result = func(*args, **kwargs)
         if isinstance(result, Tensor) or result is None or name in ANSWERED:
             return result
         if isinstance(result, (tuple, list)) and all(isinstance(x, Tensor) for x in result):
             return result
-        raise Unsupported(f"it asks a tensor for {name}")
+        raise Refused(f"it asks a tensor for {name}")
 
     def _exchanged(self, x: Any) -> Any:
         if isinstance(x, Tensor):
@@ -65,7 +65,7 @@ class Watch(TorchFunctionMode):
         if name == "get_device":
             return -1 if self.device.type == "cpu" else self.device.index
         if self.device.type != "cpu":
-            raise Unsupported(f"it asks a tensor for {name}")
+            raise Refused(f"it asks a tensor for {name}")
         return func(*args)
 
     def _stays(self, name: str, args: Any, kwargs: Any) -> None:
@@ -75,7 +75,7 @@ class Watch(TorchFunctionMode):
         for place in places:
             there = torch.device("cuda", place) if isinstance(place, int) else torch.device(place)
             if there.type != self.device.type or there.index not in (None, self.device.index):
-                raise Unsupported(f"it moves a tensor to {there}")
+                raise Refused(f"it moves a tensor to {there}")
 
 
 PLACES = {

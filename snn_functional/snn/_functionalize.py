@@ -214,12 +214,13 @@ class Functional:
             except Exception:  # a step that fails says so itself, when it is run
                 loops = first is None and takes_all_of_time(xs, self._tried)
         if loops:
-            raise loops_itself(
-                f"scan({self!r}, ...)", self._module, first, 'scan(step, params, state, xs, kind="loop")'
-            )
+            raise self._loops(first)
         if len(self._one_step) > 100:
             self._one_step.clear()
         self._one_step.add(key)
+
+    def _loops(self, first: Calls | None) -> TypeError:
+        return loops_itself(f"scan({self!r}, ...)", self._module, first, 'scan(step, params, state, xs, kind="loop")')
 
     def _seen(self, x: Tensor, state: dict[str, Any]) -> tuple[Calls, dict[str, Any]]:
         """The calls that the module makes for this input, and the state after it."""
@@ -229,7 +230,8 @@ class Functional:
                 module(x)
             return calls
 
-        return self._within(self._params, state, x, go)
+        copies = tree_map(torch.clone, (self._params, state))  # what a forward writes to is none of this
+        return self._within(*copies, x, go)
 
     def _tried(self, x: Tensor) -> Calls | None:
         try:
@@ -331,7 +333,15 @@ class Functional:
             with remembering(self._outside) if self._outside and not is_compiling() else contextlib.nullcontext():
                 returned = go(self._module, *(tensors[name] for name in self._explicit if name in tensors))
             if not is_compiling():
-                self._memory.refuse()
+                kept = {name for _, _, name, _ in self._kept}
+                changed = self._memory.changed()
+                changed += [
+                    name
+                    for table, key, name, _ in self._places
+                    if name not in kept and table.get(key) is not tensors[name]
+                ]
+                if changed:
+                    raise self._remembers(changed)
             for table, key, name, _ in self._kept:
                 new[name] = table[key]
             for keys, face in self._faces:
@@ -339,6 +349,12 @@ class Functional:
         finally:
             self._restore()
         return returned, new
+
+    def _remembers(self, changed: list[str]) -> Exception:
+        return TypeError(
+            f"functionalize: forward keeps something in {', '.join(changed)}. A pure step remembers nothing: make it a buffer that is "
+            'there from the beginning (register_buffer("mem", torch.zeros(()))), an argument and a result of forward, or a local name.'
+        )
 
     def _restore(self) -> None:
         for table, key, _, x in self._places:

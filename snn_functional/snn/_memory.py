@@ -12,11 +12,12 @@ from typing import Any
 
 from torch import nn, Tensor
 
+from .._functorch import intercepted
 from .._identity import foreign, parts_of
 from ._stateful import Stateful
 
 
-STATE = {"_hidden", "_time", "_watcher", "_stateless"}  # of a face, which is no memory but its state
+STATE = {"_hidden", "_watcher", "_stateless"}  # of a face, which is no memory but its state
 NATIVE = set(vars(nn.Module()))
 
 
@@ -44,8 +45,8 @@ class Memory:
                 if name not in NATIVE | STATE:
                     self._look(f"{type(m).__name__}.{name}", x, seen)
 
-    def refuse(self) -> None:
-        """Raises TypeError for what has changed."""
+    def changed(self) -> list[str]:
+        """What is not as it was."""
         kept = [
             f"{type(m).__name__}.{name}"
             for m, held in self.users
@@ -55,13 +56,9 @@ class Memory:
         ]
         kept += [f"{type(m).__name__}.{name}" for m, table, held in self.tables for name in _new(table, held)]
         kept += [name for name, x, held in self.containers if not _same(x, held)]
-        kept += [name for name, x, _, version in self.tensors if x._version != version]
-        if kept:
-            raise TypeError(
-                f"functionalize: forward keeps something in {', '.join(dict.fromkeys(kept))}. A pure step remembers nothing: make it "
-                'a buffer that is there from the beginning (register_buffer("mem", torch.zeros(()))), an argument and a result of '
-                "forward, or a local name."
-            )
+        if not intercepted():  # whoever reads a step sees for himself what is written to
+            kept += [name for name, x, _, version in self.tensors if x._version != version]
+        return list(dict.fromkeys(kept))
 
     def restore(self) -> None:
         for module, held in self.attributes:
@@ -75,7 +72,7 @@ class Memory:
         for _, x, held in self.containers:
             if not _same(x, held):
                 _refill(x, held)
-        for i, (name, x, held, version) in enumerate(self.tensors):
+        for i, (name, x, held, version) in enumerate(() if intercepted() else self.tensors):
             if x._version != version:
                 x.detach().copy_(held)
                 self.tensors[i] = name, x, held, x._version

@@ -1,19 +1,26 @@
 """`run(net, xs)`: a network of faces over a whole sequence, layer by layer instead of step by step.
 
 A network that feeds forward may finish its first layer for all of time before it begins the second: one product or convolution a
-layer, then one scan. How that is done, and how it is known to be what the loop does, is in `_over_time.py`; else the loop it is.
+layer, then one kernel. `scan` takes any pure step apart in this way. So `run` reads the network as such a step, over the tensors that
+it holds now, and runs the stages; what the loop would leave in its faces and running statistics is put there. What is no pure step, it
+runs as the loop.
 """
 
 import contextlib
 import functools
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import nn, Tensor
 
-from .._functorch import outside
+from .._functorch import is_compiling
+from .._scan import Explanation, in_stages, planned
+from .._tree import tree_map
+from ..kernels import Unsupported
 from ._calls import Calls, holds_the_loop, loops_itself, on_a_copy, remembering, takes_all_of_time, watched
-from ._over_time import joined, layer_by_layer, Loop, trial
+from ._functionalize import Functional
+from ._memory import NATIVE, STATE
 from ._stateful import Stateful
 from .utils import _layers
 
@@ -27,18 +34,83 @@ def run(net: nn.Module, xs: Tensor) -> Any:
     - `net`: any module that takes one step x [batch, ...], its faces with `init_hidden=True`. Its hidden state goes on from where it
       is: call `snn.utils.reset(net)` between batches, as for the loop.
 
-    The same numbers as the loop's to the rounding of larger matrix products. What is drawn from torch's generator (dropout, noise) is
-    drawn for each step, but layer by layer, so it is other numbers.
-    A network that is recurrent across layers, that branches on values, counts its steps or has hooks, runs step by step; `explain` says so.
+    The same numbers as the loop's, to the rounding of larger matrix products; what is drawn from torch's generator (dropout, noise) is what
+    the loop draws. A network that branches on values, counts its steps, writes to what it holds or has hooks runs step by step;
+    `explain` says so.
 
     Raises TypeError and ValueError for what is no sequence of tensors, TypeError for a face that has no state from one step to the next,
     and for a net whose own forward holds the time loop.
     """
     _admit(net, xs)
-    with contextlib.suppress(Loop):
-        return layer_by_layer(net, xs)
+    if _obstacle(net) is None:
+        with contextlib.suppress(Unsupported), _read(net) as live:
+            return live.run(xs)
     begun = _first_steps(net, xs)
-    return joined(torch.stack, [*begun, *(net(x) for x in xs[len(begun) :].unbind(0))])
+    steps = [*begun, *(net(x) for x in xs[len(begun) :].unbind(0))]
+    return tree_map(lambda *parts: torch.stack(parts), *steps)
+
+
+class Live(Functional):
+    """A net as a step over the tensors that it holds. It is read, and never run: what was read is."""
+
+    __slots__ = ("_statistics", "_before")
+    __reach_is_all__ = True  # made anew in each call; it is the same step if all of that is
+
+    def __init__(self, net: nn.Module) -> None:
+        self._before = _held(net)
+        super().__init__(net, ())
+        # Running statistics change as the states of faces do. Another buffer is a parameter: who writes to it is no pure step.
+        held = {name: table[key] for table, key, name, _ in self._places}
+        self._kept = [kept for kept in self._kept if kept[3]]
+        changes = {name for _, _, name, _ in self._kept} | {key for keys, _ in self._faces for key in keys}
+        self._state = {name: held.get(name, x) for name, x in self._state.items() if name in changes}
+        self._params = {name: x for name, x in held.items() if name not in changes}
+        tables = {id(m._buffers) for m in net.modules() if m.training}
+        self._statistics = [(table[key], name) for table, key, name, _ in self._kept if id(table) in tables]
+
+    def __reach__(self) -> Iterator[tuple[str, Any]]:
+        """All that the net consists of, but its tensors: it may change between two calls."""
+        for module in self._module.modules():
+            yield "the class", type(module)
+            for name, value in vars(module).items():
+                if (name not in NATIVE or name == "training") and name not in STATE:
+                    yield f"{type(module).__name__}.{name}", value
+
+    def run(self, xs: Tensor) -> Any:
+        """What the net returns over time; what it holds is then what it would be. Raises Unsupported, and then nothing has changed."""
+        outputs, state = in_stages(self, self._params, self._state, xs)
+        with torch.no_grad():
+            for x, name in self._statistics:
+                x.copy_(state[name])
+        for keys, face in self._faces:
+            called = any(state[key] is not self._state[key] for key in keys)
+            face._hidden = (
+                face.neuron.State.__rebuild__([state[key] for key in keys], ()) if called else self._before[face]
+            )
+        return outputs
+
+    def _loops(self, first: Calls | None) -> TypeError:
+        return loops_itself("snn.run(net, xs)", self._module, first, OTHERWISE)
+
+    def _remembers(self, changed: list[str]) -> Exception:
+        return Unsupported(f"it changes {changed[0]}")
+
+    def __repr__(self) -> str:
+        return type(self._module).__name__
+
+
+OTHERWISE = "torch.stack([net(x) for x in xs])"
+
+
+@contextlib.contextmanager
+def _read(net: nn.Module) -> Iterator[Live]:
+    """The net as a step. Its faces are where they were, if it has not run."""
+    held = _held(net)
+    try:
+        yield Live(net)
+    except BaseException:
+        _put_back(held)
+        raise
 
 
 def _first_steps(net: nn.Module, xs: Tensor) -> list[Any]:
@@ -46,14 +118,13 @@ def _first_steps(net: nn.Module, xs: Tensor) -> list[Any]:
     faces, held = _layers(net), _held(net)
     refusal = functools.partial(loops_itself, "snn.run(net, xs)", net)
     returned: list[Any] = []
-    otherwise = "torch.stack([net(x) for x in xs])"
     try:
         with remembering(faces) as first:
             returned.append(net(xs[0]))
     except Exception as error:
         if takes_all_of_time(xs, lambda x: on_a_copy(net, x)):
             _put_back(held)
-            raise refusal(None, otherwise) from error
+            raise refusal(None, OTHERWISE) from error
         raise
 
     def second() -> Calls:
@@ -63,7 +134,7 @@ def _first_steps(net: nn.Module, xs: Tensor) -> list[Any]:
 
     if holds_the_loop(first, xs[0], lambda x: on_a_copy(net, x), second if len(xs) > 1 else None):
         _put_back(held)
-        raise refusal(first, otherwise)
+        raise refusal(first, OTHERWISE)
     return returned
 
 
@@ -76,14 +147,34 @@ def _put_back(held: dict[Stateful, Any]) -> None:
         layer._hidden = hidden
 
 
-def explain(net: nn.Module, xs: Tensor) -> str:
-    """How `run` would run this network on such a sequence, and why. Two steps are tried; the network is left as it is."""
+def explain(net: nn.Module, xs: Tensor) -> Explanation:
+    """How `run` would run this network on such a sequence, and why: text, and a value as that of `snn_functional.explain`. The network is
+    read, not run, and left as it is."""
     _admit(net, xs)
-    with outside():
-        reason = trial(net, xs)
-    if reason is not None:
-        return f"step by step: {reason}."
-    return "layer by layer: each layer runs once over all of time."
+    reason = _obstacle(net)
+    if reason is None:
+        held = _held(net)
+        live = Live(net)
+        try:
+            said = planned(live, live._params, live._state, xs, len(xs))
+        finally:
+            _put_back(held)
+        if said.kind != "loop":
+            return said
+        reason = said.reason
+    return Explanation(f"step by step: {reason}.", "loop", reason=reason)
+
+
+def _obstacle(net: nn.Module) -> str | None:
+    """What can be seen of a network without calling it."""
+    if is_compiling():
+        return "torch.compile is tracing"
+    everywhere = nn.modules.module
+    hooks = [everywhere._global_forward_hooks, everywhere._global_forward_pre_hooks, everywhere._global_backward_hooks]
+    hooks += [getattr(everywhere, "_global_backward_pre_hooks", {})]
+    for m in net.modules():
+        hooks += [m._forward_hooks, m._forward_pre_hooks, m._backward_hooks, m._backward_pre_hooks]
+    return "the network has hooks, which look at each step" if any(hooks) else None
 
 
 def _admit(net: Any, xs: Any) -> None:

@@ -78,7 +78,6 @@ class Stateful(nn.Module):
         self.spike_grad = fires if options["surrogate_disable"] else options["spike_grad"] or ATan()
         self._reset_mechanism = options["reset_mechanism"]
         self._hidden: Any = None
-        self._time: Any = None  # set while `run` has folded time into the batch
         self._watcher: Any = None  # within `watched`: is told of every call
         self._keep(numbers, learned, options)
         self.instances.append(self)
@@ -90,8 +89,6 @@ class Stateful(nn.Module):
 
         Without a state, and without `init_hidden`, it begins at rest; called so twice in a row it warns, once for each class of faces.
         """
-        if self._time is not None and not args and not kwargs:
-            return self._time.through(self, input_)
         self._admit(input_)
         before = self._state(input_, args, kwargs)
         what, params = self._recording(input_.dtype, every=self.output or not self.init_hidden)
@@ -146,30 +143,21 @@ class Stateful(nn.Module):
 
     def reset_mem(self) -> Any:
         """Forget the hidden state. Returns states at rest: zeros that broadcast to any input, a tuple if there are several."""
-        self._admit_a_look()
         self._hidden = None
         zeros = [torch.zeros(()) for _ in self.neuron.State.__leaves__]
         return tuple(zeros) if len(zeros) > 1 else zeros[0]
 
     def reset_hidden(self) -> None:
         """Forget the hidden state: the next input starts at rest."""
-        self._admit_a_look()
         self._hidden = None
 
     def detach_hidden(self) -> None:
         """Cut the hidden state from the graph, as truncated backpropagation does between chunks."""
-        self._admit_a_look()
         self._hidden = tree_map(torch.Tensor.detach, self._alive())
 
     def extra_repr(self) -> str:
         numbers = [f"{n}={_brief(getattr(self, n))}" for n in self.numbers if hasattr(self, n)]
         return ", ".join([*numbers, f"reset_mechanism={self.reset_mechanism!r}", f"init_hidden={self.init_hidden}"])
-
-    def _scanned(self, xs: Tensor) -> tuple[tuple[Tensor, ...], Any]:
-        """What `forward` returns for each step of `xs` from the hidden state on, as a tuple; and the last state."""
-        self._admit(xs[0])
-        what, params = self._recording(xs.dtype, every=self.output)
-        return scan(_recorded(*what), params, self._state(xs[0], (), {}), xs)
 
     def _recording(self, dtype: torch.dtype, every: bool) -> tuple[tuple[Any, tuple[str, ...], bool], Any]:
         """What `_recorded` is to be made of to give what this layer returns, and its params."""
@@ -277,11 +265,6 @@ class Stateful(nn.Module):
                 stacklevel=_callers_level(),
             )
         self._stateless = True
-
-    def _admit_a_look(self) -> None:
-        """While all of time goes through the layer at once, nobody may ask for its state: there is not one but one a step."""
-        if self._time is not None:
-            self._time.looked_at(self)
 
     def _alive(self) -> Any:
         """The hidden state. Raises RuntimeError for one that a `vmap` has left here, with which nothing can be done any more."""
@@ -414,7 +397,6 @@ TAIL = {"graded_spikes_factor": 1.0, "learn_graded_spikes_factor": False, "reset
 
 def _hidden_field(name: str) -> property:
     def get(self: Stateful) -> Any:
-        self._admit_a_look()
         return None if self._hidden is None else getattr(self._hidden, name)
 
     return property(get, doc=f"`{name}` of the hidden state; None before the first input and after a reset.")
