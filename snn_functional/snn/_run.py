@@ -89,6 +89,10 @@ class Live(Functional):
             )
         return outputs
 
+    def __admit__(self, inputs: Any) -> None:
+        if len(inputs) > 1:  # of one step nothing can be told
+            super().__admit__(inputs)
+
     def _loops(self, first: Calls | None) -> TypeError:
         return loops_itself("snn.run(net, xs)", self._module, first, OTHERWISE)
 
@@ -174,7 +178,10 @@ def _obstacle(net: nn.Module) -> str | None:
     hooks += [getattr(everywhere, "_global_backward_pre_hooks", {})]
     for m in net.modules():
         hooks += [m._forward_hooks, m._forward_pre_hooks, m._backward_hooks, m._backward_pre_hooks]
-    return "the network has hooks, which look at each step" if any(hooks) else None
+    if any(hooks):
+        return "the network has hooks, which look at each step"
+    left = any(face._left_behind() for face in _layers(net).values())
+    return "a layer holds a state that a vmap has left behind" if left else None
 
 
 def _admit(net: Any, xs: Any) -> None:
