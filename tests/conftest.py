@@ -55,6 +55,10 @@ def pytest_collection_finish():
     gc.freeze()
 
 
+def pytest_sessionfinish():
+    gc.unfreeze()
+
+
 def pytest_collectstart(collector):
     """A module that draws while it is imported draws the same numbers, whatever is collected before it."""
     if isinstance(collector, pytest.Module):

@@ -204,16 +204,8 @@ def test_a_population_of_learners(rule, network):
     close(population, stacked([learn(*world) for world in worlds]))
 
 
-@pytest.fixture
-def frozen():
-    """What is alive before the test is out of the collector's sight, so that counting is quick."""
-    gc.freeze()
-    yield
-    gc.unfreeze()
-
-
 @each
-def test_memory_does_not_grow(rule, network, frozen):
+def test_memory_does_not_grow(rule, network):
     """Numbers alive when the loss is asked for, beside the losses themselves: the same early and late."""
     alive = []
 

@@ -18,6 +18,8 @@ from helpers import (
     each_case,
     each_neuron,
     each_pointwise,
+    EXAMPLES,
+    few_neurons,
     flat,
     FUSED,
     law,
@@ -28,7 +30,7 @@ from helpers import (
     stacked,
     World,
 )
-from hypothesis import given, strategies as st
+from hypothesis import given, settings, strategies as st
 from torch.func import grad, jacfwd, jacrev, jvp, vmap
 from torch.utils.checkpoint import checkpoint
 
@@ -111,19 +113,18 @@ def test_population(case):
 
 @each_pointwise
 @law
-@given(seed=seeds, size=sizes)
-def test_params_broadcast_per_neuron_and_per_sample(case, seed, size):
+@given(seed=seeds, size=sizes, data=st.data())
+def test_params_broadcast_per_neuron_and_per_sample(case, seed, size, data):
     """Each neuron of a layer does what it would do by itself with its own numbers."""
     torch.manual_seed(seed)
     step, _, state, inputs = case.world(**size)
     batch, n = size["batch"], size["n"]
+    b, i = data.draw(st.integers(0, batch - 1)), data.draw(st.integers(0, n - 1))
     for params in (case.params(n), case.params(batch, 1), case.params(batch, n), case.params(1)):
         outputs, last = scan(step, params, state, inputs)
         whole = optree.tree_map(lambda x: x.broadcast_to(batch, n), params)
-        for b in range(batch):
-            for i in range(n):
-                alone = scan(step, at(whole, b, i), at(state, b, i), at(inputs, slice(None), b, i))
-                assert_equal((at(outputs, slice(None), b, i), at(last, b, i)), alone)
+        alone = scan(step, at(whole, b, i), at(state, b, i), at(inputs, slice(None), b, i))
+        assert_equal((at(outputs, slice(None), b, i), at(last, b, i)), alone)
 
 
 @each_case
@@ -224,7 +225,7 @@ def test_hessians_in_every_order_agree(case):
 
 
 @each_case
-@law
+@settings(law, max_examples=max(1, EXAMPLES // 3))
 @given(seed=seeds)
 def test_derivatives_are_those_of_finite_differences(case, seed):
     """With a smooth function in the spike's place: there the surrogate's slope is the truth."""
@@ -236,7 +237,7 @@ def test_derivatives_are_those_of_finite_differences(case, seed):
     assert torch.autograd.gradcheck(run, leaves)
 
 
-@each_case
+@few_neurons
 def test_second_derivatives_are_those_of_finite_differences(case):
     step, *arguments = case.smooth(T=3, batch=1, n=2)
     leaves, spec = optree.tree_flatten(tuple(arguments))
@@ -272,7 +273,7 @@ def test_every_kind_is_the_loop(case, kind, reverse):
     same(lambda loss: vmap(loss, in_dims=-1)(*optree.tree_map(lambda x: x.movedim(0, -1), samples)))
 
 
-@each_neuron
+@few_neurons
 @pytest.mark.parametrize("kind", ["checkpointed", FUSED])
 def test_every_kind_is_the_loop_to_the_second_derivative(case, kind):
     world = case.world(T=5, batch=2, n=2, dtype=torch.float64)
@@ -429,7 +430,7 @@ def test_save_and_load_weights_only(case):
 # ------------------------------------------------------------------------------------------------ compilers
 
 
-@each_neuron
+@few_neurons
 @needs_torch("2.10", "torch.compile reads optree")
 def test_compile(case):
     torch.compiler.reset()
@@ -438,7 +439,7 @@ def test_compile(case):
     assert_allclose(compiled(*world), scan(*world))
 
 
-@each_neuron
+@few_neurons
 @needs_torch("2.10", "torch.compile reads optree")
 def test_compile_gradients_per_sample(case):
     torch.compiler.reset()
@@ -449,7 +450,7 @@ def test_compile_gradients_per_sample(case):
     assert_allclose(compiled(*world[1:]), per_sample(*world[1:]))
 
 
-@each_neuron
+@few_neurons
 @needs_torch("2.7", "torch.export takes trees that are dataclasses of ours")
 def test_export(case):
     step, params, state, inputs = case.world()
