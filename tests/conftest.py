@@ -31,6 +31,9 @@ if device := os.environ.get("SNN_DEVICE"):
 def pytest_configure(config):
     """One folder of kernels for this run, which the processes that it starts inherit, unless the user has named one."""
     os.environ.setdefault("SNN_FUNCTIONAL_OPTIMIZE", "0")
+    os.environ.setdefault(
+        "OMP_NUM_THREADS", "1"
+    )  # for programs that tests start: two threads that wait take twice the time
     if "SNN_FUNCTIONAL_CACHE" not in os.environ:
         folder = tempfile.mkdtemp(prefix=CACHE)
         os.environ["SNN_FUNCTIONAL_CACHE"] = folder

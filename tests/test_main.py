@@ -98,7 +98,7 @@ def load_model(folder):
 
 @pytest.mark.parametrize("neuron", train.HIDDEN)
 def test_every_spiking_neuron_learns(neuron, here, unseen, capsys):
-    assert run(*TINY, "--neuron", neuron, "--hidden", 64, "--epochs", 6) == 0
+    assert run(*TINY, "--neuron", neuron, "--hidden", 64, "--epochs", 4) == 0
     assert float(capsys.readouterr().out.split()[-1]) > 0.8
     assert type(load_model(here / "runs" / "digits").hidden[0].neuron) is getattr(snf, neuron).Params
 
@@ -158,7 +158,7 @@ def test_ctrl_c_in_the_first_epoch(here, capsys, monkeypatch):
 
 
 @pytest.mark.parametrize("where", ["training_step", "accuracy", "next_epoch"])
-def test_ctrl_c_keeps_what_was_trained_and_resume_goes_on_bit_for_bit(where, here, capsys, monkeypatch):
+def test_ctrl_c_keeps_what_was_trained_and_resume_goes_on_bit_for_bit(where, here, unseen, capsys, monkeypatch):
     options = [*TINY, "--coding", "rate"]
     run(*options, "--out", "straight")
     calls, whole = 0, getattr(command, where)
@@ -180,7 +180,6 @@ def test_ctrl_c_keeps_what_was_trained_and_resume_goes_on_bit_for_bit(where, her
     assert note.startswith("interrupted in epoch 2; --resume") and err == ""
     metrics = json.loads((here / "parts" / "metrics.json").read_text())
     assert last == f"test accuracy {metrics['test_accuracy']:.3f}" and metrics["interrupted"]
-    assert {path.name for path in (here / "parts").iterdir()} == set(_folder.FILES)
     assert int(restored(here / "parts").adam.count) == {"training_step": 29, "accuracy": 46, "next_epoch": 23}[where]
 
     assert run("train", "--resume", "--out", "parts") == 0

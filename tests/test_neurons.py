@@ -26,8 +26,10 @@ from helpers import (
     mixture,
     needs_kernels,
     needs_torch,
+    ONE_EACH,
     scan,
     stacked,
+    sweep,
     World,
 )
 from hypothesis import given, settings, strategies as st
@@ -212,7 +214,7 @@ def test_jacobians_forwards_and_backwards_agree(case):
     assert_allclose(jacfwd(run, ALL)(*arguments), jacrev(run, ALL)(*arguments))
 
 
-@each_case
+@few_neurons
 def test_hessians_in_every_order_agree(case):
     world = case.world(T=3, batch=1, n=2, dtype=torch.float64)
     point, back = flat(world[1:])
@@ -248,8 +250,7 @@ def test_second_derivatives_are_those_of_finite_differences(case):
 
 @each_case
 @pytest.mark.parametrize("kind", ["checkpointed", FUSED])
-@pytest.mark.parametrize("reverse", [False, True], ids=["forwards", "reverse"])
-def test_every_kind_is_the_loop(case, kind, reverse):
+def test_every_kind_is_the_loop(case, kind):
     """Bit-equal values and the same derivatives, through random cotangents of the outputs and of the last state."""
     world = case.world(T=5, batch=2, n=2, dtype=torch.float64)
     arguments = world[1:]
@@ -257,15 +258,17 @@ def test_every_kind_is_the_loop(case, kind, reverse):
         with pytest.raises(ValueError, match="has no kernel"):
             scan(*world, kind=kind)
         return
-    assert_equal(scan(*world, kind=kind, reverse=reverse), scan(*world, kind="loop", reverse=reverse))
-    mixed = mixture(world, reverse=reverse)
+    mixed, backwards = mixture(world), mixture(world, reverse=True)
     direction = optree.tree_map(torch.randn_like, arguments)
     samples = stacked([arguments, case.world(T=5, batch=2, n=2, dtype=torch.float64)[1:]])
 
-    def same(derivative):
+    def same(derivative, mixed=mixed):
         fast, slow = (derivative(lambda *args, kind=kind: mixed(*args, kind=kind)) for kind in (kind, "loop"))
         assert_allclose(fast, slow)
 
+    for reverse in (False, True):
+        assert_equal(scan(*world, kind=kind, reverse=reverse), scan(*world, kind="loop", reverse=reverse))
+    same(lambda loss: grad(loss, ALL)(*arguments), backwards)
     same(lambda loss: grad(loss, ALL)(*arguments))
     same(lambda loss: jvp(loss, arguments, direction))
     same(lambda loss: vmap(loss)(*samples))
@@ -322,7 +325,7 @@ def test_device_out_as_in(case):
 
 @each_neuron
 def test_the_default_device_is_not_asked(case, monkeypatch):
-    step, params, state, inputs = case.world()
+    step, params, state, inputs = case.world(dtype=torch.float64)  # as above: for these there are kernels
     kind = "fused" if case.pointwise and not needs_kernels.args[0] else "auto"
     every = lambda *given: snf.scan(step, *given, kind=kind)
 
@@ -338,8 +341,7 @@ def test_the_default_device_is_not_asked(case, monkeypatch):
 
 
 @each_case
-@pytest.mark.parametrize("dtype", [torch.bool, torch.uint8], ids=str)
-@pytest.mark.parametrize("floating", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("dtype, floating", [(torch.bool, torch.float32), (torch.uint8, torch.float64)], ids=str)
 def test_spikes_come_in_as_bool_or_uint8(case, dtype, floating):
     step, params, state, inputs = case.world(dtype=floating)
     (x, *noise), tree = optree.tree_flatten(inputs)
@@ -439,7 +441,7 @@ def test_compile(case):
     assert_allclose(compiled(*world), scan(*world))
 
 
-@few_neurons
+@sweep("case", ONE_EACH, of=("leaky",))
 @needs_torch("2.10", "torch.compile reads optree")
 def test_compile_gradients_per_sample(case):
     torch.compiler.reset()

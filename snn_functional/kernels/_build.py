@@ -65,7 +65,7 @@ class Unusable(NoCompiler):
 
 @dataclasses.dataclass
 class Memory:
-    """What this process knows: the compiler, or why there is none; functions, or why not, by the hash of text and level; whether it warned."""
+    """What this process knows: the compiler, or why there is none; functions, or why not, by hash; whether it warned."""
 
     compiler: tuple[str, ...] | str | None = None
     unusable: str = ""
