@@ -6,6 +6,7 @@ last tests ask of Triton's compiler, which builds for a GPU that is not there.
 
 import importlib.util
 import inspect
+import itertools
 import linecache
 import math
 import os
@@ -335,9 +336,9 @@ NAMES = {
 }  # fmt: skip
 
 
-def compiled(tmp_path, runs):
-    """The PTX of every kernel that the runs would launch, by Triton's compiler, for a GPU that need not be there."""
-    found = {}
+def compiled(tmp_path, *runs):
+    """For each of `runs`, the PTX of every kernel that it would launch, by Triton's compiler, for a GPU that need not be there."""
+    found, ends = {}, [0]
 
     def seen(kernel, tensors, *rest):
         module = sys.modules[kernel.fn.__module__ if hasattr(kernel, "fn") else kernel.__module__]
@@ -347,12 +348,15 @@ def compiled(tmp_path, runs):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(_gpu, "_launch", seen)
-        runs()
+        for run in runs:
+            run()
+            ends.append(len(found))
     env = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"} | {"TRITON_CACHE_DIR": str(tmp_path)}
     arguments = [text for pair in found.items() for text in pair]
     done = subprocess.run([sys.executable, "-c", COMPILE, *arguments], capture_output=True, text=True, env=env)
     assert done.returncode == 0, done.stderr
-    return done.stdout.split("=" * 9)[:-1]
+    texts = done.stdout.split("=" * 9)[:-1]
+    return [texts[begin:end] for begin, end in itertools.pairwise(ends)]
 
 
 def launch(step, params, state, inputs):
@@ -364,28 +368,25 @@ def launch(step, params, state, inputs):
     snf.scan(step, *optree.tree_unflatten(tree, [x.detach() for x in leaves]), kind="fused")
 
 
-def test_the_compiler_keeps_every_rounding(tmp_path):
-    def runs():
+def test_the_compiler_takes_every_type_and_operation_and_keeps_every_rounding(tmp_path):
+    def of_floats():
         launch(*leaky(torch.randn(3, 2, 4).mT))
         step = lambda p, s, x: (x / s, s * x + p)
         launch(step, torch.rand(4), torch.rand(3, 4) + 1, torch.rand(2, 4, 3).mT + 0.5)
 
-    texts = compiled(tmp_path, runs)
-    assert len(texts) >= 4 and any("div.rn.f32" in text for text in texts)
-    for text in texts:
-        assert not re.search(r"\bfma\.|\bdiv\.(full|approx)|\.ftz", text)
-    assert any("cp.async" in text for text in texts)  # inputs are fetched ahead
-
-
-def test_the_compiler_takes_every_type_and_operation(tmp_path):
-    def runs():
+    def of_every_type():
         launch(*with_integers_and_truths())
         for dtype in (torch.bfloat16, torch.float16, torch.float64):
             launch(*in_half_precision(dtype, True))
         for dtype in (torch.float32, torch.float64):
             snf.scan(every_function, *placed(of_every_function(dtype)), kind="fused")
 
-    assert len(compiled(tmp_path, runs)) >= 13
+    texts, others = compiled(tmp_path, of_floats, of_every_type)
+    assert len(others) >= 13
+    assert len(texts) >= 4 and any("div.rn.f32" in text for text in texts)
+    for text in texts:
+        assert not re.search(r"\bfma\.|\bdiv\.(full|approx)|\.ftz", text)
+    assert any("cp.async" in text for text in texts)  # inputs are fetched ahead
 
 
 @pytest.mark.skipif(not CUDA, reason="needs a CUDA device")

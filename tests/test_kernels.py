@@ -85,7 +85,7 @@ def check(seed, counts, T, lanes, exact, dtype, second=False):
 
 
 @pytest.mark.usefixtures("optimized")
-@settings(QUIET, max_examples=EXAMPLES)
+@settings(QUIET, max_examples=max(1, EXAMPLES // 2))
 @given(
     st.integers(0, 10**6),
     COUNTS,
@@ -162,8 +162,7 @@ STRIDES = {
 }
 
 
-@pytest.mark.parametrize("cotangent", STRIDES)
-@pytest.mark.parametrize("input", STRIDES)
+@pytest.mark.parametrize("input, cotangent", [*zip(STRIDES, reversed(STRIDES)), *((how, how) for how in STRIDES)])
 def test_any_strides(input, cotangent):
     x, w = STRIDES[input](torch.randn(33, 4, 6)), STRIDES[cotangent](torch.randn(33, 4, 6))
     args = of_neuron(LEAKY, x)

@@ -13,7 +13,7 @@ import optree
 import pytest
 import torch
 from alif import alif
-from helpers import assert_equal, CASES
+from helpers import assert_equal, CASES, sweep
 
 import snn_functional as snf
 from snn_functional import __main__ as command, _files, _folder, train
@@ -22,6 +22,12 @@ from snn_functional.data import load, Samples
 
 
 TINY = ["train", "--hidden", "16", "--epochs", "2", "--steps", "4"]
+
+
+@pytest.fixture(autouse=True)
+def trained_in_time(monkeypatch):
+    """Kernels that compute for seconds are worth a compiler that takes twice as long."""
+    monkeypatch.setenv("SNN_FUNCTIONAL_OPTIMIZE", "1")
 
 
 @pytest.fixture
@@ -96,7 +102,7 @@ def load_model(folder):
     return torch.load(folder / "model.pt")
 
 
-@pytest.mark.parametrize("neuron", train.HIDDEN)
+@sweep("neuron", list(train.HIDDEN), of=("leaky", "rsynaptic"))
 def test_every_spiking_neuron_learns(neuron, here, unseen, capsys):
     assert run(*TINY, "--neuron", neuron, "--hidden", 64, "--epochs", 4) == 0
     assert float(capsys.readouterr().out.split()[-1]) > 0.8
