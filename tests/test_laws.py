@@ -22,7 +22,7 @@ pytestmark = needs_kernels
 
 XS, S = torch.arange(1.0, 25.0).reshape(8, 3) / 7, torch.zeros(3)
 QUIET = settings(
-    max_examples=2 * EXAMPLES,
+    max_examples=EXAMPLES,
     deadline=None,
     derandomize=True,
     suppress_health_check=list(HealthCheck),

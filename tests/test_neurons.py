@@ -179,7 +179,7 @@ def test_purity(case):
 # ------------------------------------------------------------------------------------------------ derivatives
 
 
-@each_case
+@each_neuron
 def test_gradients_per_sample(case):
     """vmap(grad) over the samples is a loop over them."""
     step, params, state, inputs = case.world(dtype=torch.float64)
@@ -196,7 +196,7 @@ def test_gradient_is_autograds(case):
     assert_allclose(backward(loss, world[1:]), grad(loss, ALL)(*world[1:]))
 
 
-@each_case
+@each_neuron
 def test_jvp_is_the_directional_part_of_the_gradient(case):
     world = case.world(dtype=torch.float64)
     arguments = world[1:]
@@ -207,7 +207,7 @@ def test_jvp_is_the_directional_part_of_the_gradient(case):
     assert slope != 0
 
 
-@each_case
+@each_neuron
 def test_jacobians_forwards_and_backwards_agree(case):
     step, *arguments = case.world(T=3, batch=2, n=2, dtype=torch.float64)
     run = lambda *args: scan(step, *args)
@@ -270,6 +270,8 @@ def test_every_kind_is_the_loop(case, kind):
         assert_equal(scan(*world, kind=kind, reverse=reverse), scan(*world, kind="loop", reverse=reverse))
     same(lambda loss: grad(loss, ALL)(*arguments), backwards)
     same(lambda loss: grad(loss, ALL)(*arguments))
+    if case not in ONE_EACH:
+        return  # how it resets is no matter of the transforms below
     same(lambda loss: jvp(loss, arguments, direction))
     same(lambda loss: vmap(loss)(*samples))
     same(lambda loss: vmap(grad(loss, ALL))(*samples))
@@ -311,7 +313,7 @@ def test_dtype_out_as_in(case, dtype):
         assert {x.dtype for x in optree.tree_leaves((rest, outputs, last))} == {dtype}
 
 
-@each_case
+@each_neuron
 def test_device_out_as_in(case):
     step, _, _, given = world = case.world()
     shapes = lambda tree: [x.shape for x in optree.tree_leaves(tree)]
@@ -432,7 +434,7 @@ def test_save_and_load_weights_only(case):
 # ------------------------------------------------------------------------------------------------ compilers
 
 
-@few_neurons
+@sweep("case", ONE_EACH, of=("leaky", "slstm"))
 @needs_torch("2.10", "torch.compile reads optree")
 def test_compile(case):
     torch.compiler.reset()

@@ -529,8 +529,14 @@ ONE_NUMBER = {
 }
 
 
-@pytest.mark.parametrize("number", [torch.float32, torch.float64, torch.uint8], ids=str)
-@pytest.mark.parametrize("dtype", [torch.float32, *HALF], ids=str)
+@pytest.mark.parametrize(
+    "dtype, number",
+    [
+        (torch.float32, torch.float64), (torch.bfloat16, torch.float32), (torch.float16, torch.float64),
+        (torch.float32, torch.uint8), (torch.bfloat16, torch.uint8),
+    ],
+    ids=str,
+)  # fmt: skip
 def test_a_number_of_another_dtype(dtype, number):
     given = one(dtype)
     functions = {
