@@ -122,6 +122,7 @@ def test_what_a_library_depends_on_is_in_its_name(cache, monkeypatch):
     changes = {
         "_processor": lambda: "another",
         "FLAGS": [*_build.FLAGS, "-g0"],
+        "_flags": lambda: [*_build.FLAGS, "-O1"],
         "find": lambda: (*command, "another version"),
     }
     load(SEVEN)
@@ -131,7 +132,7 @@ def test_what_a_library_depends_on_is_in_its_name(cache, monkeypatch):
             patch.setattr(_build, name, changed)
             forget()
             load(SEVEN)
-    assert len(list(cache.iterdir())) == 5
+    assert len(list(cache.iterdir())) == 6
 
 
 def evil(cache, monkeypatch):
@@ -421,6 +422,25 @@ def test_seconds_that_are_none(seconds, cache, monkeypatch):
     monkeypatch.setenv("SNN_FUNCTIONAL_COMPILE_SECONDS", seconds)
     with pytest.raises(NoCompiler, match=f"SNN_FUNCTIONAL_COMPILE_SECONDS='{seconds}' is no number of seconds"):
         load(SEVEN)
+
+
+def test_the_environment_says_how_fast_a_kernel_is_made(cache, tmp_path, monkeypatch):
+    log = compiler(tmp_path / "cxx", monkeypatch, f'echo "$*" >> {tmp_path}/said; exec $real "$@"')
+    levels = []
+    for level in (None, "", "0", "3", "0"):
+        monkeypatch.setenv("SNN_FUNCTIONAL_OPTIMIZE", level or "")
+        if level is None:
+            monkeypatch.delenv("SNN_FUNCTIONAL_OPTIMIZE")
+        assert value(load(SEVEN)) == 7
+    for command in (tmp_path / "said").read_text().splitlines():
+        assert set(_build.FLAGS) <= set(command.split())
+        levels.append([flag for flag in command.split() if flag.startswith("-O")][-1])
+    assert levels == ["-O3", "-O0", "-O3"] and len(log.read_text()) == 3
+    monkeypatch.setenv("SNN_FUNCTIONAL_OPTIMIZE", "fast")
+    with pytest.raises(
+        NoCompiler, match="SNN_FUNCTIONAL_OPTIMIZE='fast' is no level of optimization: give 0, 1, 2 or 3"
+    ):
+        load(EIGHT)
 
 
 def test_the_processor_is_told_by_all_its_cores(monkeypatch):
