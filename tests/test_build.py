@@ -508,6 +508,7 @@ def test_without_a_compiler_auto_warns_once_and_takes_the_loop(cache, tmp_path, 
     assert explain().startswith("loop: no C++ compiler was found")
 
 
+@pytest.mark.long
 def test_processes_take_nothing_from_each_other(cache):
     """Neither the folder that the parent builds in, nor the lock that another of its threads holds, nor half a library."""
     program = """

@@ -38,7 +38,7 @@ import triton.language as tl  # noqa: E402
 from triton.language.extra import libdevice  # noqa: E402
 
 
-pytestmark = needs_kernels
+pytestmark = [needs_kernels, pytest.mark.long]  # the interpreter takes its time
 DEVICE = "cuda" if CUDA else "cpu"
 FUNCTIONS = (
     """exp exp2 expm1 log log1p log2 sin cos tan tanh sinh cosh asin acos atan erf erfc trunc pow atan2 fmod""".split()

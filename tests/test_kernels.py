@@ -497,6 +497,7 @@ def python(program, *args, **env):
     return done
 
 
+@pytest.mark.long
 def test_a_fork_after_use_works():
     # torch's own operations are not asked for in the child: its thread pool does not survive a fork.
     program = PROGRAM + (
@@ -506,6 +507,7 @@ def test_a_fork_after_use_works():
     python(program, "fused")
 
 
+@pytest.mark.long
 def test_the_printed_loop_is_vectorised(tmp_path):
     x = torch.randn(3, 2, 64)
     for neuron, params in (

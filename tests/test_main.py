@@ -21,6 +21,8 @@ from snn_functional._adam import adam_init, adam_update
 from snn_functional.data import load, Samples
 
 
+pytestmark = pytest.mark.long
+
 TINY = ["train", "--hidden", "16", "--epochs", "2", "--steps", "4"]
 
 

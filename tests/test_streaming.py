@@ -72,6 +72,7 @@ def resumed(name, params, state, xs):
     return optree.tree_map(torch.Tensor.detach, results), [x.grad for x in optree.tree_leaves((params, state, xs))]
 
 
+@pytest.mark.long
 @needs_torch("2.4", "before, no class can be said to be safe to load")
 def test_resumed_in_another_process(tmp_path):
     """Bit for bit: the spikes, the last state, and all gradients."""
