@@ -1,18 +1,65 @@
 """A stricter world than the users': warnings are errors (pyproject), one thread, seeds, and fresh memory full of NaN.
 
+Kernels are built once a run, for all its processes, and quickly: with the same numbers, but not to be fast. A test that is about what
+the compiler makes of them asks for the fixture `optimized`.
+
 Where there is a GPU, `SNN_DEVICE=cuda python -m pytest tests/test_neurons.py tests/test_transforms.py` makes every tensor there that a
 test makes. Those that draw from a generator on the CPU, or look for NaN at the door, fail there: numbers on a GPU are not read.
 """
 
+import gc
 import os
+import shutil
+import tempfile
+from pathlib import Path
 
 import pytest
 import torch
 
+from snn_functional import _identity
+from snn_functional._scan import _prepared
+from snn_functional.kernels import _cache, _kernels
+
+
+CACHE = "snn_functional-tests-"  # how the name of a run's folder of kernels begins
 
 torch.set_num_threads(int(os.environ.get("SNN_THREADS", "1")))
 if device := os.environ.get("SNN_DEVICE"):
     torch.set_default_device(device)
+
+
+def pytest_configure(config):
+    """One folder of kernels for this run, which the processes that it starts inherit, unless the user has named one."""
+    os.environ.setdefault("SNN_FUNCTIONAL_OPTIMIZE", "0")
+    os.environ.setdefault(
+        "OMP_NUM_THREADS", "1"
+    )  # for programs that tests start: two threads that wait take twice the time
+    if "SNN_FUNCTIONAL_CACHE" not in os.environ:
+        folder = tempfile.mkdtemp(prefix=CACHE)
+        os.environ["SNN_FUNCTIONAL_CACHE"] = folder
+        config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
+        _cache.sweep(Path(folder).parent, CACHE)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """The quick set: of every test its first case, unless it is marked as slow, or as long."""
+    seen = set()
+    for item in items:
+        name = item.nodeid.partition("[")[0]
+        if name not in seen and not any(item.get_closest_marker(mark) for mark in ("slow", "long")):
+            item.add_marker("quick")
+        seen.add(name)
+
+
+def pytest_collection_finish():
+    """What is there before the first test stays: the collector, which some tests call, need not look at it again."""
+    gc.collect()
+    gc.freeze()
+
+
+def pytest_sessionfinish():
+    gc.unfreeze()
 
 
 def pytest_collectstart(collector):
@@ -24,6 +71,14 @@ def pytest_collectstart(collector):
 @pytest.fixture(autouse=True)
 def _seed():
     torch.manual_seed(0)
+
+
+@pytest.fixture
+def optimized(monkeypatch):
+    """Kernels are those that users get. What was built before is not known."""
+    monkeypatch.delenv("SNN_FUNCTIONAL_OPTIMIZE")
+    monkeypatch.setattr(_kernels, "_kernels", _identity.Registry(1000))
+    monkeypatch.setattr(_prepared, "_known", _identity.Registry(1000))
 
 
 def _largest(dtype):

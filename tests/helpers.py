@@ -23,7 +23,8 @@ UNITS = {"izhikevich": 40.0}  # the size of inputs and states, where it is not 1
 # The laws are asked of the definition. SNN_KIND=checkpointed asks them of the other kind that is equal to it bit for bit.
 scan = functools.partial(snf.scan, kind=os.environ.get("SNN_KIND", "loop"))
 
-law = settings(max_examples=15, deadline=None, derandomize=True)
+EXAMPLES = int(os.environ.get("SNN_EXAMPLES", "5"))  # drawn of each law
+law = settings(max_examples=EXAMPLES, deadline=None, derandomize=True)
 
 
 class World(NamedTuple):
@@ -247,15 +248,23 @@ WIRED_CASES = [
 CASES = [*CASES, *(Modified(name, neuron, {}) for name, (neuron, _) in MODIFIED.items()), *WIRED_CASES]
 each_pointwise = pytest.mark.parametrize("case", [case for case in CASES if case.pointwise], ids=str)
 each_case = pytest.mark.parametrize("case", CASES, ids=str)
-each_neuron = pytest.mark.parametrize(  # one choice of each, for what takes seconds; of the modified ones three
-    "case",
-    [
-        case
-        for case in {case.name: case for case in reversed(CASES)}.values()
-        if case.name not in MODIFIED or case.name in ("refractory", "adaptive_threshold", "record")
-    ],
-    ids=str,
-)
+ONE_EACH = [  # one choice of each, for what takes long; of the modified ones three
+    case
+    for case in {case.name: case for case in reversed(CASES)}.values()
+    if case.name not in MODIFIED or case.name in ("refractory", "adaptive_threshold", "record")
+]
+each_neuron = pytest.mark.parametrize("case", ONE_EACH, ids=str)
+
+
+def sweep(argument, values, *, of):
+    """Over all values, but only those called `of` outside the slow set: for what takes seconds each, and is one law for all."""
+    named = [getattr(value, "name", value) for value in values]
+    assert set(of) <= set(named), (of, named)
+    marks = [() if name in of else pytest.mark.slow for name in named]
+    return pytest.mark.parametrize(argument, [pytest.param(x, marks=m) for x, m in zip(values, marks)], ids=str)
+
+
+few_neurons = sweep("case", ONE_EACH, of=("leaky", "refractory", "slstm"))
 
 
 def needs_torch(version, why):

@@ -17,9 +17,11 @@ import warnings
 from pathlib import Path
 
 import pytest
+import torch
 from helpers import needs_kernels
 
-from snn_functional.kernels import _build, _cache
+import snn_functional as snf
+from snn_functional.kernels import _build, _cache, _kernels
 from snn_functional.kernels._build import load, NoCompiler
 
 
@@ -120,6 +122,7 @@ def test_what_a_library_depends_on_is_in_its_name(cache, monkeypatch):
     changes = {
         "_processor": lambda: "another",
         "FLAGS": [*_build.FLAGS, "-g0"],
+        "_flags": lambda: [*_build.FLAGS, "-O1"],
         "find": lambda: (*command, "another version"),
     }
     load(SEVEN)
@@ -129,7 +132,7 @@ def test_what_a_library_depends_on_is_in_its_name(cache, monkeypatch):
             patch.setattr(_build, name, changed)
             forget()
             load(SEVEN)
-    assert len(list(cache.iterdir())) == 5
+    assert len(list(cache.iterdir())) == 6
 
 
 def evil(cache, monkeypatch):
@@ -421,6 +424,25 @@ def test_seconds_that_are_none(seconds, cache, monkeypatch):
         load(SEVEN)
 
 
+def test_the_environment_says_how_fast_a_kernel_is_made(cache, tmp_path, monkeypatch):
+    log = compiler(tmp_path / "cxx", monkeypatch, f'echo "$*" >> {tmp_path}/said; exec $real "$@"')
+    levels = []
+    for level in (None, "", "0", "3", "0"):
+        monkeypatch.setenv("SNN_FUNCTIONAL_OPTIMIZE", level or "")
+        if level is None:
+            monkeypatch.delenv("SNN_FUNCTIONAL_OPTIMIZE")
+        assert value(load(SEVEN)) == 7
+    for command in (tmp_path / "said").read_text().splitlines():
+        assert set(_build.FLAGS) <= set(command.split())
+        levels.append([flag for flag in command.split() if flag.startswith("-O")][-1])
+    assert levels == ["-O3", "-O0", "-O3"] and len(log.read_text()) == 3
+    monkeypatch.setenv("SNN_FUNCTIONAL_OPTIMIZE", "fast")
+    with pytest.raises(
+        NoCompiler, match="SNN_FUNCTIONAL_OPTIMIZE='fast' is no level of optimization: give 0, 1, 2 or 3"
+    ):
+        load(EIGHT)
+
+
 def test_the_processor_is_told_by_all_its_cores(monkeypatch):
     cores = "processor\t: {}\nBogoMIPS\t: {}\nFeatures\t: fp asimd\nCPU part\t: {}\n"
     text = cores.format(0, 1.5, "0xd05") + cores.format(1, 2.5, "0xd0a")
@@ -456,42 +478,37 @@ def test_a_function_that_nobody_has_is_unloaded(cache, monkeypatch):
     assert len(_build._memory.functions) == 2
 
 
-def python(program, *args, **env):
-    done = subprocess.run(
-        [sys.executable, "-c", program, *args], capture_output=True, text=True, env=os.environ | env, timeout=120
-    )
-    assert done.returncode == 0, done.stderr
-    return done
+@pytest.fixture
+def anew(monkeypatch):
+    """A scan, and its explanation, in a process that knows nothing and has not warned."""
+    monkeypatch.setattr(snf._scan, "_warned", [])
+    monkeypatch.setattr(_kernels, "_kernels", snf._identity.Registry(9))
+    monkeypatch.setattr(snf._scan._prepared, "_known", snf._identity.Registry(9))
+    params, x = snf.LeakyParams(0.9), torch.rand(20, 3) * 2
+    world = snf.leaky_step, params, snf.leaky_init(params, x[0]), x
+    return lambda kind="auto": snf.scan(*world, kind=kind)[0], lambda: snf.explain(*world)
 
 
-SCAN = """
-import os, sys, torch, snn_functional as snf
-params, x = snf.LeakyParams(0.9), torch.ones(100, 8, 500)
-state = snf.leaky_init(params, x[0])
-run = lambda: snf.scan(snf.leaky_step, params, state, x, kind=sys.argv[1])[0].sum().item()
-first = run()
-"""
+def test_a_scan_with_a_compiler_that_hangs_is_the_loop(cache, tmp_path, monkeypatch, anew):
+    log, (run, explain) = compiler(tmp_path / "cxx", monkeypatch, "sleep 1000"), anew
+    monkeypatch.setenv("SNN_FUNCTIONAL_COMPILE_SECONDS", "0.3")
+    with pytest.warns(UserWarning, match="did not end within 0.3 s") as seen:
+        found = [run() for _ in range(3)]
+    assert len(seen) == 1 and all(torch.equal(spks, run("loop")) for spks in found)
+    assert explain().startswith("loop: ") and len(log.read_text()) == 2
 
 
-def test_a_scan_with_a_compiler_that_hangs_is_the_loop(cache, tmp_path, monkeypatch):
-    log = compiler(tmp_path / "cxx", monkeypatch, "sleep 1000")
-    program = SCAN + (
-        "assert run() == run() == first == snf.scan(snf.leaky_step, params, state, x, kind='loop')[0].sum().item()\n"
-        "print(snf.explain(snf.leaky_step, params, state, x))"
-    )
-    done = python(program, "auto", SNN_FUNCTIONAL_COMPILE_SECONDS="0.3")
-    assert done.stdout.startswith("loop: ") and done.stderr.count("did not end within 0.3 s") == 1
-    assert len(log.read_text()) == 2
+def test_without_a_compiler_auto_warns_once_and_takes_the_loop(cache, tmp_path, monkeypatch, anew):
+    run, explain = anew
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("CXX", "")
+    with pytest.warns(UserWarning, match=r"no C\+\+ compiler was found") as seen:
+        found = [run() for _ in range(2)]
+    assert len(seen) == 1 and all(torch.equal(spks, run("loop")) for spks in found)
+    assert explain().startswith("loop: no C++ compiler was found")
 
 
-def test_without_a_compiler_auto_warns_once_and_takes_the_loop(cache, tmp_path):
-    program = "import warnings; warnings.simplefilter('always')\n" + SCAN
-    program += "assert run() == first\nprint(snf.explain(snf.leaky_step, params, snf.leaky_init(params, x[0]), x))"
-    done = python(program, "auto", PATH=str(tmp_path), CXX="")
-    assert done.stderr.count("no C++ compiler was found") == 1
-    assert done.stdout.startswith("loop: no C++ compiler was found")
-
-
+@pytest.mark.long
 def test_processes_take_nothing_from_each_other(cache):
     """Neither the folder that the parent builds in, nor the lock that another of its threads holds, nor half a library."""
     program = """
@@ -515,7 +532,8 @@ with _build._private() as folder:
     over.set(), thread.join()
 assert not folder.exists()
 """
-    python(program)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
     (library,) = cache.iterdir()
     assert _cache.find(library.stem) == library
 

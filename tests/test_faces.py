@@ -7,7 +7,7 @@ import threading
 
 import pytest
 import torch
-from helpers import needs_torch
+from helpers import needs_torch, sweep
 from torch import nn
 
 import snn_functional as snf
@@ -204,7 +204,7 @@ def test_in_a_nested_sequential(which):
     assert torch.equal(nn.Sequential(nn.Identity(), nn.Sequential(layer))(xs[0]), twin(xs[0]))
 
 
-@every_layer
+@sweep("which", list(LAYERS), of=("Leaky", "RSynaptic linear"))
 @needs_torch("2.10", "torch.compile reads optree")
 def test_compiled_without_a_graph_break(which):
     torch.compiler.reset()

@@ -8,7 +8,7 @@ import time
 import optree
 import pytest
 import torch
-from helpers import assert_allclose, assert_equal, needs_kernels, needs_torch, stacked
+from helpers import assert_allclose, assert_equal, needs_kernels, needs_torch, stacked, sweep
 from test_faces import every_layer, fields, made
 from torch import nn
 from torch.func import grad, jvp, vmap
@@ -485,7 +485,7 @@ def test_a_pointwise_module_with_its_states_outside_is_one_kernel():
 
 
 @needs_torch("2.10", "torch.compile reads optree")
-@pytest.mark.parametrize("name", ["dense", "normed", "recurrent"])
+@sweep("name", ["dense", "normed", "recurrent"], of=("recurrent",))
 def test_compiled(name):
     step, params, state = snf.functionalize(NETS[name]().train())
     state = step(params, state, X[0])[1]

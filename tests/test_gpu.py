@@ -6,6 +6,7 @@ last tests ask of Triton's compiler, which builds for a GPU that is not there.
 
 import importlib.util
 import inspect
+import itertools
 import linecache
 import math
 import os
@@ -16,7 +17,7 @@ import sys
 import optree
 import pytest
 import torch
-from helpers import assert_allclose, assert_equal, dot, each_pointwise, needs_kernels
+from helpers import assert_allclose, assert_equal, dot, each_neuron, needs_kernels
 from steps import leaves, RandomStep
 from test_kernels import STRIDES
 from torch.func import grad, jvp, vmap
@@ -37,7 +38,7 @@ import triton.language as tl  # noqa: E402
 from triton.language.extra import libdevice  # noqa: E402
 
 
-pytestmark = needs_kernels
+pytestmark = [needs_kernels, pytest.mark.long]  # the interpreter takes its time
 DEVICE = "cuda" if CUDA else "cpu"
 FUNCTIONS = (
     """exp exp2 expm1 log log1p log2 sin cos tan tanh sinh cosh asin acos atan erf erfc trunc pow atan2 fmod""".split()
@@ -95,9 +96,10 @@ def agree(step, params, state, inputs, rtol=1e-5, atol=1e-5, exact=True, reverse
     return loss, floats
 
 
-@each_pointwise
+@each_neuron
 def test_every_neuron_has_the_loops_bits(case):
-    agree(*case.world(T=19, batch=2, n=5), rtol=1e-4, atol=1e-4)
+    if case.pointwise:
+        agree(*case.world(T=5, batch=2, n=5), rtol=1e-4, atol=1e-4)
 
 
 def leaky(x, params=None):
@@ -105,8 +107,7 @@ def leaky(x, params=None):
     return snf.leaky_step, params, optree.tree_map(torch.randn_like, snf.leaky_init(params, x[0])), x
 
 
-@pytest.mark.parametrize("neurons", [1, 7, 513])
-@pytest.mark.parametrize("T", [1, 2, 33])
+@pytest.mark.parametrize("T, neurons", [(1, 7), (2, 513), (33, 1)])
 @pytest.mark.parametrize("reverse", [False, True])
 def test_sizes(T, neurons, reverse):
     agree(*leaky(torch.randn(T, neurons)), rtol=1e-4, atol=1e-4, reverse=reverse)
@@ -116,8 +117,7 @@ def test_blocks_of_four_warps():
     agree(*leaky(torch.randn(2, 3, 11000)), rtol=1e-3, atol=1e-2)
 
 
-@pytest.mark.parametrize("cotangent", STRIDES)
-@pytest.mark.parametrize("input", STRIDES)
+@pytest.mark.parametrize("input, cotangent", list(zip(STRIDES, reversed(STRIDES))))
 def test_any_strides(input, cotangent):
     x, w = (STRIDES[how](torch.randn(6, 3, 4, device=DEVICE)) for how in (input, cotangent))
     step, params, state, _ = placed(leaky(x))
@@ -156,15 +156,18 @@ def test_under_transforms():
     close(lambda kind: vmap(lambda y: grad(loss(kind))([y, *floats[1:]]))(pairs[0]))
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("per_neuron", [False, True])
-def test_half_precision_rounds_where_torch_rounds(dtype, per_neuron):
-    x = (torch.randn(20, 3, 30) * 0.7).to(dtype)
+def in_half_precision(dtype, per_neuron, T=18):
+    x = (torch.randn(T, 3, 30) * 0.7).to(dtype)
     x[2, :, 0], x[3, :, 1], x[4, :, 2] = math.nan, math.inf, 6e-8
     params = snf.LeakyParams(0.9, 0.8)
     if per_neuron:
         params = optree.tree_map(lambda p: (p + torch.rand(30) * 0.05).to(dtype), params)
-    agree(*leaky(x, params), rtol=0.1, atol=0.5)
+    return leaky(x, params)
+
+
+@pytest.mark.parametrize("dtype, per_neuron", [(torch.bfloat16, False), (torch.float16, True)])
+def test_half_precision_rounds_where_torch_rounds(dtype, per_neuron):
+    agree(*in_half_precision(dtype, per_neuron, T=6), rtol=0.1, atol=0.5)
 
 
 @pytest.mark.parametrize("number", [torch.float32, torch.float64])
@@ -175,7 +178,7 @@ def test_float64_computes_in_float64(number):
     agree(step, None, torch.randn(3, dtype=torch.float64), torch.randn(9, 3, dtype=torch.float64), 1e-13, 1e-13, False)
 
 
-def test_integer_and_boolean_states_and_inputs():
+def with_integers_and_truths():
     def refractory(params, state, x):
         mem, rest, ever, small = state
         x, gate = x
@@ -192,7 +195,11 @@ def test_integer_and_boolean_states_and_inputs():
 
     state = torch.zeros(5), torch.zeros(5, dtype=torch.int64), torch.zeros(5, dtype=torch.bool)
     state = *state, torch.arange(5, dtype=torch.uint8)
-    agree(refractory, torch.tensor(0.9), state, (torch.randn(30, 5) * 1.5, torch.rand(30, 5) < 0.1))
+    return refractory, torch.tensor(0.9), state, (torch.randn(18, 5) * 1.5, torch.rand(18, 5) < 0.1)
+
+
+def test_integer_and_boolean_states_and_inputs():
+    agree(*with_integers_and_truths())
 
 
 def test_nan_and_infinity_pass_as_in_the_loop():
@@ -329,49 +336,57 @@ NAMES = {
 }  # fmt: skip
 
 
-def compiled(tmp_path, runs):
-    """The PTX of every kernel that the runs launch, by Triton's compiler, for a GPU that need not be there."""
-    found, launch = {}, _gpu._launch
+def compiled(tmp_path, *runs):
+    """For each of `runs`, the PTX of every kernel that it would launch, by Triton's compiler, for a GPU that need not be there."""
+    found, ends = {}, [0]
 
     def seen(kernel, tensors, *rest):
         module = sys.modules[kernel.fn.__module__ if hasattr(kernel, "fn") else kernel.__module__]
         path = tmp_path / module.__name__
         path.write_text("".join(linecache.getlines(module.__file__)))
         found[str(path)] = ",".join(NAMES[x.dtype] for x in tensors)
-        launch(kernel, tensors, *rest)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(_gpu, "_launch", seen)
-        runs()
+        for run in runs:
+            run()
+            ends.append(len(found))
     env = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"} | {"TRITON_CACHE_DIR": str(tmp_path)}
     arguments = [text for pair in found.items() for text in pair]
     done = subprocess.run([sys.executable, "-c", COMPILE, *arguments], capture_output=True, text=True, env=env)
     assert done.returncode == 0, done.stderr
-    return done.stdout.split("=" * 9)[:-1]
+    texts = done.stdout.split("=" * 9)[:-1]
+    return [texts[begin:end] for begin, end in itertools.pairwise(ends)]
 
 
-def test_the_compiler_keeps_every_rounding(tmp_path):
-    def runs():
-        agree(*leaky(torch.randn(3, 2, 4).mT), rtol=1e-4, atol=1e-4)
+def launch(step, params, state, inputs):
+    """The kernels of a scan, and those of its gradient."""
+    leaves, tree = optree.tree_flatten(placed((params, state, inputs)))
+    leaves = [x.requires_grad_() if x.is_floating_point() else x for x in leaves]
+    results = optree.tree_leaves(snf.scan(step, *optree.tree_unflatten(tree, leaves), kind="fused"))
+    sum(x.sum() for x in results if x.requires_grad).backward()
+    snf.scan(step, *optree.tree_unflatten(tree, [x.detach() for x in leaves]), kind="fused")
+
+
+def test_the_compiler_takes_every_type_and_operation_and_keeps_every_rounding(tmp_path):
+    def of_floats():
+        launch(*leaky(torch.randn(3, 2, 4).mT))
         step = lambda p, s, x: (x / s, s * x + p)
-        agree(step, torch.rand(4), torch.rand(3, 4) + 1, torch.rand(2, 4, 3).mT + 0.5, atol=1e-3)
+        launch(step, torch.rand(4), torch.rand(3, 4) + 1, torch.rand(2, 4, 3).mT + 0.5)
 
-    texts = compiled(tmp_path, runs)
+    def of_every_type():
+        launch(*with_integers_and_truths())
+        for dtype in (torch.bfloat16, torch.float16, torch.float64):
+            launch(*in_half_precision(dtype, True))
+        for dtype in (torch.float32, torch.float64):
+            snf.scan(every_function, *placed(of_every_function(dtype)), kind="fused")
+
+    texts, others = compiled(tmp_path, of_floats, of_every_type)
+    assert len(others) >= 13
     assert len(texts) >= 4 and any("div.rn.f32" in text for text in texts)
     for text in texts:
         assert not re.search(r"\bfma\.|\bdiv\.(full|approx)|\.ftz", text)
     assert any("cp.async" in text for text in texts)  # inputs are fetched ahead
-
-
-def test_the_compiler_takes_every_type_and_operation(tmp_path):
-    def runs():
-        test_integer_and_boolean_states_and_inputs()
-        for dtype in (torch.bfloat16, torch.float16, torch.float64):
-            test_half_precision_rounds_where_torch_rounds(dtype, True)
-        for dtype in (torch.float32, torch.float64):
-            snf.scan(every_function, *placed(of_every_function(dtype)), kind="fused")
-
-    assert len(compiled(tmp_path, runs)) >= 13
 
 
 @pytest.mark.skipif(not CUDA, reason="needs a CUDA device")

@@ -97,6 +97,7 @@ def test_every_public_name_has_a_docstring():
                     assert (value.__doc__ or "").strip() and not value.__doc__.startswith(f"{value.__name__}("), name
 
 
+@pytest.mark.long
 def test_importing_is_light():
     """No picture, data or array library comes with the import, and no compiler."""
     code = "import sys, torch; before = set(sys.modules); import snn_functional; print(*set(sys.modules) - before)"

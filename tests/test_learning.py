@@ -204,18 +204,11 @@ def test_a_population_of_learners(rule, network):
     close(population, stacked([learn(*world) for world in worlds]))
 
 
-@pytest.fixture
-def frozen():
-    """What is alive before the test is out of the collector's sight, so that counting is quick."""
-    gc.freeze()
-    yield
-    gc.unfreeze()
-
-
 @each
-def test_memory_does_not_grow(rule, network, frozen):
+def test_memory_does_not_grow(rule, network):
     """Numbers alive when the loss is asked for, beside the losses themselves: the same early and late."""
     alive = []
+    gc.freeze()  # what was there before is out of the collector's sight, so that counting is quick
 
     def counting(output, target):
         alive.append(sum(x.numel() for x in gc.get_objects() if type(x) is torch.Tensor and x.dim() > 1))

@@ -19,7 +19,6 @@ from steps import leaves, RandomStep
 from torch.func import grad
 
 import snn_functional as snf
-from snn_functional.kernels import _build
 
 
 pytestmark = [needs_kernels, pytest.mark.slow]
@@ -28,12 +27,6 @@ SIZE = 20
 STEPS = int(os.environ.get("SNN_STEPS", "1000"))
 HALF = (torch.bfloat16, torch.float16)
 LANES = [(1,), (7,), (3, 5), (2, 3, 4), (33,), (1, 1), (4, 1)]
-
-
-@pytest.fixture(autouse=True)
-def built_quickly(monkeypatch):
-    """The same text, compiled without being made fast, which would take ten times as long."""
-    monkeypatch.setattr(_build, "FLAGS", [{"-O3": "-O1"}.get(flag, flag) for flag in _build.FLAGS])
 
 
 @pytest.mark.parametrize("number", range(STEPS // SIZE))

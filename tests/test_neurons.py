@@ -18,17 +18,21 @@ from helpers import (
     each_case,
     each_neuron,
     each_pointwise,
+    EXAMPLES,
+    few_neurons,
     flat,
     FUSED,
     law,
     mixture,
     needs_kernels,
     needs_torch,
+    ONE_EACH,
     scan,
     stacked,
+    sweep,
     World,
 )
-from hypothesis import given, strategies as st
+from hypothesis import given, settings, strategies as st
 from torch.func import grad, jacfwd, jacrev, jvp, vmap
 from torch.utils.checkpoint import checkpoint
 
@@ -111,19 +115,18 @@ def test_population(case):
 
 @each_pointwise
 @law
-@given(seed=seeds, size=sizes)
-def test_params_broadcast_per_neuron_and_per_sample(case, seed, size):
+@given(seed=seeds, size=sizes, data=st.data())
+def test_params_broadcast_per_neuron_and_per_sample(case, seed, size, data):
     """Each neuron of a layer does what it would do by itself with its own numbers."""
     torch.manual_seed(seed)
     step, _, state, inputs = case.world(**size)
     batch, n = size["batch"], size["n"]
+    b, i = data.draw(st.integers(0, batch - 1)), data.draw(st.integers(0, n - 1))
     for params in (case.params(n), case.params(batch, 1), case.params(batch, n), case.params(1)):
         outputs, last = scan(step, params, state, inputs)
         whole = optree.tree_map(lambda x: x.broadcast_to(batch, n), params)
-        for b in range(batch):
-            for i in range(n):
-                alone = scan(step, at(whole, b, i), at(state, b, i), at(inputs, slice(None), b, i))
-                assert_equal((at(outputs, slice(None), b, i), at(last, b, i)), alone)
+        alone = scan(step, at(whole, b, i), at(state, b, i), at(inputs, slice(None), b, i))
+        assert_equal((at(outputs, slice(None), b, i), at(last, b, i)), alone)
 
 
 @each_case
@@ -176,7 +179,7 @@ def test_purity(case):
 # ------------------------------------------------------------------------------------------------ derivatives
 
 
-@each_case
+@each_neuron
 def test_gradients_per_sample(case):
     """vmap(grad) over the samples is a loop over them."""
     step, params, state, inputs = case.world(dtype=torch.float64)
@@ -193,7 +196,7 @@ def test_gradient_is_autograds(case):
     assert_allclose(backward(loss, world[1:]), grad(loss, ALL)(*world[1:]))
 
 
-@each_case
+@each_neuron
 def test_jvp_is_the_directional_part_of_the_gradient(case):
     world = case.world(dtype=torch.float64)
     arguments = world[1:]
@@ -204,14 +207,14 @@ def test_jvp_is_the_directional_part_of_the_gradient(case):
     assert slope != 0
 
 
-@each_case
+@each_neuron
 def test_jacobians_forwards_and_backwards_agree(case):
     step, *arguments = case.world(T=3, batch=2, n=2, dtype=torch.float64)
     run = lambda *args: scan(step, *args)
     assert_allclose(jacfwd(run, ALL)(*arguments), jacrev(run, ALL)(*arguments))
 
 
-@each_case
+@few_neurons
 def test_hessians_in_every_order_agree(case):
     world = case.world(T=3, batch=1, n=2, dtype=torch.float64)
     point, back = flat(world[1:])
@@ -224,7 +227,7 @@ def test_hessians_in_every_order_agree(case):
 
 
 @each_case
-@law
+@settings(law, max_examples=max(1, EXAMPLES // 3))
 @given(seed=seeds)
 def test_derivatives_are_those_of_finite_differences(case, seed):
     """With a smooth function in the spike's place: there the surrogate's slope is the truth."""
@@ -236,7 +239,7 @@ def test_derivatives_are_those_of_finite_differences(case, seed):
     assert torch.autograd.gradcheck(run, leaves)
 
 
-@each_case
+@few_neurons
 def test_second_derivatives_are_those_of_finite_differences(case):
     step, *arguments = case.smooth(T=3, batch=1, n=2)
     leaves, spec = optree.tree_flatten(tuple(arguments))
@@ -247,8 +250,7 @@ def test_second_derivatives_are_those_of_finite_differences(case):
 
 @each_case
 @pytest.mark.parametrize("kind", ["checkpointed", FUSED])
-@pytest.mark.parametrize("reverse", [False, True], ids=["forwards", "reverse"])
-def test_every_kind_is_the_loop(case, kind, reverse):
+def test_every_kind_is_the_loop(case, kind):
     """Bit-equal values and the same derivatives, through random cotangents of the outputs and of the last state."""
     world = case.world(T=5, batch=2, n=2, dtype=torch.float64)
     arguments = world[1:]
@@ -256,23 +258,27 @@ def test_every_kind_is_the_loop(case, kind, reverse):
         with pytest.raises(ValueError, match="has no kernel"):
             scan(*world, kind=kind)
         return
-    assert_equal(scan(*world, kind=kind, reverse=reverse), scan(*world, kind="loop", reverse=reverse))
-    mixed = mixture(world, reverse=reverse)
+    mixed, backwards = mixture(world), mixture(world, reverse=True)
     direction = optree.tree_map(torch.randn_like, arguments)
     samples = stacked([arguments, case.world(T=5, batch=2, n=2, dtype=torch.float64)[1:]])
 
-    def same(derivative):
+    def same(derivative, mixed=mixed):
         fast, slow = (derivative(lambda *args, kind=kind: mixed(*args, kind=kind)) for kind in (kind, "loop"))
         assert_allclose(fast, slow)
 
+    for reverse in (False, True):
+        assert_equal(scan(*world, kind=kind, reverse=reverse), scan(*world, kind="loop", reverse=reverse))
+    same(lambda loss: grad(loss, ALL)(*arguments), backwards)
     same(lambda loss: grad(loss, ALL)(*arguments))
+    if case not in ONE_EACH:
+        return  # how it resets is no matter of the transforms below
     same(lambda loss: jvp(loss, arguments, direction))
     same(lambda loss: vmap(loss)(*samples))
     same(lambda loss: vmap(grad(loss, ALL))(*samples))
     same(lambda loss: vmap(loss, in_dims=-1)(*optree.tree_map(lambda x: x.movedim(0, -1), samples)))
 
 
-@each_neuron
+@few_neurons
 @pytest.mark.parametrize("kind", ["checkpointed", FUSED])
 def test_every_kind_is_the_loop_to_the_second_derivative(case, kind):
     world = case.world(T=5, batch=2, n=2, dtype=torch.float64)
@@ -307,7 +313,7 @@ def test_dtype_out_as_in(case, dtype):
         assert {x.dtype for x in optree.tree_leaves((rest, outputs, last))} == {dtype}
 
 
-@each_case
+@each_neuron
 def test_device_out_as_in(case):
     step, _, _, given = world = case.world()
     shapes = lambda tree: [x.shape for x in optree.tree_leaves(tree)]
@@ -321,7 +327,7 @@ def test_device_out_as_in(case):
 
 @each_neuron
 def test_the_default_device_is_not_asked(case, monkeypatch):
-    step, params, state, inputs = case.world()
+    step, params, state, inputs = case.world(dtype=torch.float64)  # as above: for these there are kernels
     kind = "fused" if case.pointwise and not needs_kernels.args[0] else "auto"
     every = lambda *given: snf.scan(step, *given, kind=kind)
 
@@ -337,8 +343,7 @@ def test_the_default_device_is_not_asked(case, monkeypatch):
 
 
 @each_case
-@pytest.mark.parametrize("dtype", [torch.bool, torch.uint8], ids=str)
-@pytest.mark.parametrize("floating", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("dtype, floating", [(torch.bool, torch.float32), (torch.uint8, torch.float64)], ids=str)
 def test_spikes_come_in_as_bool_or_uint8(case, dtype, floating):
     step, params, state, inputs = case.world(dtype=floating)
     (x, *noise), tree = optree.tree_flatten(inputs)
@@ -429,7 +434,7 @@ def test_save_and_load_weights_only(case):
 # ------------------------------------------------------------------------------------------------ compilers
 
 
-@each_neuron
+@sweep("case", ONE_EACH, of=("leaky", "slstm"))
 @needs_torch("2.10", "torch.compile reads optree")
 def test_compile(case):
     torch.compiler.reset()
@@ -438,7 +443,7 @@ def test_compile(case):
     assert_allclose(compiled(*world), scan(*world))
 
 
-@each_neuron
+@sweep("case", ONE_EACH, of=("leaky",))
 @needs_torch("2.10", "torch.compile reads optree")
 def test_compile_gradients_per_sample(case):
     torch.compiler.reset()
@@ -449,7 +454,7 @@ def test_compile_gradients_per_sample(case):
     assert_allclose(compiled(*world[1:]), per_sample(*world[1:]))
 
 
-@each_neuron
+@few_neurons
 @needs_torch("2.7", "torch.export takes trees that are dataclasses of ours")
 def test_export(case):
     step, params, state, inputs = case.world()

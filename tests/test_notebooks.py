@@ -31,6 +31,7 @@ def test_the_notebooks_are_found():
 def test_notebook_runs(path, monkeypatch):
     monkeypatch.chdir(path.parent)
     monkeypatch.setenv("SNN_FAST", "1")
+    monkeypatch.setenv("SNN_FUNCTIONAL_OPTIMIZE", "1")  # some train for seconds
     names = {"__name__": "__main__"}
     try:
         with matplotlib.rc_context():

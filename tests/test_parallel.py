@@ -7,7 +7,7 @@ import warnings
 
 import pytest
 import torch
-from helpers import needs_kernels, needs_torch
+from helpers import needs_kernels, needs_torch, sweep
 from torch import nn
 from torch.func import functional_call, grad, vmap
 
@@ -172,8 +172,10 @@ def test_spikes_come_in_as_bool(which):
     )
 
 
-@pytest.mark.parametrize(
-    "which", ["StateLeaky", "LinearLeaky", "AssociativeLeaky", "LeakyParallel", "LeakyParallel, dense"]
+@sweep(
+    "which",
+    ["StateLeaky", "LinearLeaky", "AssociativeLeaky", "LeakyParallel", "LeakyParallel, dense"],
+    of=("LinearLeaky",),
 )
 @needs_torch("2.10", "torch.compile reads optree")
 def test_compiled_without_a_graph_break(which):

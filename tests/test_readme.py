@@ -19,8 +19,10 @@ BLOCKS = re.findall(r"```python\n(.*?)```", README, flags=re.S)
 def names():
     torch.manual_seed(0)
     space = {"__name__": "readme"}
-    for i, block in enumerate(BLOCKS):
-        exec(compile(block, f"README.md[{i}]", "exec"), space)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SNN_FUNCTIONAL_OPTIMIZE", "1")  # it trains for seconds
+        for i, block in enumerate(BLOCKS):
+            exec(compile(block, f"README.md[{i}]", "exec"), space)
     return space
 
 

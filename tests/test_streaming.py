@@ -13,7 +13,7 @@ from pathlib import Path
 import optree
 import pytest
 import torch
-from helpers import assert_allclose, assert_equal, at, CASES, needs_torch, scan
+from helpers import assert_allclose, assert_equal, at, CASES, needs_torch, scan, sweep
 from torch import nn
 
 import snn_functional as snf
@@ -72,6 +72,7 @@ def resumed(name, params, state, xs):
     return optree.tree_map(torch.Tensor.detach, results), [x.grad for x in optree.tree_leaves((params, state, xs))]
 
 
+@pytest.mark.long
 @needs_torch("2.4", "before, no class can be said to be safe to load")
 def test_resumed_in_another_process(tmp_path):
     """Bit for bit: the spikes, the last state, and all gradients."""
@@ -157,7 +158,7 @@ def others(params, state, x):
     return moved, (snf.named_leaves(moved[0]), snf.named_leaves(moved[1]), moved[2])
 
 
-@each
+@sweep("name", NAMES, of=("leaky", "slstm", "refractory", "chain", "network"))
 @needs_torch("2.6", "non-strict export of modules that call optree")
 def test_exported_saved_and_loaded(name):
     """With params, state and input given to the program, and its numbers bit for bit those of the step."""

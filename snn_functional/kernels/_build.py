@@ -8,6 +8,7 @@ compiler that fails on a kernel that does nothing, no text is. The environment s
 
     CXX                                the compiler; else c++, g++ or clang++
     SNN_FUNCTIONAL_COMPILE_SECONDS     how long it may take over one kernel, 120 if not given
+    SNN_FUNCTIONAL_OPTIMIZE            how fast a kernel is made, from 0 to 3 as in -O3, 3 if not given: its numbers are the same
 """
 
 import collections
@@ -64,7 +65,7 @@ class Unusable(NoCompiler):
 
 @dataclasses.dataclass
 class Memory:
-    """What this process knows: the compiler, or why there is none; functions, or why not, by their text's hash; whether it warned."""
+    """What this process knows: the compiler, or why there is none; functions, or why not, by hash; whether it warned."""
 
     compiler: tuple[str, ...] | str | None = None
     unusable: str = ""
@@ -91,7 +92,7 @@ def load(source: str) -> Callable[..., None]:
 
     The same text is the same function, and is built once, whoever asks, in however many threads. Raises NoCompiler.
     """
-    key = hashlib.sha256(source.encode()).digest()
+    key = hashlib.sha256(f"{os.environ.get('SNN_FUNCTIONAL_OPTIMIZE')}\0{source}".encode()).digest()
     with _lock:
         functions = _memory.functions
         if key not in functions:
@@ -145,7 +146,7 @@ def _find() -> tuple[str, ...]:
 def _function(source: str) -> Any:
     """`run`, from the cache or built. Raises NoCompiler or OSError."""
     command = find()
-    parts = [source, *FLAGS, *command, os.path.realpath(command[0]), _processor()]
+    parts = [source, *_flags(), *command, os.path.realpath(command[0]), _processor()]
     name = hashlib.sha256("\0".join(parts).encode(errors="surrogateescape")).hexdigest()[:32]
     trouble = None
     try:
@@ -225,7 +226,7 @@ def _compile(
     # The compiler's own files go the way of the folder, and its words into a file: a pipe may be held open by what it leaves running.
     with open(said, "wb") as words:
         status, _ = _run(
-            [*command[:-1], *FLAGS, "-o", str(built), str(text), *math],
+            [*command[:-1], *_flags(), "-o", str(built), str(text), *math],
             seconds,
             doubt,
             stdout=words,
@@ -279,6 +280,14 @@ def _run(
             raise NoCompiler(f"{command[0]} did not end within {seconds:g} s and was stopped") from None
         raise
     return process.returncode, (words or b"").decode(errors="replace")
+
+
+def _flags() -> list[str]:
+    """What the compiler is told. Raises NoCompiler if the environment gives no level of optimization."""
+    given = os.environ.get("SNN_FUNCTIONAL_OPTIMIZE")
+    if given and given not in ("0", "1", "2", "3"):
+        raise NoCompiler(f"SNN_FUNCTIONAL_OPTIMIZE={given!r} is no level of optimization: give 0, 1, 2 or 3")
+    return [*FLAGS, f"-O{given}"] if given else FLAGS  # of several levels the last one counts
 
 
 def _seconds() -> float:
