@@ -132,7 +132,7 @@ def left_behind(tensor: Tensor) -> bool:
     return False
 
 
-def solid(tensors: Iterable[Tensor]) -> list[Tensor]:
+def in_memory(tensors: Iterable[Tensor]) -> list[Tensor]:
     """As they stand in memory. Three kinds have none of their own: the wrapper that a transform left behind, forward mode's zeros,
     and the imaginary part of a conjugate, which is negated lazily."""
     bare = (x.resolve_neg() for x in tensors)  # which takes the wrapper off, too

@@ -79,7 +79,7 @@ def rounded(x: str, dtype: torch.dtype) -> str:
     return HALF[dtype].format(x) if dtype in HALF else x
 
 
-def kept(x: str, dtype: torch.dtype) -> str:
+def keep(x: str, dtype: torch.dtype) -> str:
     """The expression that is stored for x, which is rounded already."""
     return f"to_bf16({x})" if dtype == torch.bfloat16 else x
 
@@ -115,7 +115,7 @@ class Lines:
             self.before.append(f"{self.constants[key]} = tl.full([BLOCK], {key[1]}, {key[0]})")
         return self.constants[key]
 
-    def moving(self, program: Program) -> list[str]:
+    def in_loop(self, program: Program) -> list[str]:
         """The lines that stand in the loop."""
         inside = []
         for step in program.lines:

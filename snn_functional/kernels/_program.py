@@ -105,7 +105,7 @@ class Program:
                 lines.append(line)
         return dataclasses.replace(self, lines=tuple(lines[::-1]), outputs=outputs)
 
-    def given(self, other: "Program", first: int) -> "Program":
+    def reusing(self, other: "Program", first: int) -> "Program":
         """The same, with what `other` gives from its output `first` on as further leaves: no line works that out again.
 
         Free numbers of the two are the same where their values and dtypes are.
@@ -124,8 +124,8 @@ class Program:
         theirs, mine = numbered(other), numbered(self)
         new = [Value(f"b{i}", x.dtype) for i, x in enumerate(other.outputs[first:])]
         known = {theirs[x]: leaf for x, leaf in zip(other.outputs[first:], new) if isinstance(x, Value)}
-        kept = {*self.leaves, *self.free}
-        place: dict[Operand, Operand] = {x: known[i] for x, i in mine.items() if i in known and x not in kept}
+        known_already = {*self.leaves, *self.free}
+        place: dict[Operand, Operand] = {x: known[i] for x, i in mine.items() if i in known and x not in known_already}
         swap = lambda operands: tuple(place[x] if x in place else x for x in operands)
         lines = tuple(dataclasses.replace(x, operands=swap(x.operands)) for x in self.lines if x.result not in place)
         whole = dataclasses.replace(self, leaves=(*self.leaves, *new), lines=lines, outputs=swap(self.outputs))
