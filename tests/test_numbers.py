@@ -123,7 +123,7 @@ def test_a_derivative_finds_again_what_has_the_forwards_numbers_and_only_that(bu
 def test_what_is_given_is_not_worked_out_again():
     """Numbers are the same where their values are, whatever they are called."""
     forward = read(lambda x, g: [torch.tanh(0.3 * x), x * 0.7], count=2)
-    ops = lambda f: [line.op for line in read(f, count=2).given(forward, 0).lines]
+    ops = lambda f: [line.op for line in read(f, count=2).reusing(forward, 0).lines]
     assert ops(lambda x, g: [(0.7 * g) * torch.tanh(0.3 * x)]) == ["mul", "mul"]
     assert ops(lambda x, g: [(0.3 * g) * torch.tanh(0.7 * x)]) == ["mul", "tanh", "mul"]
 
