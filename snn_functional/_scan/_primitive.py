@@ -203,8 +203,7 @@ def _adjoint_by_scans(
     signature = plan.signature
     adjoint = _higher(plan, source, plan.adjoint)
     forth, back = Call(plan.trajectory(), None, T, reverse, 0), Call(adjoint, None, T, not reverse, 0)
-    floating = signature.leaves.only(signature.leaves.floating)
-    d_params, d_states, d_inputs = floating.parts
+    d_params, d_states, d_inputs = signature.leaves.only(signature.leaves.floating).parts
     leaves, _ = split(tensors, signature.leaves)
     zeros = [_zero(dtype, leaves[0].device).expand(lanes_of(plan, leaves)[0]) for dtype in d_params]
 
@@ -216,19 +215,17 @@ def _adjoint_by_scans(
     def gradients(results: Any) -> tuple[Tensor, ...]:
         of_inputs, of_states, of_params, _ = split(results, d_inputs, d_states, d_params)
         found = dict(zip(signature.leaves.floating, (*of_params, *of_states, *of_inputs)))
-        params = len(signature.leaves.parts[0])
-        return tuple(found[i].sum_to_size(leaves[i].shape) if i < params else found[i] for i in wanted)
+        is_param = lambda i: signature.leaves.roles[i] is Role.PARAM
+        return tuple(found[i].sum_to_size(leaves[i].shape) if is_param(i) else found[i] for i in wanted)
 
-    states = signature.leaves.parts[1]
+    states, both = signature.leaves.parts[1], forth.plan.signature.results
     if moves is None:
         path, _ = split(run(Scan, forth, *leaves), states)
         return gradients(run(Scan, back, *arranged(tensors, path, zeros))), ()
     values, d_values = _tangent(forth, leaves, split(moves, leaves)[0])
-    path, d_path = (
-        forth.plan.signature.results.split(x)[0] for x in (values, forth.plan.signature.results.spread(d_values))
-    )
-    leaves_back = arranged(tensors, path, zeros)
-    results, d_results = _tangent(back, leaves_back, arranged(moves, d_path, [None] * len(zeros)))
+    (path, _), (d_path, _) = split(values, states), split(both.spread(d_values), states)
+    d_back = arranged(moves, d_path, [None] * len(zeros))
+    results, d_results = _tangent(back, arranged(tensors, path, zeros), d_back)
     return gradients(results), gradients(d_results)
 
 

@@ -212,6 +212,8 @@ class Backward(Kernel, BackwardLoop):
     values in a segment, `h0` and `N0` those before and after a step, `G0` its gradient; `A0` sums the gradient of param 0.
     """
 
+    SUMS = torch.float64
+
     def __init__(self, forward: Program, program: Program, signature: Signature, *what: Any) -> None:
         # The state after a step is at hand when the step is walked back, so its derivative need not work it out again.
         super().__init__(forward, program.reusing(forward, len(signature.results.parts[0])), signature, *what)
@@ -223,9 +225,6 @@ class Backward(Kernel, BackwardLoop):
 
     def sum_shape(self, walk: Walk) -> Sequence[int]:
         return (-(-walk.lanes.numel() // self.block(walk)),)
-
-    def sum_dtype(self, dtype: torch.dtype) -> torch.dtype:
-        return torch.float64
 
     @property
     def source(self) -> str:

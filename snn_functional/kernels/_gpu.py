@@ -27,9 +27,9 @@ import torch
 from torch import Tensor
 
 from ._loops import BackwardLoop, ForwardLoop, Kind, layout, Walk, wide
-from ._print_triton import computed, free, HALF, HEADER, keep, Lines, read, rounded
+from ._print_triton import computed, free, HEADER, keep, Lines, read, rounded
 from ._program import Operand, Program, Unsupported
-from ._signature import Role, Signature, Slots, split
+from ._signature import Role, Signature, split
 
 
 # Lanes that fill a GPU with blocks of four warps, two a thread; fewer are spread over more, smaller blocks.
@@ -46,7 +46,8 @@ def ready() -> None:
 
 class Forward(ForwardLoop):
     def launch(self, numbers: tuple[float, ...], tensors: Sequence[Any], walk: Walk) -> None:
-        forms, sizes = _forms(self.signature.leaves, tensors, walk.lanes)
+        leaves, _ = split(tensors, self.signature.leaves)
+        forms, sizes = _forms(self.signature.leaves.roles, tuple([(x.shape, x.stride()) for x in leaves]), walk.lanes)
         key = forms, walk.checkpoints
         if key not in self.known:
             self.known[key] = _load(self.source(*key))
@@ -82,6 +83,8 @@ class Forward(ForwardLoop):
 class Backward(BackwardLoop):
     """The states of a segment are in memory, in a scratch `h0` that stays in the cache; checkpoints are made where there are none."""
 
+    SUMS = torch.float32  # at least: what is summed is not rounded to half precision before
+
     @functools.cached_property
     def forth(self) -> Forward:
         """Makes checkpoints."""
@@ -90,16 +93,13 @@ class Backward(BackwardLoop):
     def sum_shape(self, walk: Walk) -> Sequence[int]:
         return walk.lanes
 
-    def sum_dtype(self, dtype: torch.dtype) -> torch.dtype:
-        return _wide(dtype)
-
     def launch(self, numbers: tuple[float, ...], tensors: Sequence[Any], walk: Walk) -> None:
         takes, points, gradients = split(tensors, self.signature.backward, self.points)
         if self.states and not walk.checkpoints:
             leaves, _ = split(takes, self.signature.leaves)
             points = self.forth(numbers[: len(self.again.free)], leaves, *walk[:4])[2]
         held = self.signature.checkpoints.empty(walk.lanes, walk.every, takes[0].device)
-        forms, sizes = _forms(self.signature.backward, takes, walk.lanes)
+        forms, sizes = _forms(self.signature.backward.roles, tuple([(x.shape, x.stride()) for x in takes]), walk.lanes)
         if forms not in self.known:
             self.known[forms] = _load(self.source(forms))
         tensors = [*takes, *points, *held, *gradients]
@@ -128,7 +128,7 @@ class Backward(BackwardLoop):
         for i, gradient in zip(self.wanted, program.outputs):
             dtype, where = types[i], f"d{i} + lane"
             if i in self.params:
-                wide, dtype = _wide(dtype), self.sums.get(i, dtype)
+                wide, dtype = torch.promote_types(dtype, self.SUMS), self.sums[i] if self.uniform[i] else dtype
                 start.append(f"sum{i} = tl.full([BLOCK], 0, {computed(wide)})")
                 back.append(f"sum{i} += {lines.cast(gradient, wide)}")
                 end.append(f"tl.store({where}, {keep(rounded(f'sum{i}', dtype), dtype)}, mask=mask)")
@@ -228,11 +228,6 @@ class _Text:
         return HEADER + text + "".join(f"    {x}\n" for x in body)
 
 
-def _wide(dtype: torch.dtype) -> torch.dtype:
-    """What is summed is not rounded to half precision before."""
-    return torch.float32 if dtype in HALF else dtype
-
-
 def _used(program: Program) -> set[Any]:
     return {x for step in program.lines for x in step.operands} | set(program.outputs)
 
@@ -249,12 +244,8 @@ def _advance(lines: Lines, new: Sequence[Operand], carried: Sequence[tuple[str, 
     return [f"{s} = {lines.cast(x, dtype)}" for x, (s, dtype) in zip(new, carried)]
 
 
-def _forms(slots: Slots, tensors: Sequence[Tensor], lanes: torch.Size) -> tuple[Forms, tuple[int, ...]]:
-    return _forms_of(slots.roles, tuple([(x.shape, x.stride()) for x in tensors[: len(slots)]]), lanes)
-
-
 @functools.lru_cache(10_000)
-def _forms_of(roles: tuple[Role, ...], tensors: tuple[Any, ...], lanes: torch.Size) -> tuple[Forms, tuple[int, ...]]:
+def _forms(roles: tuple[Role, ...], tensors: tuple[Any, ...], lanes: torch.Size) -> tuple[Forms, tuple[int, ...]]:
     """How tensors of these shapes and strides lie, and the numbers that go with it, in the order of the kernel's arguments."""
     layouts = [layout(shape, strides, role, lanes) for role, (shape, strides) in zip(roles, tensors)]
     strided = [x for x in layouts if x.kind is Kind.STRIDED]

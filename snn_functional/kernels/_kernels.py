@@ -4,7 +4,6 @@ Programs are equal if their texts are, so one kernel serves all that differ in t
 A bounded number of kernels is kept, the oldest go first. None of them holds what a step held.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 from .._identity import Registry
@@ -30,30 +29,22 @@ class Bound:
         return getattr(self.kernel, name)
 
 
-def forward_kernel(device: str, program: Program, signature: Signature, uniform: tuple[bool, ...]) -> Any:
-    """`kernel(program.numbers, leaves, lanes, T, reverse, every) -> (outputs, last state, checkpoints)`.
-
-    `uniform`: which params are one number for all neurons. Raises Unsupported for a type of device that has no kernels.
-    """
-    make = _backend(device)[0]
-    key = make, program, signature, uniform
-    return _found_or_made(key, lambda: make(program, signature, uniform))
+def forward_kernel(device: str, program: Program, signature: Signature, uniform: tuple[bool, ...]) -> Bound:
+    """A `ForwardLoop`. Raises Unsupported for a type of device that has no kernels."""
+    make, _ = _backend(device)
+    return Bound(_found_or_made(make, (program, signature, uniform)), program.numbers)
 
 
 def backward_kernel(
     device: str, forward: Program, program: Program, signature: Signature, uniform: tuple[bool, ...], wanted: tuple[int, ...]
-) -> Any:  # fmt: skip
-    """`kernel((*forward.numbers, *program.numbers), leaves, cotangents, checkpoints, lanes, T, reverse, every) -> gradients`.
-
-    `program` is the derivative of `forward`, whose outputs are the gradients of the leaves `wanted`.
-    Raises Unsupported for a type of device that has no kernels.
-    """
-    make = _backend(device)[1]
+) -> Bound:  # fmt: skip
+    """A `BackwardLoop`. Raises Unsupported for a type of device that has no kernels."""
+    _, make = _backend(device)
     # What the derivative need not work out again depends on which of its numbers are the forward's.
     known = {(x.dtype, value): i for i, (x, value) in enumerate(zip(forward.free, forward.numbers))}
     shared = tuple(known.get((x.dtype, value)) for x, value in zip(program.free, program.numbers))
-    key = make, forward, program, shared, signature, uniform, wanted
-    return _found_or_made(key, lambda: make(forward, program, signature, uniform, wanted))
+    kernel = _found_or_made(make, (forward, program, signature, uniform, wanted), shared)
+    return Bound(kernel, (*forward.numbers, *program.numbers))
 
 
 def _backend(device: str) -> tuple[Any, Any]:
@@ -65,6 +56,6 @@ def _backend(device: str) -> tuple[Any, Any]:
 _kernels: Registry[Any] = Registry(1000)
 
 
-def _found_or_made(key: tuple[Any, ...], make: Callable[[], Any]) -> Any:
+def _found_or_made(make: Any, of: tuple[Any, ...], *beside: Any) -> Any:
     # Made quickly: a kernel is printed and built when it is first called.
-    return _kernels.get(key) or _kernels.put(key, make())
+    return _kernels.get((make, of, beside)) or _kernels.put((make, of, beside), make(*of))

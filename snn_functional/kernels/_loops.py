@@ -106,14 +106,11 @@ class BackwardLoop(Loop):
     all floating states among them.
     """
 
+    SUMS: torch.dtype
+
     def __init__(
-        self,
-        forward: Program,
-        program: Program,
-        signature: Signature,
-        uniform: tuple[bool, ...],
-        wanted: tuple[int, ...],
-    ) -> None:
+        self, forward: Program, program: Program, signature: Signature, uniform: tuple[bool, ...], wanted: tuple[int, ...]
+    ) -> None:  # fmt: skip
         self.gradients = signature.leaves.only(wanted)
         super().__init__(signature, uniform, signature.backward + signature.checkpoints + self.gradients)
         self.forward, self.program, self.wanted = forward, program.renamed(numbers="q"), wanted
@@ -121,7 +118,8 @@ class BackwardLoop(Loop):
         _, _, _, self.d_outputs, self.d_last, self.points, *own = self.arguments.places
         self.argument = dict(zip(wanted, sum(own, [])))  # of each wanted leaf: where its gradient goes
         # Of the wanted numbers that serve all lanes: what their gradients are summed in.
-        self.sums = {i: self.sum_dtype(signature.leaves.dtypes[i]) for i in self.params if i in wanted and uniform[i]}
+        types = signature.leaves.dtypes
+        self.sums = {i: torch.promote_types(types[i], self.SUMS) for i in self.params if i in wanted and uniform[i]}
         self.written = {i: self.argument[i] for i in self.inputs if i in wanted}
         self.carried = [s for s, i in enumerate(self.states) if i in wanted]
 
@@ -145,7 +143,4 @@ class BackwardLoop(Loop):
 
     def sum_shape(self, walk: Walk) -> Sequence[int]:
         """Of the gradient of a number that serves all lanes, before the caller sums it."""
-        raise NotImplementedError
-
-    def sum_dtype(self, dtype: torch.dtype) -> torch.dtype:
         raise NotImplementedError

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from .._functorch import outside, without_hooks
-from ._kernels import backward_kernel, Bound, forward_kernel
+from ._kernels import backward_kernel, forward_kernel
 from ._lower import program_of
 from ._program import Program, Unsupported
 from ._signature import Signature, split
@@ -75,8 +75,7 @@ class Plan:
     def forward(self, uniform: tuple[bool, ...], device: str = "cpu") -> Any:
         key = "forward", device, uniform
         if key not in self._made:
-            kernel = forward_kernel(device, self.program, self.signature, uniform)
-            self._made[key] = Bound(kernel, self.program.numbers)
+            self._made[key] = forward_kernel(device, self.program, self.signature, uniform)
         return self._made[key]
 
     def backward(
@@ -88,8 +87,7 @@ class Plan:
             floating, states = self.signature.leaves.floating, self.signature.leaves.places[1]
             every = tuple(i for i in floating if i in wanted or i in states)
             program = self.pullback(source)[1].only([floating.index(i) for i in every])
-            kernel = backward_kernel(device, self.program, program, self.signature, uniform, every)
-            self._made[key] = Bound(kernel, (*self.program.numbers, *program.numbers))
+            self._made[key] = backward_kernel(device, self.program, program, self.signature, uniform, every)
         return self._made[key]
 
     def pullback(self, source: Later = None) -> tuple[Tape, Program]:
@@ -146,11 +144,10 @@ class Plan:
             return True
 
         def make() -> bool:
-            own = self.pullback(source)[1]
             forms = [leaf.lane() for leaf in self.leaves]
             alone = Plan(read(Source(self.tape), forms, derivative=True), self.counts)
-            other = alone.pullback()[1]
-            return own.expressions() == other.expressions()
+            ids: dict[Any, int] = {}
+            return self.pullback(source)[1].expressions(ids) == alone.pullback()[1].expressions(ids)
 
         return self._once("faithful", make)
 

@@ -86,13 +86,19 @@ class Program:
     def __hash__(self) -> int:
         return hash(self.text)
 
-    def expressions(self) -> list[Any]:
-        """Its outputs as what is computed of leaves and numbers, in whatever order the lines stand: equal for programs that do the same."""
-        known: dict[Operand, Any] = {leaf: ("leaf", i) for i, leaf in enumerate(self.leaves)}
-        known |= {x: ("number", value.hex(), x.dtype) for x, value in zip(self.free, self.numbers)}
+    def numbered(self, ids: dict[Any, int]) -> dict[Operand, int]:
+        """Every value as a number: the same one for what computes the same of leaves and numbers, in all programs with these `ids`."""
+        number = lambda key: ids.setdefault(key, len(ids))
+        known: dict[Operand, int] = {leaf: number(leaf) for leaf in self.leaves}
+        known |= {x: number((value.hex(), x.dtype)) for x, value in zip(self.free, self.numbers)}
         for line in self.lines:
             operands = tuple(known[x] if isinstance(x, Value) else x for x in line.operands)
-            known[line.result] = hash((line.op, line.dtype, line.result.dtype, operands))
+            known[line.result] = number((line.op, line.dtype, line.result.dtype, operands))
+        return known
+
+    def expressions(self, ids: dict[Any, int]) -> list[Any]:
+        """Its outputs, numbered so, in whatever order the lines stand."""
+        known = self.numbered(ids)
         return [known[x] if isinstance(x, Value) else x for x in self.outputs]
 
     def only(self, wanted: Sequence[int]) -> "Program":
@@ -111,17 +117,7 @@ class Program:
         Free numbers of the two are the same where their values and dtypes are.
         """
         ids: dict[Any, int] = {}
-        number = lambda key: ids.setdefault(key, len(ids))
-
-        def numbered(program: Program) -> dict[Operand, int]:
-            known: dict[Operand, int] = {leaf: number(leaf) for leaf in program.leaves}
-            known |= {x: number((value.hex(), x.dtype)) for x, value in zip(program.free, program.numbers)}
-            for line in program.lines:
-                operands = tuple(known[x] if isinstance(x, Value) else x for x in line.operands)
-                known[line.result] = number((line.op, line.dtype, operands))
-            return known
-
-        theirs, mine = numbered(other), numbered(self)
+        theirs, mine = other.numbered(ids), self.numbered(ids)
         new = [Value(f"b{i}", x.dtype) for i, x in enumerate(other.outputs[first:])]
         known = {theirs[x]: leaf for x, leaf in zip(other.outputs[first:], new) if isinstance(x, Value)}
         known_already = {*self.leaves, *self.free}
