@@ -166,14 +166,13 @@ class Kernel(Loop):
 
     def neurons(self, program: Program, states: Sequence[str], others: Sequence[str], stores: Sequence[str]) -> str:
         """The loop over the neurons of a block. `states`, `others`: where the states and the leaves after the inputs are read."""
-        used = {x for step in program.lines for x in step.operands} | set(program.outputs)
         same: set[Operand] = {*program.free, *(program.leaves[i] for i in self.params if self.uniform[i])}
         before, lines = body(program, same, "        ")
         places = [*(f"P{i}" for i in self.params), *states, *(f"X{i}" for i in self.inputs), *others]
         reads = (
             f"const {computed(leaf.dtype)} {leaf.name} = read({place}[i]);"
             for leaf, place in zip(program.leaves, places)
-            if leaf in used and leaf not in same
+            if leaf in program.used and leaf not in same
         )
         head = "        #pragma GCC ivdep\n        for (i64 i = 0; i < n; ++i) {\n"
         return f"        {{\n{before}{head}{_lines(12, reads)}{lines}{_lines(12, stores)}        }}\n        }}\n"

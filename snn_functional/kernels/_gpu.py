@@ -32,8 +32,7 @@ from ._program import Operand, Program, Unsupported
 from ._signature import Role, Signature, split
 
 
-# Lanes that fill a GPU with blocks of four warps, two a thread; fewer are spread over more, smaller blocks.
-WIDE = 1 << 15
+WIDE = 1 << 15  # lanes that fill a GPU with blocks of four warps, two a thread; fewer are spread over smaller blocks
 STAGES = 4  # steps that inputs are fetched ahead, through shared memory
 SHARED = 192  # bytes of it for a lane: what every GPU has for a block of four warps
 
@@ -56,28 +55,28 @@ class Forward(ForwardLoop):
     def source(self, forms: "Forms", checkpoints: bool) -> str:
         text = _Text(self.program, self.signature.leaves.roles, forms, len(self.program.free))
         lines = Lines([*text.still, *self.program.free])
-        dtypes, S = self.arguments.dtypes, [f"s{s}" for s in range(len(self.states))]
-        carried = [(s, dtypes[i]) for s, i in zip(S, self.states)]
-        ys, new = self.signature.results.split(self.program.outputs)
-        body = [STEP, *(f"a{i} = {s}" for i, s in zip(self.states, S))]
+        (y_dtypes, s_dtypes), (ys, new) = (
+            self.signature.results.parts,
+            self.signature.results.split(self.program.outputs),
+        )
+        body = [STEP, *(f"a{i} = s{s}" for s, i in enumerate(self.states))]
         if checkpoints:
             body += [
                 "point = tl.cast(k // every, tl.int64) * N + lane",
                 "due = mask & (tl.broadcast_to(k % every, [BLOCK]) == 0)",
             ]
-            body += [f"tl.store(p{s[1:]} + point, {keep(s, dtype)}, mask=due)" for s, dtype in carried]
+            body += [f"tl.store(p{s} + point, {keep(f's{s}', dtype)}, mask=due)" for s, dtype in enumerate(s_dtypes)]
         body += text.reads(self.program)
         body += lines.in_loop(self.program)
-        for j, (y, i) in enumerate(zip(ys, self.outputs)):
-            body.append(f"tl.store(y{j} + t * N + lane, {keep(lines.cast(y, dtypes[i]), dtypes[i])}, mask=mask)")
-        body += _advance(lines, new, carried)
+        for j, (y, dtype) in enumerate(zip(ys, y_dtypes)):
+            body.append(f"tl.store(y{j} + t * N + lane, {keep(lines.cast(y, dtype), dtype)}, mask=mask)")
+        body += _advance(lines, new, s_dtypes)
         loop = _loop(f"for k in tl.range(0, T, num_stages={text.stages}):", body)
         start = [*text.start(self.program), *free(self.program.free, 0), *lines.before]
-        start += [f"{s} = {text.value(i)}" for s, i in zip(S, self.states)]
-        end = [f"tl.store(l{s[1:]} + lane, {keep(s, dtype)}, mask=mask)" for s, dtype in carried]
-        pointers = [f"y{j}" for j in range(len(ys))] + [f"l{s[1:]}" for s in S]
-        pointers += [f"p{s[1:]}" for s in S if checkpoints]
-        return text.kernel(pointers, [*start, *loop, *end])
+        start += [f"s{s} = {text.value(i)}" for s, i in enumerate(self.states)]
+        end = [f"tl.store(l{s} + lane, {keep(f's{s}', dtype)}, mask=mask)" for s, dtype in enumerate(s_dtypes)]
+        names = [("y", self.outputs), ("l", self.last), *([("p", self.points)] if checkpoints else [])]
+        return text.kernel([f"{x}{i}" for x, group in names for i in range(len(group))], [*start, *loop, *end])
 
 
 class Backward(BackwardLoop):
@@ -107,17 +106,17 @@ class Backward(BackwardLoop):
 
     def source(self, forms: "Forms") -> str:
         types, again, program = self.arguments.dtypes, self.again.renamed("w"), self.program
-        carried = [(f"s{s}", types[i]) for s, i in enumerate(self.states)]
+        s_dtypes = self.signature.leaves.parts[1]
         text = _Text(program, self.signature.backward.roles, forms, len(again.free) + len(program.free))
         lines = Lines([*text.still, *again.free, *program.free])
         row = "row = tl.cast(k - since, tl.int64) * N + lane"
 
         onward = [STEP, row]
-        onward += [f"tl.store(h{s[1:]} + row, {keep(s, dtype)}, mask=mask)" for s, dtype in carried]
+        onward += [f"tl.store(h{s} + row, {keep(f's{s}', dtype)}, mask=mask)" for s, dtype in enumerate(s_dtypes)]
         onward += [f"a{i} = s{s}" for s, i in enumerate(self.states)]
         onward += text.reads(again)
         onward += lines.in_loop(again)
-        onward += _advance(lines, again.outputs, carried)
+        onward += _advance(lines, again.outputs, s_dtypes)
 
         back = ["k = since + until - 1 - i", STEP, row]
         back += [f"a{i} = {_here(f'h{s} + row', types[i])}" for s, i in enumerate(self.states)]
@@ -144,7 +143,7 @@ class Backward(BackwardLoop):
         segment = ["since = (points - 1 - j) * every", "until = min(since + every, T)"]
         if self.states:
             segment.append("point = tl.cast(points - 1 - j, tl.int64) * N + lane")
-            segment += [f"{s} = {_here(f'p{s[1:]} + point', dtype)}" for s, dtype in carried]
+            segment += [f"s{s} = {_here(f'p{s} + point', dtype)}" for s, dtype in enumerate(s_dtypes)]
             segment += _loop(f"for k in tl.range(since, until, num_stages={text.stages}):", onward)
             segment.append("tl.debug_barrier()")  # a row may be read by another thread than the one that wrote it
         segment += _loop(f"for i in tl.range(since, until, num_stages={text.stages}):", back)
@@ -179,12 +178,9 @@ class _Text:
         self.leaves, self.forms, self.free = program.leaves, forms, free
         for leaf in self.leaves:
             computed(leaf.dtype)  # refuses what has no kernel
-        params, fixed, self.varying = [], [], []
-        for leaf, role, form in zip(self.leaves, roles, forms.each):
-            if role is not Role.STATE:
-                group = params if role is Role.PARAM else self.varying if form.time_varying else fixed
-                group.append(leaf)
-        self.still = params + fixed
+        known = [(leaf, role, form.time_varying) for leaf, role, form in zip(self.leaves, roles, forms.each)]
+        self.still = [leaf for leaf, role, varying in known if role is not Role.STATE and not varying]
+        self.varying = [leaf for leaf, _, varying in known if varying]
         width = sum(leaf.dtype.itemsize for leaf in self.leaves if leaf not in self.still)
         self.stages = max(1, min(STAGES, SHARED // max(width, 1)))
 
@@ -200,13 +196,12 @@ class _Text:
         for i, form in enumerate(self.forms.each):
             if form.over is Kind.STRIDED:
                 text.append(f"at{i} = " + " + ".join(f"i{d} * step{i}_{d}" for d in range(self.forms.axes)))
-        used = set().union(*map(_used, programs))
-        return text + [f"{x.name} = {self.value(self.leaves.index(x))}" for x in self.still if x in used]
+        used = [x for x in self.still if any(x in program.used for program in programs)]
+        return text + [f"{x.name} = {self.value(self.leaves.index(x))}" for x in used]
 
     def reads(self, program: Program) -> list[str]:
         """The leaves that change in time, as far as they are used."""
-        used = _used(program)
-        return [f"{x.name} = {self.value(self.leaves.index(x))}" for x in self.varying if x in used]
+        return [f"{x.name} = {self.value(self.leaves.index(x))}" for x in self.varying if x in program.used]
 
     def value(self, i: int) -> str:
         form, dtype = self.forms.each[i], self.leaves[i].dtype
@@ -228,10 +223,6 @@ class _Text:
         return HEADER + text + "".join(f"    {x}\n" for x in body)
 
 
-def _used(program: Program) -> set[Any]:
-    return {x for step in program.lines for x in step.operands} | set(program.outputs)
-
-
 def _here(where: str, dtype: torch.dtype) -> str:
     return read(f"tl.load({where}, mask=mask)", dtype)
 
@@ -240,8 +231,8 @@ def _loop(head: str, body: list[str]) -> list[str]:
     return [head, *(f"    {text}" for text in body)]
 
 
-def _advance(lines: Lines, new: Sequence[Operand], carried: Sequence[tuple[str, torch.dtype]]) -> list[str]:
-    return [f"{s} = {lines.cast(x, dtype)}" for x, (s, dtype) in zip(new, carried)]
+def _advance(lines: Lines, new: Sequence[Operand], dtypes: Sequence[torch.dtype]) -> list[str]:
+    return [f"s{s} = {lines.cast(x, dtype)}" for s, (x, dtype) in enumerate(zip(new, dtypes))]
 
 
 @functools.lru_cache(10_000)

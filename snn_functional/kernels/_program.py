@@ -86,6 +86,11 @@ class Program:
     def __hash__(self) -> int:
         return hash(self.text)
 
+    @cached_property
+    def used(self) -> set[Operand]:
+        """All that is computed with or given."""
+        return {x for line in self.lines for x in line.operands} | set(self.outputs)
+
     def numbered(self, ids: dict[Any, int]) -> dict[Operand, int]:
         """Every value as a number: the same one for what computes the same of leaves and numbers, in all programs with these `ids`."""
         number = lambda key: ids.setdefault(key, len(ids))
