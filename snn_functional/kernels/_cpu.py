@@ -80,37 +80,38 @@ class Kernel(Loop):
     def block(self, walk: Walk) -> int:
         """Neurons in a block: what fits the cache, and enough blocks for all threads."""
         fits = max(CACHE // max(self.width(walk), 1), ROW)
-        share = -(-walk.lanes.numel() // torch.get_num_threads())
+        share = -(-walk.lanes.numel() // walk.threads)
         return max(ROW, min(fits, share + ROW - 1) // ROW * ROW)
 
     def launch(self, numbers: tuple[float, ...], tensors: Sequence[Tensor | None], walk: Walk) -> None:
         # All but the addresses is the same at the next call with these strides.
-        threads = torch.get_num_threads()
-        key = (walk, threads, *(x if x is None else x.stride() for x in tensors))
-        if key not in self.known:
+        key = (walk, *(x if x is None else x.stride() for x in tensors))
+        known = self.known.get(key)
+        if known is None:
             if len(self.known) > 1000:
                 self.known.clear()
-            self.known[key] = self._layout(tensors, walk, min(threads, max(1, walk.lanes.numel() * walk.T // GRAIN)))
-        layouts, size = self.known[key]
+            known = self.known[key] = self._layout(tensors, walk)
+        layouts, size = known
         scratch = torch.empty(size, dtype=torch.uint8, device="cpu")
         addresses = self.addresses(scratch.data_ptr(), *(0 if x is None else x.data_ptr() for x in tensors))
         self.build()(layouts, addresses, _doubles(numbers))
 
-    def _layout(self, tensors: Sequence[Tensor | None], walk: Walk, threads: int) -> tuple[Any, int]:
+    def _layout(self, tensors: Sequence[Tensor | None], walk: Walk) -> tuple[Any, int]:
         """What a call needs to know beside addresses, as `Call` in `_cpu.cpp` reads it, and the bytes of scratch it takes."""
-        lanes, block = walk.lanes, self.block(walk)
-        sizes = [lanes[axis] for axis in wide(lanes)] or [1]
-        bytes, numbers = [0], []
+        count, block = walk.lanes.numel(), self.block(walk)
+        threads = min(walk.threads, max(1, count * walk.T // GRAIN))
+        sizes = [walk.lanes[axis] for axis in wide(walk.lanes)] or [1]
+        places, largest = [], 0
         for x, role in zip(tensors, self.arguments.roles):
             if x is None:
-                numbers += [0] * (2 + len(sizes))
+                places += [0] * (2 + len(sizes))
                 continue
-            kind, time, strides = layout(x.shape, x.stride(), role, lanes)
-            numbers += [kind, time, *(strides or [0])]
-            bytes += [x.numel() * x.element_size()] if role is Role.TIMED else []
+            kind, time, strides = layout(x.shape, x.stride(), role, walk.lanes)
+            places += [kind, time, *(strides or [0])]
+            largest = max(largest, x.numel() * x.element_size()) if role is Role.TIMED else largest
         scratch = (self.width(walk) + 64 * (len(tensors) + 4)) * block
-        head = [walk.T, lanes.numel(), block, threads, walk.reverse, walk.every, scratch, max(bytes) >= BIG, len(sizes)]
-        numbers = [*head, *sizes, *numbers]
+        numbers = [walk.T, count, block, threads, walk.reverse, walk.every, scratch, largest >= BIG, len(sizes)]
+        numbers += [*sizes, *places]
         return (ctypes.c_int64 * len(numbers))(*numbers), scratch * threads + 64
 
     def file(self, *phases: str) -> str:
@@ -134,14 +135,14 @@ class Kernel(Loop):
             text += f"    {number if self.uniform[i] else row.format(i, kind)}\n"
         return text
 
-    def gather(self, names: str, arguments: Sequence[int], which: Iterable[int] | None = None) -> str:
-        """What does not change in time, read into scratch that may be written: one letter and the numbers of states."""
+    def gather(self, letter: str, arguments: Sequence[int], which: Iterable[int] | None = None) -> str:
+        """What belongs to the states, or to `which` of them, read into scratch that may be written."""
         text = "{1}* __restrict {0} = w.take<{1}>(n); gather({0}, c[{2}], c.shape, 0, lo, n);"
         numbers = range(len(arguments)) if which is None else which
-        return _lines(4, (text.format(f"{names}{s}", self.kinds[i], i) for s, i in zip(numbers, arguments)))
+        return _lines(4, (text.format(f"{letter}{s}", self.kinds[i], i) for s, i in zip(numbers, arguments)))
 
     def temporaries(self, arguments: Iterable[int]) -> str:
-        """Scratch for rows whose neurons do not stand together in memory, and for those of outputs."""
+        """Scratch for rows whose neurons do not stand together in memory."""
         row = "const Arg x{0} = c[{0}]; {1}* tmp{0} = w.take<{1}>(n); bool ready{0} = false;"
         return _lines(4, (row.format(i, self.kinds[i]) for i in arguments))
 
@@ -186,7 +187,7 @@ class Forward(Kernel, ForwardLoop):
 
     @property
     def source(self) -> str:
-        kinds, S = self.kinds, _named("S", self.states)
+        S, to = _named("S", self.states), [f"({kind}*)c[{c}].data" for c, kind in enumerate(self.kinds)]
         ys, new = self.signature.results.split(self.program.outputs)
         stores = self.stores(_named("Y", self.outputs), ys, self.outputs) + self.stores(S, new, self.last)
         due = "if (every && k == point * every)"
@@ -194,15 +195,12 @@ class Forward(Kernel, ForwardLoop):
             self.opening(self.program) + free(self.program.free, 0, "    "),
             self.gather("S", self.states) + self.temporaries(self.inputs) + self.lines_beside(),
             TIME,
-            _lines(
-                8,
-                (f"{due} put(({kinds[c]}*)c[{c}].data + point * lanes + lo, {s}, n);" for s, c in zip(S, self.points)),
-            ),
+            _lines(8, (f"{due} put({to[c]} + point * lanes + lo, {s}, n);" for s, c in zip(S, self.points))),
             f"        {due} ++point;\n",
             self.rows(self.inputs, "k + 1 < T ? at(k + 1) : -1") + self.targets(),
             self.neurons(self.program, S, [], stores),
             self.streamed() + "    }\n",
-            _lines(4, (f"put(({kinds[c]}*)c[{c}].data + lo, {s}, n);" for s, c in zip(S, self.last))),
+            _lines(4, (f"put({to[c]} + lo, {s}, n);" for s, c in zip(S, self.last))),
         )
 
 

@@ -260,7 +260,7 @@ def _axes(sizes: list[int], rows: list[list[int]]) -> list[tuple[int, list[int]]
 
 
 def _launch(kernel: Any, tensors: Sequence[Tensor], walk: Walk, numbers: Sequence[int]) -> None:
-    lanes, T, reverse, every, _ = walk
+    lanes, T, reverse, every, *_ = walk
     count = lanes.numel()
     block, warps = (256, 4) if count >= WIDE else (32, 1)
     time = [T, count, T - 1 if reverse else 0, -1 if reverse else 1, every]

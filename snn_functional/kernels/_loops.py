@@ -45,14 +45,15 @@ def layout(shape: Sequence[int], strides: Sequence[int], role: Role, lanes: torc
 
 
 class Walk(NamedTuple):
-    """How a call goes through time. `every`: steps from one checkpoint of the state to the next, 0 for none. `checkpoints`: are there any,
-    or has a backward to make its own?"""
+    """How a call goes through time and lanes. `every`: steps from one checkpoint of the state to the next, 0 for none. `checkpoints`: are
+    there any, or has a backward to make its own? `threads`: what a CPU has; asked once, as blocks and memory depend on it."""
 
     lanes: torch.Size
     T: int
     reverse: bool
     every: int
     checkpoints: bool
+    threads: int
 
 
 class Loop:
@@ -93,7 +94,7 @@ class ForwardLoop(Loop):
         results = self.signature.results.empty(lanes, T, device)
         points = self.signature.checkpoints.empty(lanes, -(-T // every), device) if every else []
         tensors = [*leaves, *results, *(points or [None] * len(self.points))]
-        self.launch(numbers, tensors, Walk(lanes, T, reverse, every, bool(every)))
+        self.launch(numbers, tensors, Walk(lanes, T, reverse, every, bool(every), torch.get_num_threads()))
         outputs, last = self.signature.results.split(results)
         return outputs, last, points
 
@@ -131,7 +132,7 @@ class BackwardLoop(Loop):
 
         `numbers`: those of the forward program at hand, then those of its derivative.
         """
-        walk = Walk(lanes, T, reverse, every, bool(checkpoints))
+        walk = Walk(lanes, T, reverse, every, bool(checkpoints), torch.get_num_threads())
         takes, points = in_memory([*leaves, *cotangents]), checkpoints or [None] * len(self.points)
         shapes, sums = self.gradients.shapes(lanes, T), self.sum_shape(walk) if self.sums else ()
         gradients = [
