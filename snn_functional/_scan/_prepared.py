@@ -283,7 +283,7 @@ def _planned(
     in_kernel = {j: n for n, j in enumerate(own_outputs)}
     state_in_kernel = {s: len(own_outputs) + n for n, s in enumerate(own_states)}
     results = tuple(Result(in_kernel.get(j), passed[j], x.shape) for j, x in enumerate(outputs))
-    last = tuple(Result(state_in_kernel.get(s), ends[s], form.shape) for s, form in enumerate(after))
+    last = tuple(Result(state_in_kernel.get(s), ends[s], x.shape) for s, x in enumerate(after))
     plain = all(x.kernel is not None and x.shape == lanes for x in (*results, *last))
     return Prepared(plan, tuple(used), gives, length, arguments.device, lanes, after, results, last, plain, tree)
 

@@ -150,12 +150,12 @@ class Adjoint(torch.autograd.Function):
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
         ctx.call, ctx.wanted, *tensors = inputs
-        signature = ctx.call.plan.signature
-        leaves, cotangents, checkpoints = split(tensors, signature.leaves, signature.cotangents)
-        ctx.checkpoints = len(checkpoints)
+        read, _ = split(
+            tensors, ctx.call.plan.signature.backward
+        )  # checkpoints do not come into derivatives of this one
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(*leaves, *cotangents)
-        ctx.save_for_forward(*leaves, *cotangents)
+        ctx.save_for_backward(*read)
+        ctx.save_for_forward(*read)
 
     @staticmethod
     def backward(ctx: Any, *cotangents: Any) -> Any:
@@ -169,7 +169,8 @@ class Adjoint(torch.autograd.Function):
         pair: Any = torch.func.vjp(of_floats, *floats)
         values, pull = pair
         found = pull(tuple(torch.zeros_like(x) if c is None else c for x, c in zip(values, cotangents)))
-        return None, None, *ctx.call.plan.signature.backward.spread(found), *[None] * ctx.checkpoints
+        out = [None, None, *ctx.call.plan.signature.backward.spread(found)]
+        return (*out, *[None] * (len(ctx.needs_input_grad) - len(out)))
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Any) -> Any:

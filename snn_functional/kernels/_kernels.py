@@ -31,31 +31,26 @@ class Bound:
 
 def forward_kernel(device: str, program: Program, signature: Signature, uniform: tuple[bool, ...]) -> Bound:
     """A `ForwardLoop`. Raises Unsupported for a type of device that has no kernels."""
-    make, _ = _backend(device)
-    return Bound(_found_or_made(make, (program, signature, uniform)), program.numbers)
+    return Bound(_found_or_made(device, 0, (program, signature, uniform)), program.numbers)
 
 
 def backward_kernel(
     device: str, forward: Program, program: Program, signature: Signature, uniform: tuple[bool, ...], wanted: tuple[int, ...]
 ) -> Bound:  # fmt: skip
     """A `BackwardLoop`. Raises Unsupported for a type of device that has no kernels."""
-    _, make = _backend(device)
     # What the derivative need not work out again depends on which of its numbers are the forward's.
     known = {(x.dtype, value): i for i, (x, value) in enumerate(zip(forward.free, forward.numbers))}
     shared = tuple(known.get((x.dtype, value)) for x, value in zip(program.free, program.numbers))
-    kernel = _found_or_made(make, (forward, program, signature, uniform, wanted), shared)
+    kernel = _found_or_made(device, 1, (forward, program, signature, uniform, wanted), shared)
     return Bound(kernel, (*forward.numbers, *program.numbers))
-
-
-def _backend(device: str) -> tuple[Any, Any]:
-    if device not in BACKENDS:
-        raise Unsupported(f"there is no kernel for {device}")
-    return BACKENDS[device]
 
 
 _kernels: Registry[Any] = Registry(1000)
 
 
-def _found_or_made(make: Any, of: tuple[Any, ...], *beside: Any) -> Any:
+def _found_or_made(device: str, which: int, of: tuple[Any, ...], *beside: Any) -> Any:
+    if device not in BACKENDS:
+        raise Unsupported(f"there is no kernel for {device}")
+    key = BACKENDS[device][which], of, beside
     # Made quickly: a kernel is printed and built when it is first called.
-    return _kernels.get((make, of, beside)) or _kernels.put((make, of, beside), make(*of))
+    return _kernels.get(key) or _kernels.put(key, key[0](*of))

@@ -59,12 +59,13 @@ class Walk(NamedTuple):
 class Loop:
     """A kernel. A backend prints it, and launches what it printed. `uniform`: which params are one number for all lanes."""
 
+    written: dict[
+        int, int
+    ]  # results that change in time: by the numbers that they have in the text, which arguments they are
+
     def __init__(self, signature: Signature, uniform: tuple[bool, ...], arguments: Slots) -> None:
         self.signature, self.uniform, self.arguments = signature, uniform, arguments
         self.params, self.states, self.inputs = signature.leaves.places
-        self.written: dict[
-            int, int
-        ] = {}  # the arguments of results that change in time, by the names that they have in the text
         self.known: dict[Any, Any] = {}  # what was worked out for tensors that lie as they did
         self.building = threading.Lock()
 

@@ -92,8 +92,6 @@ class Plan:
 
     def pullback(self, source: Later = None) -> tuple[Tape, Program]:
         """`(*leaves, *d outputs, *d states) -> gradients of the floating leaves`"""
-        if (known := self._made.get("pullback")) is not None:
-            return known
 
         def make() -> tuple[Tape, Program]:
             function, extra, around = source() if source else Source(self.tape)
@@ -153,10 +151,8 @@ class Plan:
 
     def trajectory(self) -> "Plan":
         def make() -> Plan:
-            before, after = (
-                self.signature.leaves.split(self.tape.leaves)[1],
-                self.signature.results.split(self.tape.outputs)[1],
-            )
+            _, before, _ = self.signature.leaves.split(self.tape.leaves)
+            _, after = self.signature.results.split(self.tape.outputs)
             return Plan(self.tape.giving((*before, *after)), self.counts)
 
         return self._once("trajectory", make)
@@ -170,9 +166,9 @@ class Plan:
             pullback = self.pullback(source)[0]
 
             def adjoint(*leaves: Tensor) -> tuple[Tensor, ...]:
-                p, dm, sums, x, m, dy, _ = split(leaves, *parts)
-                new, before, d_inputs = split(pullback(*p, *m, *x, *dy, *dm), d_params, d_states)
-                return (*d_inputs, *before, *(a + b for a, b in zip(sums, new)))
+                p, dm, sums, x, m, dy, _ = split(leaves, *parts)  # y, m: outputs and states, of a step with p and x
+                dp, dm, dx = split(pullback(*p, *m, *x, *dy, *dm), d_params, d_states)
+                return (*dx, *dm, *(a + b for a, b in zip(sums, dp)))
 
             counts = len(params), len(d_states) + len(d_params), len(inputs) + len(states) + len(d_outputs)
             return Plan(read(Source(adjoint), sum(parts, []), derivative=True), counts, exact=False)
