@@ -187,12 +187,9 @@ class Adjoint(torch.autograd.Function):
         signature = call.plan.signature
         roles = (signature.backward + signature.checkpoints).roles
         gradients = Adjoint.apply(call, wanted, *_fold(roles, tensors, dims, size, every_param=True))
-        out = []
-        for i, gradient in zip(wanted, gradients):
-            if roles[i] is Role.PARAM:  # without the axes that stand for those that it does not have
-                shape = tensors[i].shape if dims[i] is None else tensors[i].movedim(dims[i], 0).shape[1:]
-                gradient = gradient.reshape(size, *shape)
-            out.append(gradient)
+        # Of a param it has the param's shape again, without the ones that made it broadcast.
+        own = lambda i: tensors[i].shape if dims[i] is None else tensors[i].movedim(dims[i], 0).shape[1:]
+        out = [x.reshape(size, *own(i)) if roles[i] is Role.PARAM else x for i, x in zip(wanted, gradients)]
         return tuple(out), tuple(lane_axis(roles[i]) for i in wanted)
 
 

@@ -135,11 +135,10 @@ class Kernel(Loop):
             text += f"    {number if self.uniform[i] else row.format(i, kind)}\n"
         return text
 
-    def gather(self, letter: str, arguments: Sequence[int], which: Iterable[int] | None = None) -> str:
-        """What belongs to the states, or to `which` of them, read into scratch that may be written."""
+    def gather(self, names: Sequence[str], arguments: Sequence[int]) -> str:
+        """What belongs to states, read into scratch that may be written."""
         text = "{1}* __restrict {0} = w.take<{1}>(n); gather({0}, c[{2}], c.shape, 0, lo, n);"
-        numbers = range(len(arguments)) if which is None else which
-        return _lines(4, (text.format(f"{letter}{s}", self.kinds[i], i) for s, i in zip(numbers, arguments)))
+        return _lines(4, (text.format(name, self.kinds[i], i) for name, i in zip(names, arguments)))
 
     def temporaries(self, arguments: Iterable[int]) -> str:
         """Scratch for rows whose neurons do not stand together in memory."""
@@ -193,7 +192,7 @@ class Forward(Kernel, ForwardLoop):
         due = "if (every && k == point * every)"
         return self.file(
             self.opening(self.program) + free(self.program.free, 0, "    "),
-            self.gather("S", self.states) + self.temporaries(self.inputs) + self.lines_beside(),
+            self.gather(S, self.states) + self.temporaries(self.inputs) + self.lines_beside(),
             TIME,
             _lines(8, (f"{due} put({to[c]} + point * lanes + lo, {s}, n);" for s, c in zip(S, self.points))),
             f"        {due} ++point;\n",
@@ -244,7 +243,7 @@ class Backward(Kernel, BackwardLoop):
             + free(self.forward.free, 0, "    ")
             + free(self.program.free, len(self.forward.free), "    ")
             + self.temporaries([*self.inputs, *self.d_outputs])
-            + self.gather("G", self.d_last, self.carried)
+            + self.gather([f"G{s}" for s in self.carried], self.d_last)
             + _lines(4, (zero.format(i, kind) for i, kind in kinds))
             + self.lines_beside()
         )
@@ -258,7 +257,7 @@ class Backward(Kernel, BackwardLoop):
             "    const i64 points = (T + every - 1) / every;\n"
             + _lines(4, (place.format(s, self.kinds[c], c) for s, c in enumerate(self.points)))
             + f"    const i64 apart = {first} ? lanes : n;\n    if (!{first}) {{\n"
-            + self.gather("S", self.states)
+            + self.gather(S, self.states)
             + TIME
             + _lines(8, (f"if (k == point * every) put(K{s} + point * n, S{s}, n);" for s in range(len(S))))
             + "        if (k == point * every) ++point;\n"

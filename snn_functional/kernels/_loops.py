@@ -59,9 +59,8 @@ class Walk(NamedTuple):
 class Loop:
     """A kernel. A backend prints it, and launches what it printed. `uniform`: which params are one number for all lanes."""
 
-    written: dict[
-        int, int
-    ]  # results that change in time: by the numbers that they have in the text, which arguments they are
+    # The results that change in time: by the numbers that they have in the text, which arguments they are.
+    written: dict[int, int]
 
     def __init__(self, signature: Signature, uniform: tuple[bool, ...], arguments: Slots) -> None:
         self.signature, self.uniform, self.arguments = signature, uniform, arguments
