@@ -172,7 +172,7 @@ def autocast() -> Any:
     return tuple(torch.is_autocast_enabled(kind) and torch.get_autocast_dtype(kind) for kind in ("cpu", "cuda"))
 
 
-def applied(function: type[torch.autograd.Function]) -> Any:
+def direct_apply(function: type[torch.autograd.Function]) -> Any:
     """`function.apply`, without the look at a signature that costs as much as a small kernel; for when no transform is active."""
     below: Any = super(torch.autograd.Function, function)
     return below.apply if untransformed() else function.apply

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._functorch import applied, wrapping
+from .._functorch import direct_apply, wrapping
 from .._tree import tree_map, tree_unflatten
 from ..kernels import lane_axis, NoCompiler, Plan, Role, Unsupported
 from ._door import admit
@@ -49,7 +49,7 @@ def _run(prepared: Prepare, plan: Plan, reverse: bool) -> list[Tensor]:
     done = prepared.derivatives()
     every = checkpointing(known.T, plan) if "tracked" in done else 0
     call = Call(plan, prepared.source, known.T, reverse, every)
-    go = applied(Scan) if done == {"tracked"} else Scan.apply if done else functools.partial(bare, Scan)
+    go = direct_apply(Scan) if done == {"tracked"} else Scan.apply if done else functools.partial(bare, Scan)
     order = _order(takes.split(leaves)[2], known.lanes)
     try:
         if done and not plan.built and done <= {"tracked", "wrapped"} and known.lanes.numel():

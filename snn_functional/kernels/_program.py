@@ -9,7 +9,7 @@ k0, k1, ...     the free numbers: Python floats that the user's code holds (a sl
 import ctypes
 import dataclasses
 import struct
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -91,19 +91,21 @@ class Program:
         """All that is computed with or given."""
         return {x for line in self.lines for x in line.operands} | set(self.outputs)
 
-    def numbered(self, ids: dict[Any, int]) -> dict[Operand, int]:
-        """Every value as a number: the same one for what computes the same of leaves and numbers, in all programs with these `ids`."""
+    def numbered(self, ids: dict[Any, int], changed: Collection[int] = ()) -> dict[Operand, Any]:
+        """Every value as a number: the same one for what computes the same of leaves and numbers, in all programs with these `ids`.
+        Of the leaves `changed`, a cast is no other value."""
         number = lambda key: ids.setdefault(key, len(ids))
-        known: dict[Operand, int] = {leaf: number(leaf) for leaf in self.leaves}
+        known: dict[Operand, Any] = {leaf: number(("leaf", i)) for i, leaf in enumerate(self.leaves)}
         known |= {x: number((value.hex(), x.dtype)) for x, value in zip(self.free, self.numbers)}
         for line in self.lines:
             operands = tuple(known[x] if isinstance(x, Value) else x for x in line.operands)
-            known[line.result] = number((line.op, line.dtype, line.result.dtype, operands))
+            same = line.op == "cast" and operands[0] in [known[self.leaves[i]] for i in changed]
+            known[line.result] = operands[0] if same else number((line.op, line.dtype, line.result.dtype, operands))
         return known
 
-    def expressions(self, ids: dict[Any, int]) -> list[Any]:
+    def expressions(self, ids: dict[Any, int], changed: Collection[int] = ()) -> list[Any]:
         """Its outputs, numbered so, in whatever order the lines stand."""
-        known = self.numbered(ids)
+        known = self.numbered(ids, changed)
         return [known[x] if isinstance(x, Value) else x for x in self.outputs]
 
     def only(self, wanted: Sequence[int]) -> "Program":
