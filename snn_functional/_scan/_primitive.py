@@ -88,7 +88,7 @@ class Scan(torch.autograd.Function):
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(*leaves, *checkpoints)
         ctx.save_for_forward(*leaves)
-        ctx.mark_non_differentiable(*(x for x in results if not x.is_floating_point()), *checkpoints)
+        ctx.mark_non_differentiable(*[x for x in results if not x.is_floating_point()], *checkpoints)
 
     @staticmethod
     def backward(ctx: Any, *cotangents: Any) -> Any:
@@ -99,8 +99,8 @@ class Scan(torch.autograd.Function):
         plan, needed = ctx.call.plan, ctx.needs_input_grad[1:]
         signature = plan.signature
         wanted = tuple(i for i in signature.leaves.floating if needed[i])
-        cotangents = tuple(cotangents[i] for i in signature.results.floating)
-        if not wanted or all(c is None for c in cotangents):
+        cotangents = tuple([cotangents[i] for i in signature.results.floating])
+        if not wanted or all([c is None for c in cotangents]):
             return (None,) * (1 + len(needed))
         leaves, checkpoints = split(ctx.saved_tensors, signature.leaves)
         (lanes, _), device = lanes_of(plan, leaves), leaves[0].device

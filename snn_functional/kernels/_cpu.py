@@ -14,7 +14,7 @@ from ._build import load
 from ._loops import BackwardLoop, ForwardLoop, layout, Loop, Walk, wide
 from ._print import body, computed, free, keep, operand, stored
 from ._program import Operand, Program
-from ._signature import Role, Signature
+from ._signature import Signature, TIMED
 
 
 PRELUDE = Path(__file__).with_name("_cpu.cpp").read_text()
@@ -108,7 +108,7 @@ class Kernel(Loop):
                 continue
             kind, time, strides = layout(x.shape, x.stride(), role, walk.lanes)
             places += [kind, time, *(strides or [0])]
-            largest = max(largest, x.numel() * x.element_size()) if role is Role.TIMED else largest
+            largest = max(largest, x.numel() * x.element_size()) if role is TIMED else largest
         scratch = (self.width(walk) + 64 * (len(tensors) + 4)) * block
         numbers = [walk.T, count, block, threads, walk.reverse, walk.every, scratch, largest >= BIG, len(sizes)]
         numbers += [*sizes, *places]

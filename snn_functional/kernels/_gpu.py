@@ -29,7 +29,7 @@ from torch import Tensor
 from ._loops import BackwardLoop, ForwardLoop, Kind, layout, Walk, wide
 from ._print_triton import computed, free, HEADER, keep, Lines, read, rounded
 from ._program import Operand, Program, Unsupported
-from ._signature import Role, Signature, split
+from ._signature import Role, Signature, split, STATE
 
 
 WIDE = 1 << 15  # lanes that fill a GPU with blocks of four warps, two a thread; fewer are spread over smaller blocks
@@ -179,7 +179,7 @@ class _Text:
         for leaf in self.leaves:
             computed(leaf.dtype)  # refuses what has no kernel
         known = [(leaf, role, form.time_varying) for leaf, role, form in zip(self.leaves, roles, forms.each)]
-        self.still = [leaf for leaf, role, varying in known if role is not Role.STATE and not varying]
+        self.still = [leaf for leaf, role, varying in known if role is not STATE and not varying]
         self.varying = [leaf for leaf, _, varying in known if varying]
         width = sum(leaf.dtype.itemsize for leaf in self.leaves if leaf not in self.still)
         self.stages = max(1, min(STAGES, SHARED // max(width, 1)))

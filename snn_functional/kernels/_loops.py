@@ -11,7 +11,7 @@ from torch import Tensor
 
 from .._functorch import in_memory
 from ._program import Program
-from ._signature import Role, Signature, Slots
+from ._signature import Role, Signature, Slots, TIMED
 
 
 class Kind(enum.IntEnum):
@@ -36,7 +36,7 @@ def wide(lanes: torch.Size) -> list[int]:
 def layout(shape: Sequence[int], strides: Sequence[int], role: Role, lanes: torch.Size) -> Layout:
     """Of a tensor that broadcasts to the lanes from the right."""
     time = 0
-    if role is Role.TIMED:
+    if role is TIMED:
         time, shape, strides = strides[0] if shape[0] > 1 else 0, shape[1:], strides[1:]
     missing, axes = len(lanes) - len(shape), wide(lanes)
     over = [strides[d - missing] if d >= missing and shape[d - missing] > 1 else 0 for d in axes]

@@ -19,9 +19,12 @@ class Role(enum.Enum):
     TIMED = "[T, *lanes]; another one at each time step"
 
 
+PARAM, STATE, TIMED = Role  # an enumeration's attributes are slow to look up
+
+
 def lane_axis(role: Role) -> int:
     """Where the lanes begin. An axis that `vmap` maps is put there: more samples are more lanes."""
-    return 1 if role is Role.TIMED else 0
+    return 1 if role is TIMED else 0
 
 
 def split(items: Sequence[Any], *parts: Sized) -> list[Any]:
@@ -73,7 +76,8 @@ class Slots:
 
     def shapes(self, lanes: torch.Size, T: int) -> list[Sequence[int]]:
         """Over all lanes, as a gradient is even of a param."""
-        return [(T, *lanes) if role is Role.TIMED else lanes for role in self.roles]
+        timed = (T, *lanes)
+        return [timed if role is TIMED else lanes for role in self.roles]
 
     def empty(self, lanes: torch.Size, T: int, device: torch.device) -> list[Tensor]:
         """Memory of these shapes."""
@@ -92,12 +96,12 @@ class Signature:
         """`counts`: how many of the leaves are params, states and inputs."""
         params, states, inputs, _ = map(tuple, split(leaves, *map(range, counts)))
         outputs = tuple(results[: len(results) - len(states)])
-        taken = (Role.PARAM, params), (Role.STATE, states), (Role.TIMED, inputs)
-        return cls(Slots(taken), Slots(((Role.TIMED, outputs), (Role.STATE, states))))
+        taken = (PARAM, params), (STATE, states), (TIMED, inputs)
+        return cls(Slots(taken), Slots(((TIMED, outputs), (STATE, states))))
 
     # The new states alone; what flows back into the floating results; what the backward is a function of; and the states at some
     # of the time steps, which the forward keeps for the backward, if there is to be one.
     last = cached_property(lambda self: self.results.only(self.results.places[1]))
     cotangents = cached_property(lambda self: self.results.only(self.results.floating))
     backward = cached_property(lambda self: self.leaves + self.cotangents)
-    checkpoints = cached_property(lambda self: Slots(((Role.TIMED, self.leaves.parts[1]),)))
+    checkpoints = cached_property(lambda self: Slots(((TIMED, self.leaves.parts[1]),)))
