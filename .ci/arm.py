@@ -121,7 +121,7 @@ def _bytes(x: Tensor) -> int:
 
 
 def emulate(folder: Path, flags: Sequence[str]) -> None:
-    call = _cpu.Kernel._call
+    call = _cpu.Kernel.launch
 
     def noted(self: Any, *arguments: Any) -> None:
         calls.append(
@@ -132,7 +132,7 @@ def emulate(folder: Path, flags: Sequence[str]) -> None:
         finally:
             calls.pop()
 
-    _cpu.Kernel._call = noted
+    _cpu.Kernel.launch = noted
     _cpu.load = lambda source: Emulated(folder, source, flags)
 
 

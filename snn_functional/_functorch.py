@@ -132,7 +132,7 @@ def left_behind(tensor: Tensor) -> bool:
     return False
 
 
-def solid(tensors: Iterable[Tensor]) -> list[Tensor]:
+def in_memory(tensors: Iterable[Tensor]) -> list[Tensor]:
     """As they stand in memory. Three kinds have none of their own: the wrapper that a transform left behind, forward mode's zeros,
     and the imaginary part of a conjugate, which is negated lazily."""
     bare = (x.resolve_neg() for x in tensors)  # which takes the wrapper off, too
@@ -172,7 +172,7 @@ def autocast() -> Any:
     return tuple(torch.is_autocast_enabled(kind) and torch.get_autocast_dtype(kind) for kind in ("cpu", "cuda"))
 
 
-def applied(function: type[torch.autograd.Function]) -> Any:
+def direct_apply(function: type[torch.autograd.Function]) -> Any:
     """`function.apply`, without the look at a signature that costs as much as a small kernel; for when no transform is active."""
     below: Any = super(torch.autograd.Function, function)
     return below.apply if untransformed() else function.apply

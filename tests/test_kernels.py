@@ -517,7 +517,7 @@ def test_the_printed_loop_is_vectorised(tmp_path):
     ):
         plan = snf._scan._known.prepare(neuron.step, *of_neuron(params, x, neuron), 3).known.plan
         uniform = (True,) * plan.counts[0]
-        floats = tuple(i for i, real in enumerate(plan.real) if real)
+        floats = plan.signature.leaves.floating
         for kernel in (plan.forward(uniform), plan.backward(uniform, floats)):
             compiler, *_, version = _build.find()
             if "clang" in version:

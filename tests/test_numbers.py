@@ -123,7 +123,7 @@ def test_a_derivative_finds_again_what_has_the_forwards_numbers_and_only_that(bu
 def test_what_is_given_is_not_worked_out_again():
     """Numbers are the same where their values are, whatever they are called."""
     forward = read(lambda x, g: [torch.tanh(0.3 * x), x * 0.7], count=2)
-    ops = lambda f: [line.op for line in read(f, count=2).given(forward, 0).lines]
+    ops = lambda f: [line.op for line in read(f, count=2).reusing(forward, 0).lines]
     assert ops(lambda x, g: [(0.7 * g) * torch.tanh(0.3 * x)]) == ["mul", "mul"]
     assert ops(lambda x, g: [(0.3 * g) * torch.tanh(0.7 * x)]) == ["mul", "tanh", "mul"]
 
@@ -147,7 +147,8 @@ def test_kernels_are_bounded_and_hold_nothing_of_a_step(monkeypatch):
     def program(i, held=None):
         return read(lambda x, held=held: [x * (i + 2)])
 
-    kernel = lambda i, *held: _kernels.forward_kernel("cpu", program(i, *held), (0, 0, 1), ())
+    one = kernels.Signature.of((0, 0, 1), [torch.float32], [torch.float32])
+    kernel = lambda i, *held: _kernels.forward_kernel("cpu", program(i, *held), one, ()).kernel
     held = Held()
     alive = weakref.ref(held)
     first = kernel(0, held)
@@ -158,7 +159,7 @@ def test_kernels_are_bounded_and_hold_nothing_of_a_step(monkeypatch):
         kernel(i)
     assert len(_kernels._kernels) == 5 and kernel(0) is not first
     with pytest.raises(kernels.Unsupported, match="there is no kernel for xpu"):
-        _kernels.forward_kernel("xpu", program(0), (0, 0, 1), ())
+        _kernels.forward_kernel("xpu", program(0), one, ())
 
 
 def test_threads_that_ask_at_once_build_once(built, monkeypatch):

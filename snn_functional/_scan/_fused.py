@@ -1,19 +1,20 @@
 """One kernel over all of time, forward and backward, for a step that is pointwise."""
 
 import functools
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from .._functorch import applied, wrapping
+from .._functorch import direct_apply, wrapping
 from .._tree import tree_map, tree_unflatten
-from ..kernels import NoCompiler, Plan, Unsupported
+from ..kernels import lane_axis, NoCompiler, Plan, Role, Unsupported
 from ._door import admit
 from ._known import FirstDiffers, prepare
 from ._loop import loop, Step
 from ._prepared import Prepare
-from ._primitive import bare, Call, checkpointing, Scan, uniform
+from ._primitive import bare, Call, checkpointing, lanes_of, Scan
 from ._stages import run as run_stages, Staged
 
 
@@ -66,21 +67,23 @@ def _after_first(
 def _run(prepared: Prepare, plan: Plan, reverse: bool) -> list[Tensor]:
     """What the kernel gives: outputs, then last states."""
     known, leaves = prepared.known, prepared.leaves
-    count = plan.outputs + plan.counts[1]
+    takes, gives = plan.signature.leaves, plan.signature.results
     done = prepared.derivatives()
     every = checkpointing(known.T, plan) if "tracked" in done else 0
     call = Call(plan, prepared.source, known.T, reverse, every)
-    go = applied(Scan) if done == {"tracked"} else Scan.apply if done else functools.partial(bare, Scan)
-    order = _order(plan.split(leaves)[2], known.lanes)
+    go = direct_apply(Scan) if done == {"tracked"} else Scan.apply if done else functools.partial(bare, Scan)
+    order = _order(takes.split(leaves)[2], known.lanes)
     try:
         if done and not plan.built and done <= {"tracked", "wrapped"} and known.lanes.numel():
             # A compiler that fails shall do so now, when the loop can still run, and not in the backward.
-            wanted = tuple(i for i, x in enumerate(leaves) if plan.real[i] and wrapping([x]))
-            plan.backward(uniform(plan.split(leaves)[0]), wanted, known.device.type, prepared.source).build()
+            wanted = tuple(i for i in takes.floating if wrapping([leaves[i]]))
+            plan.backward(lanes_of(plan, leaves)[1], wanted, known.device.type, prepared.source).build()
             plan.built = True
         if order is None:
-            return go(call, *leaves)[:count]
-        return _turned(go(call, *_turned(leaves, plan, order))[:count], plan, order, back=True)
+            return go(call, *leaves)[: len(gives)]
+        return _turned(
+            go(call, *_turned(leaves, takes.roles, order)), gives.roles, [order.index(i) for i in range(len(order))]
+        )
     except NoCompiler as reason:
         plan.failed = str(reason)
         raise
@@ -103,17 +106,13 @@ def _order(inputs: list[Tensor], lanes: torch.Size) -> list[int] | None:
     return None
 
 
-def _turned(tensors: Any, plan: Plan, order: list[int], back: bool = False) -> list[Tensor]:
-    """The leaves of a scan with the axes of their lanes in this order; or its results back in theirs."""
-    rank = len(order)
-    timed = range(plan.outputs) if back else range(len(plan.leaves) - plan.counts[2], len(plan.leaves))
-    if back:
-        order = [order.index(i) for i in range(rank)]
+def _turned(tensors: Sequence[Tensor], roles: Sequence[Role], order: list[int]) -> list[Tensor]:
+    """The leaves or results of a scan with the axes of their lanes in this order."""
     out = []
-    for i, x in enumerate(tensors):
-        if i in timed:
-            x = x.permute(0, *(1 + axis for axis in order))
-        elif x.dim():
-            x = x.reshape(*[1] * (rank - x.dim()), *x.shape).permute(order)
+    for x, role in zip(tensors, roles):
+        if x.dim():
+            first = lane_axis(role)
+            x = x.reshape(*x.shape[:first], *[1] * (len(order) + first - x.dim()), *x.shape[first:])
+            x = x.permute(*range(first), *(first + axis for axis in order))
         out.append(x)
     return out

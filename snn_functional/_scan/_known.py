@@ -78,7 +78,7 @@ def prepare(step: Step, params: Any, state: Any, inputs: Any, length: int | None
     later = lambda: source(
         Arguments(step, what, ps, ss, xs, trees, entry.device), entry.used, entry.gives, entry.states
     )
-    return Prepare(entry, entry.leaves(given, ss, xs), every, counts, later, s_tree, what.loose)
+    return Prepare(entry, entry.leaves(every), every, counts, later, s_tree, what.loose)
 
 
 def _first(

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from .._functorch import transforms, wrapping
-from ..kernels import broadcast, Form, Later, Plan, Tape, Unsupported
+from ..kernels import broadcast, Form, Later, Plan, Role, Signature, Tape, Unsupported
 from ._primitive import HIDDEN
 
 
@@ -41,19 +41,17 @@ class Prepared(NamedTuple):
     plain: bool
     tree: Any
 
-    def leaves(self, ps: list[Tensor], ss: list[Tensor], xs: list[Tensor]) -> list[Tensor]:
+    def leaves(self, every: list[Tensor]) -> list[Tensor]:
         """The leaves of the kernel, the states as they are after the first step's broadcast, everything over all lanes."""
-        lanes, params, states = self.lanes, len(ps), len(ps) + len(ss)
-        out = []
-        for i in self.used:
-            if i < params:
-                out.append(self._there(ps[i]))
-            elif i < states:
-                s, known = self._there(ss[i - params]), self.states[i - params]
-                s = s if s.dtype == known.dtype else s.to(known.dtype)
-                out.append(s if s.shape == lanes else s.expand(lanes))
-            else:
-                out.append(_over(xs[i - states], lanes))
+        if self.plan is None:
+            return []
+        slots, lanes, out = self.plan.signature.leaves, self.lanes, []
+        for i, role, dtype in zip(self.used, slots.roles, slots.dtypes):
+            x = _over(every[i], lanes) if role is Role.TIMED else self._there(every[i])
+            if role is Role.STATE:
+                x = x if x.dtype == dtype else x.to(dtype)
+                x = x if x.shape == lanes else x.expand(lanes)
+            out.append(x)
         return out
 
     def _there(self, leaf: Tensor) -> Tensor:
@@ -115,20 +113,22 @@ def planned(
     tape: Tape, device: torch.device, tree: Any, params: int, states: int, after: tuple[Form, ...], length: int
 ) -> Prepared:
     """The plan of what is computed. What is only passed on does not come into it, nor does a leaf that nothing reads."""
-    outputs = len(tape.outputs) - states
+    dtypes = [x.dtype for x in tape.leaves], [x.dtype for x in tape.outputs]
+    whole = Signature.of((params, states, len(tape.leaves) - params - states), *dtypes)
+    roles, (_, starts, _), (outputs, new) = whole.leaves.roles, whole.leaves.places, whole.results.split(tape.outputs)
     place = {leaf: i for i, leaf in enumerate(tape.leaves)}
     computed = {x for node in tape.nodes for x in node.inputs()}
-    kept = {params + s for s in range(states) if tape.outputs[outputs + s] is tape.leaves[params + s]}
-    still = lambda i: i < params or i in kept or i >= params + states
-    passed = [place[x] if x in place and still(place[x]) else None for x in tape.outputs[:outputs]]
+    constant = {i for i, x in zip(starts, new) if x is tape.leaves[i]}
+    still = lambda i: roles[i] is not Role.STATE or i in constant
+    passed = [place[x] if x in place and still(place[x]) else None for x in outputs]
     # A state that never changes, and that nothing computes with, is not the kernel's.
-    idle = {i for i in kept if tape.leaves[i] not in computed}
-    ends: list[int | None] = [params + s if params + s in idle else None for s in range(states)]
+    idle = {i for i in constant if tape.leaves[i] not in computed}
+    ends = [i if i in idle else None for i in starts]
     own_outputs = [j for j, i in enumerate(passed) if i is None]
     own_states = [s for s, i in enumerate(ends) if i is None]
-    gives = (*own_outputs, *(outputs + s for s in own_states))
+    gives = (*own_outputs, *(len(outputs) + s for s in own_states))
     small = tape.giving(tuple(tape.outputs[i] for i in gives))
-    used = sorted({*small.read_leaves(), *(params + s for s in own_states)})
+    used = sorted({*small.read_leaves(), *(starts[s] for s in own_states)})
     shapes = [tape.leaves[i].shape for i in used]
     try:
         lanes = broadcast(*shapes)
@@ -138,18 +138,14 @@ def planned(
     for x in small.outputs:
         if len(x.shape) > len(lanes) or any(a not in (1, n) for a, n in zip(x.shape[::-1], lanes[::-1])):
             raise Unsupported(f"it returns shape {list(x.shape)}, of arguments that together have {list(lanes)}")
-    counts = (
-        sum(i < params for i in used),
-        sum(params <= i < params + states for i in used),
-        sum(i >= params + states for i in used),
-    )
+    params, states, inputs = map(len, whole.leaves.only(used).parts)
     if small.outputs and not used:
         raise Unsupported("it reads none of its arguments")
-    plan = Plan(small.with_leaves(used), counts) if small.outputs else None
+    plan = Plan(small.with_leaves(used), (params, states, inputs)) if small.outputs else None
     in_kernel = {j: n for n, j in enumerate(own_outputs)}
     state_in_kernel = {s: len(own_outputs) + n for n, s in enumerate(own_states)}
-    results = tuple(Result(in_kernel.get(j), passed[j], x.shape) for j, x in enumerate(tape.outputs[:outputs]))
-    last = tuple(Result(state_in_kernel.get(s), ends[s], after[s].shape) for s in range(states))
+    results = tuple(Result(in_kernel.get(j), passed[j], x.shape) for j, x in enumerate(outputs))
+    last = tuple(Result(state_in_kernel.get(s), ends[s], x.shape) for s, x in enumerate(after))
     plain = all(x.kernel is not None and x.shape == lanes for x in (*results, *last))
     return Prepared(plan, tuple(used), gives, length, device, lanes, after, results, last, plain, tree)
 

@@ -11,13 +11,14 @@ which costs nothing, because kernels read through strides.
 """
 
 import functools
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from .._functorch import by_old_vmap, outside, under_old_vmap, untransformed, wrapping
-from ..kernels import broadcast, Later, Plan, Unsupported
+from ..kernels import broadcast, lane_axis, Later, only_floats, Plan, Role, split, Unsupported
 
 
 class Call(NamedTuple):
@@ -40,25 +41,6 @@ def run(function: type[torch.autograd.Function], *args: Any) -> Any:
     return bare(function, *args)
 
 
-def pulled(rule: Any, cotangents: tuple[Any, ...]) -> tuple[Any, ...]:
-    """`rule(*cotangents)`, what a backward gives; where torch's old vmap goes over the cotangents, which no rule sees, by the new one."""
-    there = [i for i, c in enumerate(cotangents) if c is not None]
-    if not under_old_vmap(cotangents[i] for i in there):
-        return rule(*cotangents)
-    form: list[bool] = []
-
-    def whole(*given: Tensor) -> tuple[Tensor, ...]:
-        every: list[Any] = [None] * len(cotangents)
-        for i, c in zip(there, given):
-            every[i] = c
-        results = rule(*every)
-        form[:] = [x is not None for x in results]
-        return tuple(x for x in results if x is not None)
-
-    found = iter(by_old_vmap(whole, [cotangents[i] for i in there]))
-    return tuple(next(found) if real else None for real in form)
-
-
 def bare(function: type[torch.autograd.Function], *args: Any) -> Any:
     """The same, where nothing is done to any of the tensors."""
     if untransformed():
@@ -67,28 +49,46 @@ def bare(function: type[torch.autograd.Function], *args: Any) -> Any:
         return function.forward(*args)
 
 
+def pulled(rule: Any, cotangents: tuple[Any, ...]) -> tuple[Any, ...]:
+    """`rule(*cotangents)`, what a backward gives; where torch's old vmap goes over the cotangents, which no rule sees, by the new one."""
+    there = [i for i, c in enumerate(cotangents) if c is not None]
+    if not under_old_vmap(cotangents[i] for i in there):
+        return rule(*cotangents)
+    given: list[bool] = []  # of the results, which ones are None cannot come out of a vmap
+
+    def mapped(*tensors: Tensor) -> tuple[Tensor, ...]:
+        every: list[Any] = [None] * len(cotangents)
+        for i, c in zip(there, tensors):
+            every[i] = c
+        results = rule(*every)
+        given[:] = [x is not None for x in results]
+        return tuple(x for x in results if x is not None)
+
+    found = iter(by_old_vmap(mapped, [cotangents[i] for i in there]))
+    return tuple(next(found) if real else None for real in given)
+
+
 class Scan(torch.autograd.Function):
     """`(call, *leaves) -> (*outputs, *last state, *checkpoints)`"""
 
     @staticmethod
     def forward(call: Call, *leaves: Tensor) -> tuple[Tensor, ...]:
         plan, _, T, reverse, every = call
-        lanes, uniform = _lanes(plan, leaves)
+        (lanes, uniform), device = lanes_of(plan, leaves), leaves[0].device
         if not lanes.numel():
-            return tuple(_nothing(plan, leaves, lanes, T, every))
-        ys, last, checkpoints = plan.forward(uniform, leaves[0].device.type)(leaves, lanes, T, reverse, every)
+            results, checkpoints = plan.signature.results, plan.signature.checkpoints
+            return tuple((results + checkpoints if every else results).empty(lanes, T, device))
+        ys, last, checkpoints = plan.forward(uniform, device.type)(leaves, lanes, T, reverse, every)
         return (*ys, *last, *checkpoints)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
         ctx.call, *leaves = inputs
-        plan = ctx.call.plan
-        ctx.results = plan.outputs + plan.counts[1]
+        results, checkpoints = split(output, ctx.call.plan.signature.results)
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(*leaves, *output[ctx.results :])
+        ctx.save_for_backward(*leaves, *checkpoints)
         ctx.save_for_forward(*leaves)
-        fixed = [x for x in output[: ctx.results] if not x.is_floating_point()]
-        ctx.mark_non_differentiable(*fixed, *output[ctx.results :])
+        ctx.mark_non_differentiable(*[x for x in results if not x.is_floating_point()], *checkpoints)
 
     @staticmethod
     def backward(ctx: Any, *cotangents: Any) -> Any:
@@ -96,32 +96,37 @@ class Scan(torch.autograd.Function):
 
     @staticmethod
     def _pull(ctx: Any, *cotangents: Any) -> Any:
-        plan, count = ctx.call.plan, len(ctx.call.plan.leaves)
-        saved, needed = ctx.saved_tensors, ctx.needs_input_grad[1:]
-        leaves, checkpoints = saved[:count], saved[count:]
-        wanted = tuple(i for i in range(count) if plan.real[i] and needed[i])
-        if not wanted or all(c is None for c in cotangents[: ctx.results]):
-            return (None,) * (1 + count)
-        tensors = *leaves, *_cotangents(plan, leaves, cotangents, ctx.call.T), *checkpoints
-        found = dict(zip(wanted, run(Adjoint, ctx.call, wanted, *tensors)))
-        return None, *(found.get(i) for i in range(count))
+        plan, needed = ctx.call.plan, ctx.needs_input_grad[1:]
+        signature = plan.signature
+        wanted = tuple(i for i in signature.leaves.floating if needed[i])
+        cotangents = tuple([cotangents[i] for i in signature.results.floating])
+        if not wanted or all([c is None for c in cotangents]):
+            return (None,) * (1 + len(needed))
+        leaves, checkpoints = split(ctx.saved_tensors, signature.leaves)
+        (lanes, _), device = lanes_of(plan, leaves), leaves[0].device
+        shapes = signature.cotangents.shapes(lanes, ctx.call.T)
+        # Where nothing came back, one zero stands for all: kernels read through strides.
+        full = [
+            _zero(dtype, device).expand(shape) if c is None else c
+            for c, dtype, shape in zip(cotangents, signature.cotangents.dtypes, shapes)
+        ]
+        found = dict(zip(wanted, run(Adjoint, ctx.call, wanted, *leaves, *full, *checkpoints)))
+        return None, *(found.get(i) for i in range(len(needed)))
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Any) -> Any:
-        plan = ctx.call.plan
-        leaves = ctx.saved_tensors[: len(plan.leaves)]
-        moved = iter(_tangent(ctx.call, leaves, tangents[1:])[1])
-        out = [next(moved) if dtype.is_floating_point else None for dtype in plan.types]
-        return (*out, *[None] * (plan.counts[1] if ctx.call.every else 0))
+        signature = ctx.call.plan.signature
+        leaves, _ = split(ctx.saved_tensors, signature.leaves)
+        moves = signature.results.spread(_tangent(ctx.call, leaves, tangents[1:])[1])
+        return (*moves, *[None] * (len(signature.checkpoints) if ctx.call.every else 0))
 
     @staticmethod
     def vmap(info: Any, in_dims: Any, *args: Any) -> Any:
         call, *leaves = args
-        plan = call.plan
-        folded = _fold(plan, leaves, in_dims[1:], info.batch_size)
-        results = Scan.apply(call, *folded)
-        count = plan.outputs, plan.counts[1], len(results) - plan.outputs - plan.counts[1]
-        return results, (1,) * count[0] + (0,) * count[1] + (1,) * count[2]
+        signature = call.plan.signature
+        results = Scan.apply(call, *_fold(signature.leaves.roles, leaves, in_dims[1:], info.batch_size))
+        roles = (signature.results + signature.checkpoints).roles
+        return results, tuple(lane_axis(role) for role, _ in zip(roles, results))
 
 
 class Adjoint(torch.autograd.Function):
@@ -130,27 +135,27 @@ class Adjoint(torch.autograd.Function):
     @staticmethod
     def forward(call: Call, wanted: tuple[int, ...], *tensors: Tensor) -> tuple[Tensor, ...]:
         plan, source, T, reverse, every = call
-        leaves, cotangents, checkpoints = _three(plan, tensors)
-        lanes, uniform = _lanes(plan, leaves)
+        leaves, cotangents, checkpoints = split(tensors, plan.signature.leaves, plan.signature.cotangents)
+        lanes, uniform = lanes_of(plan, leaves)
         if not lanes.numel():
             return tuple(torch.zeros_like(leaves[i]) for i in wanted)
         kernel = plan.backward(uniform, wanted, leaves[0].device.type, source)
         every = every or min(T, checkpointing(T, plan) or T)
         if not checkpoints and every == T:
-            checkpoints = [state[None] for state in plan.split(leaves)[1]]
+            checkpoints = [state[None] for state in plan.signature.leaves.split(leaves)[1]]
         checkpoints = [x.contiguous() for x in checkpoints]  # vmap may have expanded them
-        gradients = kernel(leaves, cotangents, checkpoints, lanes, T, reverse, every)
-        found = dict(zip(kernel.wanted, gradients))
-        return tuple(_summed(found[i], leaves[i]) if i < plan.counts[0] else found[i] for i in wanted)
+        found = dict(zip(kernel.wanted, kernel(leaves, cotangents, checkpoints, lanes, T, reverse, every)))
+        return tuple(_summed(found[i], leaves[i]) if i < len(uniform) else found[i] for i in wanted)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
         ctx.call, ctx.wanted, *tensors = inputs
-        leaves, cotangents, checkpoints = _three(ctx.call.plan, tensors)
-        ctx.checkpoints = len(checkpoints)
+        read, _ = split(
+            tensors, ctx.call.plan.signature.backward
+        )  # checkpoints do not come into derivatives of this one
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(*leaves, *cotangents)
-        ctx.save_for_forward(*leaves, *cotangents)
+        ctx.save_for_backward(*read)
+        ctx.save_for_forward(*read)
 
     @staticmethod
     def backward(ctx: Any, *cotangents: Any) -> Any:
@@ -159,16 +164,13 @@ class Adjoint(torch.autograd.Function):
     @staticmethod
     def _pull(ctx: Any, *cotangents: Any) -> Any:
         tensors = ctx.saved_tensors
-
-        def again(*floats: Tensor) -> tuple[Tensor, ...]:
-            given = iter(floats)
-            return _by_scans(ctx.call, ctx.wanted, [next(given) if x.is_floating_point() else x for x in tensors])[0]
-
-        pair: Any = torch.func.vjp(again, *(x for x in tensors if x.is_floating_point()))
+        gradient = lambda *tensors: _adjoint_by_scans(ctx.call, ctx.wanted, tensors)[0]
+        floats, of_floats = only_floats(gradient, tensors)
+        pair: Any = torch.func.vjp(of_floats, *floats)
         values, pull = pair
-        gradients = iter(pull(tuple(torch.zeros_like(x) if c is None else c for x, c in zip(values, cotangents))))
-        out = [next(gradients) if x.is_floating_point() else None for x in tensors]
-        return None, None, *out, *[None] * ctx.checkpoints
+        found = pull(tuple(torch.zeros_like(x) if c is None else c for x, c in zip(values, cotangents)))
+        out = [None, None, *ctx.call.plan.signature.backward.spread(found)]
+        return (*out, *[None] * (len(ctx.needs_input_grad) - len(out)))
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Any) -> Any:
@@ -176,80 +178,66 @@ class Adjoint(torch.autograd.Function):
             torch.zeros_like(x) if d is None and x.is_floating_point() else d
             for x, d in zip(ctx.saved_tensors, tangents[2:])
         ]
-        return _by_scans(ctx.call, ctx.wanted, list(ctx.saved_tensors), moves)[1]
+        return _adjoint_by_scans(ctx.call, ctx.wanted, ctx.saved_tensors, moves)[1]
 
     @staticmethod
     def vmap(info: Any, in_dims: Any, *args: Any) -> Any:
         call, wanted, *tensors = args
-        plan, dims = call.plan, in_dims[2:]
-        count = len(plan.leaves)
-        leaves = _fold(plan, tensors[:count], dims[:count], info.batch_size, every_param=True)
-        rest = [
-            _lift(
-                x,
-                d,
-                info.batch_size,
-                0 if count + len(plan.sensitive) <= i < count + len(plan.sensitive) + len(plan.moving) else 1,
-            )
-            for i, (x, d) in enumerate(zip(tensors[count:], dims[count:]), count)
-        ]
-        gradients = Adjoint.apply(call, wanted, *leaves, *rest)
-        out, before = [], plan.counts[0] + plan.counts[1]
-        for i, gradient in zip(wanted, gradients):
-            if i < plan.counts[0]:
-                shape = tensors[i].shape if dims[i] is None else tensors[i].movedim(dims[i], 0).shape[1:]
-                gradient = gradient.reshape(info.batch_size, *shape)
-            out.append(gradient)
-        return tuple(out), tuple(1 if i >= before else 0 for i in wanted)
+        dims, size = in_dims[2:], info.batch_size
+        signature = call.plan.signature
+        roles = (signature.backward + signature.checkpoints).roles
+        gradients = Adjoint.apply(call, wanted, *_fold(roles, tensors, dims, size, every_param=True))
+        # Of a param it has the param's shape again, without the ones that made it broadcast.
+        own = lambda i: tensors[i].shape if dims[i] is None else tensors[i].movedim(dims[i], 0).shape[1:]
+        out = [x.reshape(size, *own(i)) if roles[i] is Role.PARAM else x for i, x in zip(wanted, gradients)]
+        return tuple(out), tuple(lane_axis(roles[i]) for i in wanted)
 
 
-def _by_scans(
-    call: Call, wanted: tuple[int, ...], tensors: list[Tensor], moves: list[Any] | None = None
+def _adjoint_by_scans(
+    call: Call, wanted: tuple[int, ...], tensors: Sequence[Tensor], moves: Sequence[Any] | None = None
 ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
     """The adjoint of its leaves and cotangents, made of scans, which can be differentiated again; and its move where these move."""
     plan, source, T, reverse, _ = call
+    signature = plan.signature
     adjoint = _higher(plan, source, plan.adjoint)
     forth, back = Call(plan.trajectory(), None, T, reverse, 0), Call(adjoint, None, T, not reverse, 0)
-    lanes, _ = _lanes(plan, tensors)
-    zeros = [p.new_zeros(()).expand(lanes) for p in plan.split(tensors)[0] if p.is_floating_point()]
+    d_params, d_states, d_inputs = signature.leaves.only(signature.leaves.floating).parts
+    leaves, _ = split(tensors, signature.leaves)
+    zeros = [_zero(dtype, leaves[0].device).expand(lanes_of(plan, leaves)[0]) for dtype in d_params]
 
-    def arranged(tensors: list[Any], path: Any, sums: Any) -> list[Any]:
-        leaves, cotangents, _ = _three(plan, tensors)
-        params, _, inputs = plan.split(leaves)
-        d_outputs, d_states = cotangents[: len(plan.sensitive)], cotangents[len(plan.sensitive) :]
-        return [*params, *d_states, *sums, *inputs, *path, *d_outputs]
+    def arranged(tensors: Sequence[Any], path: Any, sums: Any) -> list[Any]:
+        """The leaves of the adjoint."""
+        params, _, inputs, d_outputs, d_last = signature.backward.split(tensors)
+        return [*params, *d_last, *sums, *inputs, *path, *d_outputs]
 
     def gradients(results: Any) -> tuple[Tensor, ...]:
-        d_inputs, rest = results[: adjoint.outputs], results[adjoint.outputs :]
-        d_states, d_params = rest[: len(plan.moving)], rest[len(plan.moving) : len(plan.moving) + len(zeros)]
-        found = dict(zip([i for i, real in enumerate(plan.real) if real], (*d_params, *d_states, *d_inputs)))
-        return tuple(found[i].sum_to_size(tensors[i].shape) if i < plan.counts[0] else found[i] for i in wanted)
+        of_inputs, of_states, of_params, _ = split(results, d_inputs, d_states, d_params)
+        found = dict(zip(signature.leaves.floating, (*of_params, *of_states, *of_inputs)))
+        is_param = lambda i: signature.leaves.roles[i] is Role.PARAM
+        return tuple(found[i].sum_to_size(leaves[i].shape) if is_param(i) else found[i] for i in wanted)
 
-    leaves = tensors[: len(plan.leaves)]
-    count = plan.counts[1]
+    states, both = signature.leaves.parts[1], forth.plan.signature.results
     if moves is None:
-        path = run(Scan, forth, *leaves)[:count]
+        path, _ = split(run(Scan, forth, *leaves), states)
         return gradients(run(Scan, back, *arranged(tensors, path, zeros))), ()
-    path, d_path = _tangent(forth, leaves, moves[: len(leaves)])
-    # Of a state that is no number there is no move.
-    d_states = iter(d_path)
-    d_path = [next(d_states) if s in plan.moving else None for s in range(count)]
-    given = arranged(tensors, path[:count], zeros)
-    results, moved = _tangent(back, given, arranged(moves, d_path, [None] * len(zeros)))
-    return gradients(results), gradients(moved)
+    values, d_values = _tangent(forth, leaves, split(moves, leaves)[0])
+    (path, _), (d_path, _) = split(values, states), split(both.spread(d_values), states)
+    d_back = arranged(moves, d_path, [None] * len(zeros))
+    results, d_results = _tangent(back, arranged(tensors, path, zeros), d_back)
+    return gradients(results), gradients(d_results)
 
 
 def _tangent(call: Call, leaves: Any, moves: Any) -> tuple[list[Tensor], list[Tensor]]:
     """The results of a scan, and the moves of its floating ones, where its floating leaves move so (None: not at all)."""
     plan, source, T, reverse, _ = call
-    given: list[Tensor] = []
-    for part, d_part in zip(plan.split(leaves), plan.split(moves)):
-        given += part
-        given += [torch.zeros_like(p) if d is None else d for p, d in zip(part, d_part) if p.is_floating_point()]
-    tangent, states = _told(plan.tangent, source), plan.counts[1]
-    results = run(Scan, Call(tangent, None, T, reverse, 0), *given)
-    values = [*results[: plan.outputs], *results[tangent.outputs : tangent.outputs + states]]
-    return values, [*results[plan.outputs : tangent.outputs], *results[tangent.outputs + states :]]
+    arguments: list[Tensor] = []
+    for part, d_part in zip(plan.signature.leaves.split(leaves), plan.signature.leaves.split(moves)):
+        arguments += part
+        arguments += [torch.zeros_like(p) if d is None else d for p, d in zip(part, d_part) if p.is_floating_point()]
+    results = run(Scan, Call(_told(plan.tangent, source), None, T, reverse, 0), *arguments)
+    (outputs, last), (d_outputs, d_last) = plan.signature.results.parts, plan.signature.cotangents.parts
+    ys, d_ys, states, d_states, _ = split(results, outputs, d_outputs, last, d_last)
+    return ys + states, d_ys + d_states
 
 
 HIDDEN = "has a derivative of its own (an autograd.Function, or no_grad), of which a kernel knows no higher ones"
@@ -278,40 +266,14 @@ def checkpointing(T: int, plan: Plan) -> int:
     return every if T > every else 0
 
 
-def _lanes(plan: Plan, leaves: Any) -> tuple[torch.Size, tuple[bool, ...]]:
+def lanes_of(plan: Plan, leaves: Sequence[Tensor]) -> tuple[torch.Size, tuple[bool, ...]]:
     """The shape of one time step, and which params are one number for all of it."""
-    params, states, inputs = plan.split(leaves)
+    params, states, inputs = plan.signature.leaves.split(leaves)
     if states:
         shape = states[0].shape
-    elif inputs:
-        shape = inputs[0].shape[1:]
     else:
-        shape = broadcast(*(p.shape for p in params))
-    return shape, uniform(params)
-
-
-def uniform(params: list[Tensor]) -> tuple[bool, ...]:
-    """Which params are one number for all neurons."""
-    return tuple([p.numel() == 1 for p in params])
-
-
-def _three(plan: Plan, tensors: Any) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
-    """leaves, cotangents, checkpoints"""
-    first = len(plan.leaves)
-    second = first + len(plan.sensitive) + len(plan.moving)
-    return list(tensors[:first]), list(tensors[first:second]), list(tensors[second:])
-
-
-def _cotangents(plan: Plan, leaves: Any, cotangents: Any, T: int) -> list[Tensor]:
-    """Those of floating results, a scalar zero expanded where nothing came back."""
-    lanes, _ = _lanes(plan, leaves)
-    out = []
-    for which in (plan.sensitive, [plan.outputs + s for s in plan.moving]):
-        for i in which:
-            shape = (T, *lanes) if i < plan.outputs else lanes
-            c = cotangents[i]
-            out.append(_zero(plan.types[i], leaves[0].device).expand(shape) if c is None else c)
-    return out
+        shape = inputs[0].shape[1:] if inputs else broadcast(*(p.shape for p in params))
+    return shape, tuple([p.numel() == 1 for p in params])
 
 
 @functools.cache
@@ -326,37 +288,18 @@ def _summed(gradient: Tensor, leaf: Tensor) -> Tensor:
     return gradient.sum_to_size(leaf.shape)
 
 
-def _fold(plan: Plan, leaves: Any, dims: Any, size: int, every_param: bool = False) -> list[Tensor]:
-    """The mapped axis in front of the neurons: axis 0 of params and states, axis 1 of inputs, ranks as they broadcast."""
-    params, states, inputs = plan.split(leaves)
-    p_dims, s_dims, x_dims = plan.split(dims)
-    if states:
-        rank = states[0].dim() - (s_dims[0] is not None)
-    elif inputs:
-        rank = inputs[0].dim() - 1 - (x_dims[0] is not None)
-    else:
-        rank = max((p.dim() - (d is not None) for p, d in zip(params, p_dims)), default=0)
+def _fold(roles: Sequence[Role], tensors: Any, dims: Any, size: int, every_param: bool = False) -> list[Tensor]:
+    """The mapped axis in front of the lanes, in all that has lanes, and in the params that are mapped (`every_param`: in all, where each
+    sample is to have a gradient of its own)."""
+    rank = max((x.dim() - (d is not None) - lane_axis(role) for role, x, d in zip(roles, tensors, dims)), default=0)
     out = []
-    for p, d in zip(params, p_dims):
-        if d is None and not every_param:
-            out.append(p)
-            continue
-        p = p.expand(size, *p.shape) if d is None else p.movedim(d, 0)
-        out.append(p.reshape(size, *[1] * (rank - p.dim() + 1), *p.shape[1:]))
-    out += [_lift(s, d, size, 0) for s, d in zip(states, s_dims)]
-    out += [_lift(x, d, size, 1) for x, d in zip(inputs, x_dims)]
+    for role, x, d in zip(roles, tensors, dims):
+        axis = lane_axis(role)
+        if d is not None:
+            x = x.movedim(d, axis)
+        elif role is not Role.PARAM or every_param:
+            x = x.unsqueeze(axis).expand(*x.shape[:axis], size, *x.shape[axis:])
+        if role is Role.PARAM and (d is not None or every_param):  # one that has fewer axes broadcasts from the right
+            x = x.reshape(size, *[1] * (rank + 1 - x.dim()), *x.shape[1:])
+        out.append(x)
     return out
-
-
-def _lift(x: Tensor, dim: int | None, size: int, to: int) -> Tensor:
-    if dim is not None:
-        return x.movedim(dim, to)
-    x = x.unsqueeze(to)
-    return x.expand(*x.shape[:to], size, *x.shape[to + 1 :])
-
-
-def _nothing(plan: Plan, leaves: Any, lanes: torch.Size, T: int, every: int) -> list[Tensor]:
-    empty = lambda shape, dtype: torch.empty(shape, dtype=dtype, device=leaves[0].device)
-    out = [empty((T, *lanes), dtype) for dtype in plan.types[: plan.outputs]]
-    out += [empty(lanes, dtype) for dtype in plan.types[plan.outputs :]]
-    return out + [empty((1, *lanes), dtype) for dtype in plan.types[plan.outputs :] if every]

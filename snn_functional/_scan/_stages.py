@@ -228,7 +228,7 @@ class _Piece:
             known = core._replace(T=self.T)
             every = [*given, *begin, *timed]
             source = lambda: Source(known.plan.tape.perform)  # pyright: ignore[reportOptionalMemberAccess]
-            leaves = known.leaves(given, begin, timed)
+            leaves = known.leaves(every)
             with contextlib.suppress(Unsupported, NoCompiler):
                 return self.kernel(
                     Prepare(known, leaves, every, (len(given), len(begin)), source, None, None), self.reverse

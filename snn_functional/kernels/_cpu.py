@@ -2,19 +2,19 @@
 
 import ctypes
 import os
-import threading
-from collections.abc import Iterable, Mapping, Sequence
-from functools import lru_cache
+from collections.abc import Iterable, Sequence
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from .._functorch import solid
 from ._build import load
+from ._loops import BackwardLoop, ForwardLoop, layout, Loop, Walk, wide
 from ._print import body, computed, free, keep, operand, stored
 from ._program import Operand, Program
+from ._signature import Signature, TIMED
 
 
 PRELUDE = Path(__file__).with_name("_cpu.cpp").read_text()
@@ -35,366 +35,284 @@ def _cache() -> int:
 CACHE = _cache()
 
 
-def empty(size: Any, dtype: torch.dtype) -> Tensor:
-    """On the CPU, whatever the user's default device is."""
-    return torch.empty(size, dtype=dtype, device="cpu")
-
-
-class Kernel:
-    """A printed kernel and its calls. `source` is the text; `_call` hands tensors to what was built from it."""
-
-    def __init__(self) -> None:
-        self._layouts: dict[Any, tuple[Any, int]] = {}
-        self._function: Any = None
-        self._building = threading.Lock()
-
-    @property
-    def source(self) -> str:
-        raise NotImplementedError
-
-    @property
-    def function(self) -> Any:
-        if self._function is None:
-            with self._building:  # by one thread, for all that ask
-                if self._function is None:
-                    run: Any = load(self.source)
-                    run.argtypes, run.restype = [ctypes.c_void_p] * 3, None
-                    self._function = run
-        return self._function
-
-    def _call(self, free: tuple[float, ...], tensors: Sequence[Any], timed: Sequence[bool], lanes: torch.Size, T: int, block: int,
-              reverse: bool, every: int, width: int) -> None:  # fmt: skip
-        """`free`: the program's free numbers. `timed`: which tensors have time as their first axis. `width`: bytes of scratch a neuron."""
-        threads = min(torch.get_num_threads(), max(1, lanes.numel() * T // GRAIN))
-        key = (T, lanes, block, threads, reverse, every, *(x if x is None else x.stride() for x in tensors))
-        if key not in self._layouts:
-            if len(self._layouts) > 1000:
-                self._layouts.clear()
-            self._layouts[key] = _layout(tensors, timed, lanes, T, block, threads, reverse, every, width)
-        numbers, size = self._layouts[key]
-        scratch = empty(size, dtype=torch.uint8)
-        addresses = [scratch.data_ptr(), *(0 if x is None else x.data_ptr() for x in tensors)]
-        self.function(numbers, (ctypes.c_int64 * len(addresses))(*addresses), _doubles(free))
-
-
 @lru_cache(1000)
 def _doubles(values: tuple[float, ...]) -> Any:
     return (ctypes.c_double * max(len(values), 1))(*values)
 
 
-def _layout(tensors: Sequence[Any], timed: Sequence[bool], lanes: torch.Size, T: int, block: int, threads: int, reverse: bool,
-            every: int, width: int) -> tuple[Any, int]:  # fmt: skip
-    """What a call needs to know beside addresses, as `Call` in `_cpu.cpp` reads it, and the bytes of scratch it takes."""
-    sizes = [n for n in lanes if n > 1] or [1]
-    outputs = max((x.numel() * x.element_size() for x, t in zip(tensors, timed) if t and x is not None), default=0)
-    scratch = (width + 64 * (len(tensors) + 4)) * block
-    numbers = [T, lanes.numel(), block, threads, reverse, every, scratch, outputs >= BIG, len(sizes), *sizes]
-    for x, in_time in zip(tensors, timed):
-        numbers += _place(x, lanes, in_time) if x is not None else [0] * (2 + len(sizes))
-    return (ctypes.c_int64 * len(numbers))(*numbers), scratch * threads + 64
+TIME = "    for (i64 k = 0, point = 0; k < T; ++k) {\n        const i64 t = at(k);\n"
 
 
-def _place(x: Tensor, lanes: torch.Size, in_time: bool) -> list[int]:
-    """How x stands: its kind (contiguous, uniform or strided over the neurons), its stride in time, its strides."""
-    time, shape, strides = 0, x.shape, x.stride()
-    if in_time:
-        time, shape, strides = strides[0] if len(x) > 1 else 0, shape[1:], strides[1:]
-    missing = len(lanes) - len(shape)
-    over = [0] * missing + [stride if n > 1 else 0 for n, stride in zip(shape, strides)]
-    over = [stride for n, stride in zip(lanes, over) if n > 1] or [0]
-    dense, expected = [], 1
-    for n in reversed([n for n in lanes if n > 1]):
-        dense.append(expected)
-        expected *= n
-    kind = 1 if not any(over) else 0 if over == dense[::-1] else 2
-    return [kind, time, *over]
+def _named(letter: str, like: Sequence[Any]) -> list[str]:
+    return [f"{letter}{i}" for i in range(len(like))]
 
 
-def _block(lanes: int, width: int) -> int:
-    """Neurons in a block: what fits the cache, and enough blocks for all threads."""
-    fits = max(CACHE // max(width, 1), ROW)
-    share = -(-lanes // torch.get_num_threads())
-    return max(ROW, min(fits, share + ROW - 1) // ROW * ROW)
+def _lines(indent: int, texts: Iterable[str]) -> str:
+    return "".join(f"{' ' * indent}{text}\n" for text in texts)
 
 
-class Forward(Kernel):
-    """`(params, state, inputs) -> (outputs, last state)`, and a checkpoint of the state every so many steps if asked for."""
-
-    def __init__(self, program: Program, counts: tuple[int, int, int], uniform: tuple[bool, ...]) -> None:
-        super().__init__()
-        self.program, self.counts, self.uniform = program, counts, uniform
-        params, states, inputs = counts
-        self.ys = [x.dtype for x in program.outputs[: len(program.outputs) - states]]
-        self.ss = [leaf.dtype for leaf in program.leaves[params : params + states]]
-        self.timed = [False] * (params + states) + [True] * (inputs + len(self.ys)) + [False] * states + [True] * states
-        self.width = sum(_bytes(dtype) for dtype in [*(leaf.dtype for leaf in program.leaves), *self.ys, *self.ss])
-
-    def __call__(
-        self, numbers: tuple[float, ...], leaves: Sequence[Tensor], lanes: torch.Size, T: int, reverse: bool, every: int
-    ) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
-        """`numbers`: those of the program at hand, which may be another than this kernel was printed from, with the same text."""
-        leaves = solid(leaves)
-        ys = [empty((T, *lanes), dtype=dtype) for dtype in self.ys]
-        last = [empty(lanes, dtype=dtype) for dtype in self.ss]
-        points = [empty((-(-T // every), *lanes), dtype=dtype) for dtype in self.ss] if every else []
-        block = _block(lanes.numel(), self.width)
-        self._call(numbers, [*leaves, *ys, *last, *(points or [None] * len(last))], self.timed, lanes, T, block, reverse, every,
-                   self.width)  # fmt: skip
-        return ys, last, points
-
-    @property
-    def source(self) -> str:
-        program, (params, states, inputs) = self.program, self.counts
-        types = [leaf.dtype for leaf in program.leaves]
-        first_y = params + states + inputs
-        first_s = first_y + len(self.ys)
-        text = _open(program, self.uniform, params) + free(program.free, 0, "    ")
-        text += _states(types, params, states)
-        text += _temporary(range(params + states, first_y), types)
-        for j, dtype in enumerate(self.ys):
-            text += f"    {stored(dtype)}* line{j} = w.take<{stored(dtype)}>(n);\n"
-        text += TIME
-        for s, dtype in enumerate(self.ss):
-            kind, i = stored(dtype), first_s + states + s
-            text += (
-                f"        if (every && k == point * every) put(({kind}*)c[{i}].data + point * lanes + lo, S{s}, n);\n"
-            )
-        text += "        if (every && k == point * every) ++point;\n"
-        text += _rows(range(params + states, first_y), types, "k + 1 < T ? at(k + 1) : -1")
-        for j, dtype in enumerate(self.ys):
-            text += _goes_to(first_y + j, j, dtype)
-        text += _loop(program, self.uniform, self.counts, [f"S{s}" for s in range(states)])
-        for j, y in enumerate(program.outputs[: len(self.ys)]):
-            text += f"            Y{j}[i] = {keep(operand(y), self.ys[j])};\n"
-        for s, new in enumerate(program.outputs[len(self.ys) :]):
-            text += f"            S{s}[i] = {keep(operand(new), self.ss[s])};\n"
-        text += END
-        for j in range(len(self.ys)):
-            text += f"        if (stream) put(row{j}, line{j}, n);\n"
-        text += "    }\n"
-        for s in range(states):
-            text += f"    put(({stored(self.ss[s])}*)c[{first_s + s}].data + lo, S{s}, n);\n"
-        return _close(text, first_s + 2 * states, [(first_y + j, dtype) for j, dtype in enumerate(self.ys)])
-
-
-class Backward(Kernel):
-    """`(params, first state, inputs, cotangents of the outputs and of the last state) -> gradients`.
-
-    The states are computed again, segment by segment from the checkpoints, and stay in the cache: no trajectory is kept.
-    `program` is the derivative of one step: its leaves are those of `forward` and the cotangents, its outputs the gradients of
-    the leaves `wanted` (all floating states among them), in order. The state after the step is at hand, and not worked out again.
+class Kernel(Loop):
+    """A loop in C++: its calls, and what its text is made of. Of argument 3, `P3` is the row of a param in a block, `X3` that of what
+    changes in time. `S0` is state 0. `Y0` is a row of an output: where it belongs, or, if it is to go past the cache, first in `line0`.
     """
 
-    def __init__(self, forward: Program, program: Program, counts: tuple[int, int, int], outputs: list[int], uniform: tuple[bool, ...],
-                 wanted: tuple[int, ...]) -> None:  # fmt: skip
-        super().__init__()
-        self.forward, self.counts, self.outputs, self.uniform, self.wanted = forward, counts, outputs, uniform, wanted
-        params, states, inputs = counts
-        self.program = program = program.given(forward, len(forward.outputs) - states).renamed(numbers="q")
-        self.types = [leaf.dtype for leaf in forward.leaves]
-        self.moving = [s for s in range(states) if self.types[params + s].is_floating_point]
-        self.timed = [False] * (params + states) + [True] * (inputs + len(outputs)) + [False] * len(self.moving)
-        self.timed += [True] * states + [i >= params + states for i in wanted]
-        self.held = sum(_bytes(dtype) for dtype in self.types[params : params + states])
-        self.width = sum(_bytes(leaf.dtype) for leaf in program.leaves) + 8 * len(wanted) + self.held
-
-    def __call__(
-        self, numbers: tuple[float, ...], leaves: Sequence[Tensor], cotangents: Sequence[Tensor], checkpoints: Sequence[Tensor],
-        lanes: torch.Size, T: int, reverse: bool, every: int,
-    ) -> list[Tensor]:  # fmt: skip
-        """The gradients of the wanted leaves: params over all neurons (in parts to be summed where one number serves all).
-
-        `numbers`: those of the forward program at hand, then those of its derivative.
-        """
-        params, states, _ = self.counts
-        leaves, cotangents = solid(leaves), solid(cotangents)
-        width = self.width + self.held * (every + (0 if checkpoints else -(-T // every)))
-        block = _block(lanes.numel(), width)
-        gradients = []
-        for i in self.wanted:
-            if i < params and self.uniform[i]:
-                gradients.append(empty(-(-lanes.numel() // block), dtype=torch.float64))
-            else:
-                shape = (T, *lanes) if i >= params + states else lanes
-                gradients.append(empty(shape, dtype=self.types[i]))
-        given = list(checkpoints) or [None] * states
-        self._call(
-            numbers, [*leaves, *cotangents, *given, *gradients], self.timed, lanes, T, block, reverse, every, width
-        )
-        return gradients
+    built: Any = None
+    addresses = cached_property(lambda self: ctypes.c_int64 * (1 + len(self.arguments)))
+    kinds = cached_property(lambda self: [stored(dtype) for dtype in self.arguments.dtypes])
 
     @property
     def source(self) -> str:
-        params, states, inputs = self.counts
-        types, wanted, program = self.types, self.wanted, self.program
-        first_x, first_gy = params + states, params + states + inputs
-        first_gs = first_gy + len(self.outputs)
-        first_ck = first_gs + len(self.moving)
-        first_g = first_ck + states
-        kinds = [stored(dtype) for dtype in types[params:first_x]]
-        cotangents = {first_gy + j: program.leaves[first_gy + j].dtype for j in range(len(self.outputs))}
-        again = self.forward.only(range(len(self.forward.outputs) - states, len(self.forward.outputs)))
+        raise NotImplementedError
 
-        text = _open(self.forward, self.uniform, params)
-        text += free(self.forward.free, 0, "    ") + free(program.free, len(self.forward.free), "    ")
-        text += _temporary(range(first_x, first_gy), types) + _temporary(cotangents, cotangents)
-        for m, s in enumerate(self.moving):
-            text += f"    {kinds[s]}* __restrict G{s} = w.take<{kinds[s]}>(n); gather(G{s}, c[{first_gs + m}], c.shape, 0, lo, n);\n"
-        for i in wanted:
-            if i < params:
-                text += f"    {computed(types[i])}* __restrict A{i} = w.take<{computed(types[i])}>(n);\n"
-                text += f"    for (i64 i = 0; i < n; ++i) A{i}[i] = 0;\n"
-            elif i >= first_x:
-                text += f"    {stored(types[i])}* line{i} = w.take<{stored(types[i])}>(n);\n"
+    def width(self, walk: Walk) -> int:
+        """Bytes of scratch a neuron."""
+        raise NotImplementedError
 
-        new = lambda to: "".join(
-            f"            {to}{s}[i] = {keep(operand(x), types[params + s])};\n" for s, x in enumerate(again.outputs)
-        )
-        if states:
-            # Without checkpoints from the forward pass, they are made here first.
-            text += "    const i64 points = (T + every - 1) / every;\n"
-            for s, kind in enumerate(kinds):
-                text += f"    {kind}* H{s} = w.take<{kind}>(n * every);\n"
-                text += f"    {kind}* K{s} = c[{first_ck + s}].data ? ({kind}*)c[{first_ck + s}].data + lo : w.take<{kind}>(n * points);\n"
-            text += f"    const i64 apart = c[{first_ck}].data ? lanes : n;\n    if (!c[{first_ck}].data) {{\n"
-            text += _states(types, params, states) + TIME
-            for s in range(states):
-                text += f"        if (k == point * every) put(K{s} + point * n, S{s}, n);\n"
-            text += "        if (k == point * every) ++point;\n"
-            text += _rows(range(first_x, first_gy), types, "-1")
-            text += (
-                _loop(again, self.uniform, self.counts, [f"S{s}" for s in range(states)])
-                + new("S")
-                + END
-                + "    }\n    }\n"
-            )
+    def build(self) -> Any:
+        if self.built is None:
+            with self.building:  # by one thread, for all that ask
+                if self.built is None:
+                    run: Any = load(self.source)
+                    run.argtypes, run.restype = [ctypes.c_void_p] * 3, None
+                    self.built = run
+        return self.built
 
-        text += "    for (i64 point = (T - 1) / every; point >= 0; --point) {\n"
-        text += "    const i64 from = point * every, to = from + every < T ? from + every : T;\n"
-        before = "".join(
-            f"        const {kind}* __restrict h{s} = k == from ? K{s} + point * apart : H{s} + (k - from - 1) * n;\n"
-            for s, kind in enumerate(kinds)
-        )
-        after = "".join(f"        {kind}* __restrict N{s} = H{s} + (k - from) * n;\n" for s, kind in enumerate(kinds))
-        h = [f"h{s}" for s in range(states)]
-        if states:
-            text += "    for (i64 k = from; k < to; ++k) {\n        const i64 t = at(k);\n" + before + after
-            text += _rows(range(first_x, first_gy), types, "k + 1 < to ? at(k + 1) : -1")
-            text += _loop(again, self.uniform, self.counts, h) + new("N") + END + "    }\n"
+    def block(self, walk: Walk) -> int:
+        """Neurons in a block: what fits the cache, and enough blocks for all threads."""
+        fits = max(CACHE // max(self.width(walk), 1), ROW)
+        share = -(-walk.lanes.numel() // walk.threads)
+        return max(ROW, min(fits, share + ROW - 1) // ROW * ROW)
 
-        text += "    for (i64 k = to - 1; k >= from; --k) {\n        const i64 t = at(k);\n" + before + after
-        text += _rows(range(first_x, first_gy), types, "-1")
-        text += _rows(cotangents, cotangents, "k > 0 ? at(k - 1) : -1")
-        for i in wanted:
-            if i >= first_x:
-                text += _goes_to(first_g + wanted.index(i), i, types[i])
-        others = [f"X{first_gy + j}" for j in range(len(self.outputs))] + [f"G{s}" for s in self.moving]
-        text += _loop(program, self.uniform, self.counts, h, [*others, *(f"N{s}" for s in range(states))])
-        for i, gradient in zip(wanted, program.outputs):
-            if i < params:
-                text += f"            A{i}[i] += {operand(gradient)};\n"
-            else:
-                to = f"G{i - params}" if i < first_x else f"Y{i}"
-                text += f"            {to}[i] = {keep(operand(gradient), types[i])};\n"
-        text += END
-        for i in wanted:
-            if i >= first_x:
-                text += f"        if (stream) put(row{i}, line{i}, n);\n"
-        text += "    }\n    }\n"
-        for g, i in enumerate(wanted):
-            where = f"c[{first_g + g}].data"
-            if i < params and self.uniform[i]:
-                text += f"    double sum{i} = 0; for (i64 i = 0; i < n; ++i) sum{i} += A{i}[i];\n    ((double*){where})[index] = sum{i};\n"
-            elif i < params:
-                kind = stored(types[i])
-                text += f"    for (i64 i = 0; i < n; ++i) (({kind}*){where})[lo + i] = {keep(f'A{i}[i]', types[i])};\n"
-            elif i < first_x:
-                text += f"    put(({stored(types[i])}*){where} + lo, G{i - params}, n);\n"
-        return _close(
-            text, first_g + len(wanted), [(first_g + g, types[i]) for g, i in enumerate(wanted) if i >= first_x]
+    def launch(self, numbers: tuple[float, ...], tensors: Sequence[Tensor | None], walk: Walk) -> None:
+        # All but the addresses is the same at the next call with these strides.
+        key = (walk, *(x if x is None else x.stride() for x in tensors))
+        known = self.known.get(key)
+        if known is None:
+            if len(self.known) > 1000:
+                self.known.clear()
+            known = self.known[key] = self._layout(tensors, walk)
+        layouts, size = known
+        scratch = torch.empty(size, dtype=torch.uint8, device="cpu")
+        addresses = self.addresses(scratch.data_ptr(), *(0 if x is None else x.data_ptr() for x in tensors))
+        self.build()(layouts, addresses, _doubles(numbers))
+
+    def _layout(self, tensors: Sequence[Tensor | None], walk: Walk) -> tuple[Any, int]:
+        """What a call needs to know beside addresses, as `Call` in `_cpu.cpp` reads it, and the bytes of scratch it takes."""
+        count, block = walk.lanes.numel(), self.block(walk)
+        threads = min(walk.threads, max(1, count * walk.T // GRAIN))
+        sizes = [walk.lanes[axis] for axis in wide(walk.lanes)] or [1]
+        places, largest = [], 0
+        for x, role in zip(tensors, self.arguments.roles):
+            if x is None:
+                places += [0] * (2 + len(sizes))
+                continue
+            kind, time, strides = layout(x.shape, x.stride(), role, walk.lanes)
+            places += [kind, time, *(strides or [0])]
+            largest = max(largest, x.numel() * x.element_size()) if role is TIMED else largest
+        scratch = (self.width(walk) + 64 * (len(tensors) + 4)) * block
+        numbers = [walk.T, count, block, threads, walk.reverse, walk.every, scratch, largest >= BIG, len(sizes)]
+        numbers += [*sizes, *places]
+        return (ctypes.c_int64 * len(numbers))(*numbers), scratch * threads + 64
+
+    def file(self, *phases: str) -> str:
+        kinds = [(c, self.kinds[c]) for c in self.written.values()]
+        fresh = (f"if (c.stream) huge(c[{c}].data, c.T * c.lanes * (i64)sizeof({kind}));" for c, kind in kinds)
+        return (
+            f"#define ARGS {max(len(self.arguments), 1)}\n{PRELUDE}\n{''.join(phases)}}}\n\n"
+            'extern "C" void run(const i64* numbers, const i64* addresses, const double* free) {\n'
+            f"    const Call c(numbers, addresses, free);\n{_lines(4, fresh)}    over_blocks(c);\n}}\n"
         )
 
+    def opening(self, program: Program) -> str:
+        """The params of the block, read into registers and scratch."""
+        text = "static void one_block(const Call& c, i64 lo, i64 n, i64 index, Scratch& w) {\n    (void)index;\n"
+        text += "    const i64 T = c.T, lanes = c.lanes, every = c.every, reverse = c.reverse, stream = c.stream;\n"
+        text += "    const auto at = [=](i64 k) { return reverse ? T - 1 - k : k; };\n"
+        text += "    (void)lanes, (void)every, (void)stream;\n"
+        row = "bool ready{0} = false; const {1}* P{0} = row(w.take<{1}>(n), c[{0}], c.shape, 0, -1, lo, n, ready{0});"
+        for i, leaf, kind in zip(self.params, program.leaves, self.kinds):
+            number = f"const {computed(leaf.dtype)} {leaf.name} = read(*(const {kind}*)c[{i}].data);"
+            text += f"    {number if self.uniform[i] else row.format(i, kind)}\n"
+        return text
 
-TIME = "    for (i64 k = 0, point = 0; k < T; ++k) {\n        const i64 t = at(k);\n"
-END = "        }\n        }\n"
+    def gather(self, names: Sequence[str], arguments: Sequence[int]) -> str:
+        """What belongs to states, read into scratch that may be written."""
+        text = "{1}* __restrict {0} = w.take<{1}>(n); gather({0}, c[{2}], c.shape, 0, lo, n);"
+        return _lines(4, (text.format(name, self.kinds[i], i) for name, i in zip(names, arguments)))
 
+    def temporaries(self, arguments: Iterable[int]) -> str:
+        """Scratch for rows whose neurons do not stand together in memory."""
+        row = "const Arg x{0} = c[{0}]; {1}* tmp{0} = w.take<{1}>(n); bool ready{0} = false;"
+        return _lines(4, (row.format(i, self.kinds[i]) for i in arguments))
 
-def _open(program: Program, uniform: tuple[bool, ...], params: int) -> str:
-    """The params of the block, read into registers and scratch."""
-    text = "static void one_block(const Call& c, i64 lo, i64 n, i64 index, Scratch& w) {\n    (void)index;\n"
-    text += "    const i64 T = c.T, lanes = c.lanes, every = c.every, reverse = c.reverse, stream = c.stream;\n"
-    text += "    const auto at = [=](i64 k) { return reverse ? T - 1 - k : k; };\n"
-    text += "    (void)lanes, (void)every, (void)stream;\n"
-    for i, leaf in enumerate(program.leaves[:params]):
-        kind = stored(leaf.dtype)
-        if uniform[i]:
-            text += f"    const {computed(leaf.dtype)} {leaf.name} = read(*(const {kind}*)c[{i}].data);\n"
-        else:
-            text += f"    bool ready{i} = false; const {kind}* P{i} = row(w.take<{kind}>(n), c[{i}], c.shape, 0, -1, lo, n, ready{i});\n"
-    return text
+    def rows(self, arguments: Iterable[int], next: str) -> str:
+        """`next`: the time step after this one, whose rows are fetched ahead."""
+        row = "const {1}* __restrict X{0} = row(tmp{0}, x{0}, c.shape, t, {2}, lo, n, ready{0});"
+        return _lines(8, (row.format(i, self.kinds[i], next) for i in arguments))
 
+    def lines_beside(self) -> str:
+        return _lines(4, (f"{self.kinds[c]}* line{j} = w.take<{self.kinds[c]}>(n);" for j, c in self.written.items()))
 
-def _states(types: Sequence[torch.dtype], params: int, states: int) -> str:
-    """The first state of the block, read into scratch."""
-    text = ""
-    for s in range(states):
-        kind, i = stored(types[params + s]), params + s
-        text += f"    {kind}* __restrict S{s} = w.take<{kind}>(n); gather(S{s}, c[{i}], c.shape, 0, lo, n);\n"
-    return text
+    def targets(self) -> str:
+        row = "{1}* row{0} = ({1}*)c[{2}].data + t * lanes + lo;\n        {1}* __restrict Y{0} = stream ? line{0} : row{0};"
+        return _lines(8, (row.format(j, self.kinds[c], c) for j, c in self.written.items()))
 
+    def streamed(self) -> str:
+        return _lines(8, (f"if (stream) put(row{j}, line{j}, n);" for j in self.written))
 
-def _temporary(which: Iterable[int], types: Any) -> str:
-    return "".join(
-        f"    const Arg x{i} = c[{i}]; {stored(types[i])}* tmp{i} = w.take<{stored(types[i])}>(n); bool ready{i} = false;\n"
-        for i in which
-    )
+    def stores(self, names: Sequence[str], values: Sequence[Operand], like: Sequence[int]) -> list[str]:
+        """Values of a neuron put into rows, in the dtypes of these arguments."""
+        return [f"{to}[i] = {keep(operand(x), self.arguments.dtypes[i])};" for to, x, i in zip(names, values, like)]
 
-
-def _rows(which: Iterable[int], types: Sequence[torch.dtype] | Mapping[int, torch.dtype], next: str) -> str:
-    return "".join(
-        f"        const {stored(types[i])}* __restrict X{i} = row(tmp{i}, x{i}, c.shape, t, {next}, lo, n, ready{i});\n"
-        for i in which
-    )
-
-
-def _goes_to(argument: int, name: int, dtype: torch.dtype) -> str:
-    """Where a row of an output is written: in place, or beside it first, to be streamed past the cache."""
-    kind = stored(dtype)
-    return (
-        f"        {kind}* row{name} = ({kind}*)c[{argument}].data + t * lanes + lo;\n"
-        f"        {kind}* __restrict Y{name} = stream ? line{name} : row{name};\n"
-    )
-
-
-def _loop(
-    program: Program,
-    uniform: tuple[bool, ...],
-    counts: tuple[int, int, int],
-    held: list[str],
-    others: Sequence[str] = (),
-) -> str:
-    """The loop over the neurons of a block, its reads and the program's lines. `held`: where the states stand before the step."""
-    params, states, inputs = counts
-    used = {x for step in program.lines for x in step.operands} | set(program.outputs)
-    same: set[Operand] = {*program.free, *(program.leaves[i] for i in range(params) if uniform[i])}
-    before, lines = body(program, same, "        ")
-    text = "        {\n" + before + "        #pragma GCC ivdep\n        for (i64 i = 0; i < n; ++i) {\n"
-    places = [f"P{i}" for i in range(params)] + held + [f"X{params + states + i}" for i in range(inputs)] + [*others]
-    for leaf, place in zip(program.leaves, places):
-        if leaf in used and leaf not in same:
-            text += f"            const {computed(leaf.dtype)} {leaf.name} = read({place}[i]);\n"
-    return text + lines
+    def neurons(self, program: Program, states: Sequence[str], others: Sequence[str], stores: Sequence[str]) -> str:
+        """The loop over the neurons of a block. `states`, `others`: where the states and the leaves after the inputs are read."""
+        same: set[Operand] = {*program.free, *(program.leaves[i] for i in self.params if self.uniform[i])}
+        before, lines = body(program, same, "        ")
+        places = [*(f"P{i}" for i in self.params), *states, *(f"X{i}" for i in self.inputs), *others]
+        reads = (
+            f"const {computed(leaf.dtype)} {leaf.name} = read({place}[i]);"
+            for leaf, place in zip(program.leaves, places)
+            if leaf in program.used and leaf not in same
+        )
+        head = "        #pragma GCC ivdep\n        for (i64 i = 0; i < n; ++i) {\n"
+        return f"        {{\n{before}{head}{_lines(12, reads)}{lines}{_lines(12, stores)}        }}\n        }}\n"
 
 
-def _close(text: str, arguments: int, fresh: list[tuple[int, torch.dtype]]) -> str:
-    text += (
-        '}\n\nextern "C" void run(const i64* numbers, const i64* addresses, const double* free) {\n'
-        "    const Call c(numbers, addresses, free);\n"
-    )
-    for i, dtype in fresh:
-        text += f"    if (c.stream) huge(c[{i}].data, c.T * c.lanes * (i64)sizeof({stored(dtype)}));\n"
-    return f"#define ARGS {max(arguments, 1)}\n{PRELUDE}\n{text}    over_blocks(c);\n}}\n"
+class Forward(Kernel, ForwardLoop):
+    """All of time for one block of neurons after another, whose state stays in the cache."""
+
+    def width(self, walk: Walk) -> int:
+        return self.signature.leaves.bytes + self.signature.results.bytes
+
+    @property
+    def source(self) -> str:
+        S, to = _named("S", self.states), [f"({kind}*)c[{c}].data" for c, kind in enumerate(self.kinds)]
+        ys, new = self.signature.results.split(self.program.outputs)
+        stores = self.stores(_named("Y", self.outputs), ys, self.outputs) + self.stores(S, new, self.last)
+        due = "if (every && k == point * every)"
+        return self.file(
+            self.opening(self.program) + free(self.program.free, 0, "    "),
+            self.gather(S, self.states) + self.temporaries(self.inputs) + self.lines_beside(),
+            TIME,
+            _lines(8, (f"{due} put({to[c]} + point * lanes + lo, {s}, n);" for s, c in zip(S, self.points))),
+            f"        {due} ++point;\n",
+            self.rows(self.inputs, "k + 1 < T ? at(k + 1) : -1") + self.targets(),
+            self.neurons(self.program, S, [], stores),
+            self.streamed() + "    }\n",
+            _lines(4, (f"put({to[c]} + lo, {s}, n);" for s, c in zip(S, self.last))),
+        )
 
 
-def _bytes(dtype: torch.dtype) -> int:
-    return empty((), dtype=dtype).element_size()
+class Backward(Kernel, BackwardLoop):
+    """The same blocks. The states of a segment are computed again and stay in the cache: `K0` are the checkpoints of state 0, `H0` its
+    values in a segment, `h0` and `N0` those before and after a step, `G0` its gradient; `A0` sums the gradient of param 0.
+    """
+
+    SUMS = torch.float64
+
+    def __init__(self, forward: Program, program: Program, signature: Signature, *what: Any) -> None:
+        # The state after a step is at hand when the step is walked back, so its derivative need not work it out again.
+        super().__init__(forward, program.reusing(forward, len(signature.results.parts[0])), signature, *what)
+
+    def width(self, walk: Walk) -> int:
+        """With the states of a segment, and the checkpoints if the forward has not made them."""
+        states = 2 + walk.every + (0 if walk.checkpoints else -(-walk.T // walk.every))
+        return self.signature.backward.bytes + self.signature.checkpoints.bytes * states + 8 * len(self.wanted)
+
+    def sum_shape(self, walk: Walk) -> Sequence[int]:
+        return (-(-walk.lanes.numel() // self.block(walk)),)
+
+    @property
+    def source(self) -> str:
+        return self.file(
+            self._start(),
+            self._checkpoints() if self.states else "",
+            "    for (i64 point = (T - 1) / every; point >= 0; --point) {\n"
+            "    const i64 from = point * every, to = from + every < T ? from + every : T;\n",
+            self._recompute() if self.states else "",
+            self._walk_back() + "    }\n",
+            self._end(),
+        )
+
+    def _start(self) -> str:
+        """The leaves, the gradient of the last state, and sums that begin at 0."""
+        kinds = [(i, computed(self.arguments.dtypes[i])) for i in self.params if i in self.argument]
+        zero = "{1}* __restrict A{0} = w.take<{1}>(n);\n    for (i64 i = 0; i < n; ++i) A{0}[i] = 0;"
+        return (
+            self.opening(self.forward)
+            + free(self.forward.free, 0, "    ")
+            + free(self.program.free, len(self.forward.free), "    ")
+            + self.temporaries([*self.inputs, *self.d_outputs])
+            + self.gather([f"G{s}" for s in self.carried], self.d_last)
+            + _lines(4, (zero.format(i, kind) for i, kind in kinds))
+            + self.lines_beside()
+        )
+
+    def _checkpoints(self) -> str:
+        """The checkpoints, made here first if they do not come from the forward."""
+        S, first = _named("S", self.states), f"c[{self.points[0]}].data"
+        place = "{1}* H{0} = w.take<{1}>(n * every);\n"
+        place += "    {1}* K{0} = c[{2}].data ? ({1}*)c[{2}].data + lo : w.take<{1}>(n * points);"
+        return (
+            "    const i64 points = (T + every - 1) / every;\n"
+            + _lines(4, (place.format(s, self.kinds[c], c) for s, c in enumerate(self.points)))
+            + f"    const i64 apart = {first} ? lanes : n;\n    if (!{first}) {{\n"
+            + self.gather(S, self.states)
+            + TIME
+            + _lines(8, (f"if (k == point * every) put(K{s} + point * n, S{s}, n);" for s in range(len(S))))
+            + "        if (k == point * every) ++point;\n"
+            + self.rows(self.inputs, "-1")
+            + self.neurons(self.again, S, [], self.stores(S, self.again.outputs, self.states))
+            + "    }\n    }\n"
+        )
+
+    def _recompute(self) -> str:
+        """The states of a segment, from its checkpoint on."""
+        stores = self.stores(_named("N", self.states), self.again.outputs, self.states)
+        return (
+            "    for (i64 k = from; k < to; ++k) {\n        const i64 t = at(k);\n"
+            + self._around()
+            + self.rows(self.inputs, "k + 1 < to ? at(k + 1) : -1")
+            + self.neurons(self.again, _named("h", self.states), [], stores)
+            + "    }\n"
+        )
+
+    def _walk_back(self) -> str:
+        """Through the segment, from its last step to its first."""
+        to = {i: f"G{s}" for s, i in enumerate(self.states)} | {i: f"Y{i}" for i in self.inputs}
+        stores = []
+        for i, gradient in zip(self.wanted, self.program.outputs):
+            stores += self.stores([to[i]], [gradient], [i]) if i in to else [f"A{i}[i] += {operand(gradient)};"]
+        others = [*(f"X{i}" for i in self.d_outputs), *(f"G{s}" for s in self.carried), *_named("N", self.states)]
+        return (
+            "    for (i64 k = to - 1; k >= from; --k) {\n        const i64 t = at(k);\n"
+            + self._around()
+            + self.rows(self.inputs, "-1")
+            + self.rows(self.d_outputs, "k > 0 ? at(k - 1) : -1")
+            + self.targets()
+            + self.neurons(self.program, _named("h", self.states), others, stores)
+            + self.streamed()
+            + "    }\n"
+        )
+
+    def _around(self) -> str:
+        """Where the states before and after step k stand."""
+        before = "const {1}* __restrict h{0} = k == from ? K{0} + point * apart : H{0} + (k - from - 1) * n;"
+        after = "{1}* __restrict N{0} = H{0} + (k - from) * n;"
+        kinds = [self.kinds[i] for i in self.states]
+        return _lines(8, (place.format(s, kind) for place in (before, after) for s, kind in enumerate(kinds)))
+
+    def _end(self) -> str:
+        """The gradients of params and of the first state."""
+        out = []
+        for i, c in self.argument.items():
+            kind, where = self.kinds[i], f"c[{c}].data"
+            if i in self.states:
+                out.append(f"put(({kind}*){where} + lo, G{self.states.index(i)}, n);")
+            elif i in self.params and self.uniform[i]:
+                out.append(f"double sum{i} = 0; for (i64 i = 0; i < n; ++i) sum{i} += A{i}[i];")
+                out.append(f"((double*){where})[index] = sum{i};")
+            elif i in self.params:
+                value = keep(f"A{i}[i]", self.arguments.dtypes[i])
+                out.append(f"for (i64 i = 0; i < n; ++i) (({kind}*){where})[lo + i] = {value};")
+        return _lines(4, out)

@@ -4,18 +4,16 @@ Programs are equal if their texts are, so one kernel serves all that differ in t
 A bounded number of kernels is kept, the oldest go first. None of them holds what a step held.
 """
 
-from collections.abc import Callable, Sequence
 from typing import Any
 
 from .._identity import Registry
 from ._cpu import Backward as CpuBackward, Forward as CpuForward
 from ._gpu import Backward as GpuBackward, Forward as GpuForward
 from ._program import Program, Unsupported
+from ._signature import Signature
 
 
 BACKENDS: dict[str, tuple[Any, Any]] = {"cpu": (CpuForward, CpuBackward), "cuda": (GpuForward, GpuBackward)}
-
-Counts = tuple[int, int, int]  # of params, states and inputs
 
 
 class Bound:
@@ -23,54 +21,36 @@ class Bound:
 
     def __init__(self, kernel: Any, numbers: tuple[float, ...]) -> None:
         self.kernel, self.numbers = kernel, numbers
-        self.wanted = getattr(kernel, "wanted", ())
 
     def __call__(self, *arguments: Any) -> Any:
         return self.kernel(self.numbers, *arguments)
-
-    def build(self) -> None:
-        """Builds what can be built before the first call. Raises NoCompiler."""
-        getattr(self.kernel, "function", None)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.kernel, name)
 
 
-def forward_kernel(device: str, program: Program, counts: Counts, uniform: tuple[bool, ...]) -> Any:
-    """`kernel(program.numbers, leaves, lanes, T, reverse, every) -> (outputs, last state, checkpoints)`.
-
-    `uniform`: which params are one number for all neurons. Raises Unsupported for a type of device that has no kernels.
-    """
-    make = _backend(device)[0]
-    return _kept((make, program, counts, uniform), lambda: make(program, counts, uniform))
+def forward_kernel(device: str, program: Program, signature: Signature, uniform: tuple[bool, ...]) -> Bound:
+    """A `ForwardLoop`. Raises Unsupported for a type of device that has no kernels."""
+    return Bound(_found_or_made(device, 0, (program, signature, uniform)), program.numbers)
 
 
 def backward_kernel(
-    device: str, forward: Program, program: Program, counts: Counts, outputs: Sequence[int], uniform: tuple[bool, ...],
-    wanted: tuple[int, ...],
-) -> Any:  # fmt: skip
-    """`kernel((*forward.numbers, *program.numbers), leaves, cotangents, checkpoints, lanes, T, reverse, every) -> gradients`.
-
-    `program` is the derivative of `forward`, whose outputs are the gradients of the leaves `wanted`; `outputs` are those of the
-    forward's that have a cotangent. Raises Unsupported for a type of device that has no kernels.
-    """
-    make = _backend(device)[1]
+    device: str, forward: Program, program: Program, signature: Signature, uniform: tuple[bool, ...], wanted: tuple[int, ...]
+) -> Bound:  # fmt: skip
+    """A `BackwardLoop`. Raises Unsupported for a type of device that has no kernels."""
     # What the derivative need not work out again depends on which of its numbers are the forward's.
     known = {(x.dtype, value): i for i, (x, value) in enumerate(zip(forward.free, forward.numbers))}
     shared = tuple(known.get((x.dtype, value)) for x, value in zip(program.free, program.numbers))
-    key = make, forward, program, shared, counts, tuple(outputs), uniform, wanted
-    return _kept(key, lambda: make(forward, program, counts, list(outputs), uniform, wanted))
-
-
-def _backend(device: str) -> tuple[Any, Any]:
-    if device not in BACKENDS:
-        raise Unsupported(f"there is no kernel for {device}")
-    return BACKENDS[device]
+    kernel = _found_or_made(device, 1, (forward, program, signature, uniform, wanted), shared)
+    return Bound(kernel, (*forward.numbers, *program.numbers))
 
 
 _kernels: Registry[Any] = Registry(1000)
 
 
-def _kept(key: tuple[Any, ...], make: Callable[[], Any]) -> Any:
+def _found_or_made(device: str, which: int, of: tuple[Any, ...], *beside: Any) -> Any:
+    if device not in BACKENDS:
+        raise Unsupported(f"there is no kernel for {device}")
+    key = BACKENDS[device][which], of, beside
     # Made quickly: a kernel is printed and built when it is first called.
-    return _kernels.get(key) or _kernels.put(key, make())
+    return _kernels.get(key) or _kernels.put(key, key[0](*of))

@@ -138,21 +138,9 @@ def alike(one: Tape, other: Tape, changed: set[int]) -> bool:
     """Are these the same program, but for the dtypes of the leaves in `changed`?"""
     if any(node.why for node in one.nodes):
         return _outline(one) == _outline(other)
-    return _numbered(one, changed) == _numbered(other, changed)
-
-
-def _numbered(tape: Tape, changed: set[int]) -> list[object]:
-    program = program_of(tape, exact=True, prefix="k")
-    ids: dict[object, object] = {leaf: ("leaf", i) for i, leaf in enumerate(program.leaves)}
-    ids |= {x: (value.hex(), x.dtype) for x, value in zip(program.free, program.numbers)}
-    number: dict[object, int] = {}
-    for line in program.lines:
-        operands = tuple(ids.get(x, x) for x in line.operands)
-        if line.op == "cast" and operands[0] in [("leaf", i) for i in changed]:
-            ids[line.result] = operands[0]
-        else:
-            ids[line.result] = number.setdefault((line.op, line.dtype, operands), len(number))
-    return [ids.get(x, x) for x in program.outputs] + list(number)
+    ids: dict[Any, int] = {}
+    first, second = (program_of(tape, exact=True, prefix="k").expressions(ids, changed) for tape in (one, other))
+    return first == second
 
 
 def _outline(tape: Tape) -> list[object]:

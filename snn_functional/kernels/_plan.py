@@ -17,18 +17,19 @@ as a `Source`: any step that is the same will do. Higher derivatives are those o
 """
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from .._functorch import outside, without_hooks
-from ._kernels import backward_kernel, Bound, forward_kernel
+from ._kernels import backward_kernel, forward_kernel
 from ._lines import line_of
 from ._lower import program_of
 from ._program import Program, Unsupported
 from ._recorder import record
+from ._signature import Signature, split
 from ._tape import Form, Tape
 
 
@@ -68,57 +69,42 @@ class Plan:
 
     def __init__(self, tape: Tape, counts: tuple[int, int, int], exact: bool = True) -> None:
         self.tape, self.counts = tape, counts
-        self.leaves = tuple(Form(leaf.dtype, leaf.shape) for leaf in tape.leaves)
+        self.leaves = [Form(leaf.dtype, leaf.shape) for leaf in tape.leaves]
         self.program: Program = program_of(tape, exact=exact, prefix="k")
-        params, states, _ = counts
-        self.outputs = len(tape.outputs) - states
-        self.real = tuple(leaf.dtype.is_floating_point for leaf in self.leaves)
-        self.types = tuple(x.dtype for x in tape.outputs)
-        self.moving = [s for s in range(states) if self.real[params + s]]
-        self.sensitive = [j for j in range(self.outputs) if self.types[j].is_floating_point]
+        self.signature = Signature.of(counts, [x.dtype for x in tape.leaves], [x.dtype for x in tape.outputs])
         self.built = False  # was a kernel of its gradient built?
         self.failed: str | None = None  # why none can be
         self._made: dict[Any, Any] = {}
 
-    def split(self, leaves: Sequence[Any]) -> tuple[list[Any], list[Any], list[Any]]:
-        """params, states, inputs"""
-        params, states, _ = self.counts
-        return list(leaves[:params]), list(leaves[params : params + states]), list(leaves[params + states :])
-
     def forward(self, uniform: tuple[bool, ...], device: str = "cpu") -> Any:
         key = "forward", device, uniform
         if key not in self._made:
-            kernel = forward_kernel(device, self.program, self.counts, uniform)
-            self._made[key] = Bound(kernel, self.program.numbers)
+            self._made[key] = forward_kernel(device, self.program, self.signature, uniform)
         return self._made[key]
 
     def backward(
         self, uniform: tuple[bool, ...], wanted: tuple[int, ...], device: str = "cpu", source: Later = None
     ) -> Any:
-        """The kernel for the gradients of the wanted leaves; those of the states come with them."""
-        params, states, _ = self.counts
-        wanted = tuple(sorted({*wanted, *(params + s for s in self.moving)}))
+        """The kernel for the gradients of the wanted leaves; those of the states come with them, because the walk back carries them."""
         key = "backward", device, uniform, wanted
         if key not in self._made:
-            floats = [i for i, real in enumerate(self.real) if real]
-            program = self.pullback(source)[1].only([floats.index(i) for i in wanted])
-            kernel = backward_kernel(device, self.program, program, self.counts, self.sensitive, uniform, wanted)
-            self._made[key] = Bound(kernel, (*self.program.numbers, *program.numbers))
+            floating, states = self.signature.leaves.floating, self.signature.leaves.places[1]
+            every = tuple(i for i in floating if i in wanted or i in states)
+            program = self.pullback(source)[1].only([floating.index(i) for i in every])
+            self._made[key] = backward_kernel(device, self.program, program, self.signature, uniform, every)
         return self._made[key]
 
     def pullback(self, source: Later = None) -> tuple[Tape, Program]:
         """`(*leaves, *d outputs, *d states) -> gradients of the floating leaves`"""
-        if (known := self._made.get("pullback")) is not None:
-            return known
 
         def make() -> tuple[Tape, Program]:
             function, extra, around = source() if source else Source(self.tape)
-            count, cotangents = len(self.leaves), self.cotangents()
+            cotangents = self._cotangents()
 
-            def pullback(*given: Tensor) -> tuple[Tensor, ...]:
-                leaves, rest = given[:count], given[count + len(cotangents) :]
+            def pullback(*arguments: Tensor) -> tuple[Tensor, ...]:
+                leaves, moves, rest = split(arguments, self.leaves, cotangents)
                 floats, only = only_floats(lambda *leaves: self._checked(function(*leaves, *rest)), leaves)
-                return torch.func.vjp(only, *floats)[1](tuple(given[count : count + len(cotangents)]))
+                return torch.func.vjp(only, *floats)[1](tuple(moves))
 
             tape = read(Source(pullback, extra, around), (*self.leaves, *cotangents), derivative=True)
             return tape, program_of(tape, exact=False, prefix="q", cotangents=len(cotangents))
@@ -128,26 +114,27 @@ class Plan:
     def tangent(self, source: Later = None) -> "Plan":
         def make() -> Plan:
             function, extra, around = source() if source else Source(self.tape)
-            parts = [(part, [x for x in part if x.dtype.is_floating_point]) for part in self.split(self.leaves)]
-            forms = [form for part, moved in parts for form in (*part, *moved)]
+            parts = [(part, _floating(part)) for part in self.signature.leaves.split(self.leaves)]
+            forms = [form for part, d_part in parts for form in (*part, *d_part)]
 
-            def tangent(*given: Tensor) -> tuple[Tensor, ...]:
-                primals, tangents, at = [], [], 0
-                for part, moved in parts:
-                    primals += given[at : at + len(part)]
-                    tangents += given[at + len(part) : at + len(part) + len(moved)]
-                    at += len(part) + len(moved)
-                step = lambda *leaves: self._checked(function(*leaves, *given[len(forms) :]))
-                floats, rest = only_floats(step, primals)
+            def tangent(*rest: Tensor) -> tuple[Tensor, ...]:
+                primals, tangents = [], []
+                for part, d_part in parts:
+                    primal, d_primal, rest = map(tuple, split(rest, part, d_part))
+                    primals += primal
+                    tangents += d_primal
+                step = lambda *leaves: self._checked(function(*leaves, *rest))
+                floats, only = only_floats(step, primals)
                 values = step(*primals)
                 moves = [torch.zeros_like(x) for x in values if x.is_floating_point()]
                 if moves and floats:  # else there is nothing to differentiate, which torch refuses
-                    moves = list(torch.func.jvp(rest, floats, tuple(tangents))[1])
-                before = len(self.sensitive)
-                return (*values[: self.outputs], *moves[:before], *values[self.outputs :], *moves[before:])
+                    moves = list(torch.func.jvp(only, floats, tuple(tangents))[1])
+                outputs, states = self.signature.results.split(values)
+                d_outputs, d_states = self.signature.cotangents.split(moves)
+                return (*outputs, *d_outputs, *states, *d_states)
 
             tape = read(Source(tangent, extra, around), forms, derivative=True)
-            params, states, inputs = (len(part) + len(moved) for part, moved in parts)
+            params, states, inputs = (len(part) + len(d_part) for part, d_part in parts)
             return Plan(tape, (params, states, inputs), exact=False)
 
         return self._once("tangent", make)
@@ -161,47 +148,41 @@ class Plan:
             return False
 
         def make() -> bool:
-            own = self.pullback(source)[1]
             forms = [leaf.lane() for leaf in self.leaves]
             alone = Plan(read(Source(self.tape), forms, derivative=True), self.counts)
-            other = alone.pullback()[1]
-            return own.expressions() == other.expressions()
+            ids: dict[Any, int] = {}
+            return self.pullback(source)[1].expressions(ids) == alone.pullback()[1].expressions(ids)
 
         return self._once("faithful", make)
 
     def trajectory(self) -> "Plan":
-        start, states = self.counts[0], self.counts[1]
-        outputs = (*self.tape.leaves[start : start + states], *self.tape.outputs[self.outputs :])
-        return self._once("trajectory", lambda: Plan(self.tape.giving(outputs), self.counts))
+        def make() -> Plan:
+            _, before, _ = self.signature.leaves.split(self.tape.leaves)
+            _, after = self.signature.results.split(self.tape.outputs)
+            return Plan(self.tape.giving((*before, *after)), self.counts)
+
+        return self._once("trajectory", make)
 
     def adjoint(self, source: Later = None) -> "Plan":
         def make() -> Plan:
-            given, states, inputs = self.split([form.lane() for form in self.leaves])
-            cotangents = [form.lane() for form in self.cotangents()]
-            d_outputs, d_states = cotangents[: len(self.sensitive)], cotangents[len(self.sensitive) :]
-            d_given = [form for form in given if form.dtype.is_floating_point]
+            params, states, inputs = self.signature.leaves.split([form.lane() for form in self.leaves])
+            d_outputs, d_states = self.signature.cotangents.split([form.lane() for form in self._cotangents()])
+            d_params = _floating(params)
+            parts = params, d_states, d_params, inputs, states, d_outputs
             pullback = self.pullback(source)[0]
 
             def adjoint(*leaves: Tensor) -> tuple[Tensor, ...]:
-                it = iter(leaves)
-                take = lambda like: [next(it) for _ in like]
-                given_, d_states_, sums = take(given), take(d_states), take(d_given)
-                inputs_, states_, d_outputs_ = take(inputs), take(states), take(d_outputs)
-                gradients = iter(pullback(*given_, *states_, *inputs_, *d_outputs_, *d_states_))
-                new = [next(gradients) for _ in d_given]
-                before = [next(gradients) for _ in d_states]
-                return (*gradients, *before, *(a + b for a, b in zip(sums, new)))
+                p, dm, sums, x, m, dy, _ = split(leaves, *parts)  # y, m: outputs and states, of a step with p and x
+                dp, dm, dx = split(pullback(*p, *m, *x, *dy, *dm), d_params, d_states)
+                return (*dx, *dm, *(a + b for a, b in zip(sums, dp)))
 
-            forms = (*given, *d_states, *d_given, *inputs, *states, *d_outputs)
-            counts = (len(given), len(d_states) + len(d_given), len(inputs) + len(states) + len(d_outputs))
-            return Plan(read(Source(adjoint), forms, derivative=True), counts, exact=False)
+            counts = len(params), len(d_states) + len(d_params), len(inputs) + len(states) + len(d_outputs)
+            return Plan(read(Source(adjoint), sum(parts, []), derivative=True), counts, exact=False)
 
         return self._once("adjoint", make)
 
-    def cotangents(self) -> list[Form]:
-        """Of the floating outputs and of the floating states."""
-        where = [*self.sensitive, *(self.outputs + s for s in self.moving)]
-        return [Form(self.tape.outputs[i].dtype, self.tape.outputs[i].shape) for i in where]
+    def _cotangents(self) -> list[Form]:
+        return [Form(x.dtype, x.shape) for x in _floating(self.tape.outputs)]
 
     def _once(self, name: str, make: Callable[[], Any]) -> Any:
         if name not in self._made:
@@ -220,8 +201,12 @@ def only_floats(function: Any, leaves: Sequence[Tensor]) -> tuple[tuple[Tensor, 
     """The floating leaves, and `function` from these alone to its floating results alone."""
 
     def floating(*floats: Tensor) -> tuple[Tensor, ...]:
-        given = iter(floats)
-        results = function(*(next(given) if leaf.is_floating_point() else leaf for leaf in leaves))
-        return tuple(x for x in results if x.is_floating_point())
+        values = iter(floats)
+        return tuple(_floating(function(*(next(values) if leaf.is_floating_point() else leaf for leaf in leaves))))
 
-    return tuple(leaf for leaf in leaves if leaf.is_floating_point()), floating
+    return tuple(_floating(leaves)), floating
+
+
+def _floating(items: Iterable[Any]) -> list[Any]:
+    """Tensors, forms or nodes of a tape."""
+    return [x for x in items if x.dtype.is_floating_point]

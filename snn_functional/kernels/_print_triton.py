@@ -36,7 +36,7 @@ def to_bf16(x):
 
 """
 
-HALF = {torch.bfloat16: "round_bf16({0})", torch.float16: "({0}).to(tl.float16).to(tl.float32)"}
+ROUNDED = {torch.bfloat16: "round_bf16({0})", torch.float16: "({0}).to(tl.float16).to(tl.float32)"}
 COMPUTED = {
     torch.bfloat16: "tl.float32", torch.float16: "tl.float32", torch.float32: "tl.float32", torch.float64: "tl.float64",
     torch.bool: "tl.int1", torch.uint8: "tl.uint8", torch.int8: "tl.int8", torch.int16: "tl.int16", torch.int32: "tl.int32",
@@ -76,10 +76,10 @@ def read(pointer: str, dtype: torch.dtype) -> str:
 
 
 def rounded(x: str, dtype: torch.dtype) -> str:
-    return HALF[dtype].format(x) if dtype in HALF else x
+    return ROUNDED[dtype].format(x) if dtype in ROUNDED else x
 
 
-def kept(x: str, dtype: torch.dtype) -> str:
+def keep(x: str, dtype: torch.dtype) -> str:
     """The expression that is stored for x, which is rounded already."""
     return f"to_bf16({x})" if dtype == torch.bfloat16 else x
 
@@ -115,7 +115,7 @@ class Lines:
             self.before.append(f"{self.constants[key]} = tl.full([BLOCK], {key[1]}, {key[0]})")
         return self.constants[key]
 
-    def moving(self, program: Program) -> list[str]:
+    def in_loop(self, program: Program) -> list[str]:
         """The lines that stand in the loop."""
         inside = []
         for step in program.lines:

@@ -11,7 +11,7 @@ import ctypes
 import dataclasses
 import struct
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -112,13 +112,26 @@ class Program:
     def __hash__(self) -> int:
         return hash(self.text)
 
-    def expressions(self) -> list[Any]:
-        """Its outputs as what is computed of leaves and numbers, in whatever order the lines stand: equal for programs that do the same."""
-        known: dict[Operand, Any] = {leaf: ("leaf", i) for i, leaf in enumerate(self.leaves)}
-        known |= {x: ("number", value.hex(), x.dtype) for x, value in zip(self.free, self.numbers)}
+    @cached_property
+    def used(self) -> set[Operand]:
+        """All that is computed with or given."""
+        return {x for line in self.lines for x in line.operands} | set(self.outputs)
+
+    def numbered(self, ids: dict[Any, int], changed: Collection[int] = ()) -> dict[Operand, Any]:
+        """Every value as a number: the same one for what computes the same of leaves and numbers, in all programs with these `ids`.
+        Of the leaves `changed`, a cast is no other value."""
+        number = lambda key: ids.setdefault(key, len(ids))
+        known: dict[Operand, Any] = {leaf: number(("leaf", i)) for i, leaf in enumerate(self.leaves)}
+        known |= {x: number((value.hex(), x.dtype)) for x, value in zip(self.free, self.numbers)}
         for line in self.lines:
             operands = tuple(known[x] if isinstance(x, Value) else x for x in line.operands)
-            known[line.result] = hash((line.op, line.dtype, line.result.dtype, operands))
+            same = line.op == "cast" and operands[0] in [known[self.leaves[i]] for i in changed]
+            known[line.result] = operands[0] if same else number((line.op, line.dtype, line.result.dtype, operands))
+        return known
+
+    def expressions(self, ids: dict[Any, int], changed: Collection[int] = ()) -> list[Any]:
+        """Its outputs, numbered so, in whatever order the lines stand."""
+        known = self.numbered(ids, changed)
         return [known[x] if isinstance(x, Value) else x for x in self.outputs]
 
     def only(self, wanted: Sequence[int]) -> "Program":
@@ -131,27 +144,17 @@ class Program:
                 lines.append(line)
         return dataclasses.replace(self, lines=tuple(lines[::-1]), outputs=outputs)
 
-    def given(self, other: "Program", first: int) -> "Program":
+    def reusing(self, other: "Program", first: int) -> "Program":
         """The same, with what `other` gives from its output `first` on as further leaves: no line works that out again.
 
         Free numbers of the two are the same where their values and dtypes are.
         """
         ids: dict[Any, int] = {}
-        number = lambda key: ids.setdefault(key, len(ids))
-
-        def numbered(program: Program) -> dict[Operand, int]:
-            known: dict[Operand, int] = {leaf: number(leaf) for leaf in program.leaves}
-            known |= {x: number((value.hex(), x.dtype)) for x, value in zip(program.free, program.numbers)}
-            for line in program.lines:
-                operands = tuple(known[x] if isinstance(x, Value) else x for x in line.operands)
-                known[line.result] = number((line.op, line.dtype, operands))
-            return known
-
-        theirs, mine = numbered(other), numbered(self)
+        theirs, mine = other.numbered(ids), self.numbered(ids)
         new = [Value(f"b{i}", x.dtype) for i, x in enumerate(other.outputs[first:])]
         known = {theirs[x]: leaf for x, leaf in zip(other.outputs[first:], new) if isinstance(x, Value)}
-        kept = {*self.leaves, *self.free}
-        place: dict[Operand, Operand] = {x: known[i] for x, i in mine.items() if i in known and x not in kept}
+        known_already = {*self.leaves, *self.free}
+        place: dict[Operand, Operand] = {x: known[i] for x, i in mine.items() if i in known and x not in known_already}
         swap = lambda operands: tuple(place[x] if x in place else x for x in operands)
         lines = tuple(dataclasses.replace(x, operands=swap(x.operands)) for x in self.lines if x.result not in place)
         whole = dataclasses.replace(self, leaves=(*self.leaves, *new), lines=lines, outputs=swap(self.outputs))

@@ -1,0 +1,107 @@
+"""What a step takes and gives: flat lists of tensors, each of which has a role. Nothing else counts where a part of a list begins."""
+
+import enum
+import functools
+from collections.abc import Iterable, Sequence, Sized
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+class Role(enum.Enum):
+    """What a tensor is to a scan. `lanes` is the shape of one time step: all neurons of all samples."""
+
+    PARAM = "broadcasts to the lanes from the right; the same at all time steps"
+    STATE = "[*lanes]; what one time step gives to the next"
+    TIMED = "[T, *lanes]; another one at each time step"
+
+
+PARAM, STATE, TIMED = Role  # an enumeration's attributes are slow to look up
+
+
+def lane_axis(role: Role) -> int:
+    """Where the lanes begin. An axis that `vmap` maps is put there: more samples are more lanes."""
+    return 1 if role is TIMED else 0
+
+
+def split(items: Sequence[Any], *parts: Sized) -> list[Any]:
+    """As many of the items as each part is long, and what is left."""
+    return [items[cut] for cut in cuts(*map(len, parts))]
+
+
+@functools.cache
+def cuts(*sizes: int) -> list[slice]:
+    ends = [sum(sizes[:i]) for i in range(len(sizes) + 1)]
+    return [*map(slice, ends, ends[1:]), slice(ends[-1], None)]
+
+
+@dataclass(frozen=True)
+class Slots:
+    """The places of a flat list, in groups: a role, and the dtypes of the tensors that have it."""
+
+    groups: tuple[tuple[Role, tuple[torch.dtype, ...]], ...]
+
+    def __len__(self) -> int:
+        return len(self.dtypes)
+
+    def __add__(self, other: "Slots") -> "Slots":
+        return Slots(self.groups + other.groups)
+
+    # Each is worked out once: a small scan takes less time than these would.
+    parts = cached_property(lambda self: [dtypes for _, dtypes in self.groups])
+    dtypes = cached_property(lambda self: tuple(dtype for part in self.parts for dtype in part))
+    roles = cached_property(lambda self: tuple(role for role, dtypes in self.groups for _ in dtypes))
+    floating = cached_property(lambda self: tuple(i for i, x in enumerate(self.dtypes) if x.is_floating_point))
+    places = cached_property(lambda self: self.split(list(range(len(self)))))
+    _cuts = cached_property(lambda self: cuts(*map(len, self.parts))[:-1])
+    bytes = cached_property(lambda self: sum(dtype.itemsize for dtype in self.dtypes))  # of one lane at one time step
+
+    def split(self, items: Sequence[Any]) -> list[Any]:
+        """A list as long as this one, group by group."""
+        return [items[cut] for cut in self._cuts]
+
+    def only(self, places: Iterable[int]) -> "Slots":
+        """Those at some places; a group may become empty."""
+        wanted = set(places)
+        parts = [tuple(self.dtypes[i] for i in part if i in wanted) for part in self.places]
+        return Slots(tuple(zip((role for role, _ in self.groups), parts)))
+
+    def spread(self, floats: Iterable[Any]) -> list[Any]:
+        """Values for the floating places, and None at the others."""
+        values = iter(floats)
+        return [next(values) if dtype.is_floating_point else None for dtype in self.dtypes]
+
+    def shapes(self, lanes: torch.Size, T: int) -> list[Sequence[int]]:
+        """Over all lanes, as a gradient is even of a param."""
+        timed = (T, *lanes)
+        return [timed if role is TIMED else lanes for role in self.roles]
+
+    def empty(self, lanes: torch.Size, T: int, device: torch.device) -> list[Tensor]:
+        """Memory of these shapes."""
+        return [torch.empty(x, dtype=y, device=device) for x, y in zip(self.shapes(lanes, T), self.dtypes)]
+
+
+@dataclass(frozen=True)
+class Signature:
+    """`leaves` (params, states, inputs) -> `results` (outputs, new states)"""
+
+    leaves: Slots
+    results: Slots
+
+    @classmethod
+    def of(cls, counts: Sequence[int], leaves: Sequence[torch.dtype], results: Sequence[torch.dtype]) -> "Signature":
+        """`counts`: how many of the leaves are params, states and inputs."""
+        params, states, inputs, _ = map(tuple, split(leaves, *map(range, counts)))
+        outputs = tuple(results[: len(results) - len(states)])
+        taken = (PARAM, params), (STATE, states), (TIMED, inputs)
+        return cls(Slots(taken), Slots(((TIMED, outputs), (STATE, states))))
+
+    # The new states alone; what flows back into the floating results; what the backward is a function of; and the states at some
+    # of the time steps, which the forward keeps for the backward, if there is to be one.
+    last = cached_property(lambda self: self.results.only(self.results.places[1]))
+    cotangents = cached_property(lambda self: self.results.only(self.results.floating))
+    backward = cached_property(lambda self: self.leaves + self.cotangents)
+    checkpoints = cached_property(lambda self: Slots(((TIMED, self.leaves.parts[1]),)))
