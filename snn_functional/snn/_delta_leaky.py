@@ -7,7 +7,7 @@ from torch import Tensor
 from .._neuron import at_rest, Neuron
 from .._tree import pytree
 from ..neurons import delta_leaky_step, DeltaLeakyParams, DeltaLeakyState
-from ._stateful import stateful
+from ._face import stateful
 
 
 @pytree

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn, Tensor
 
+from .._functionalize._has_state import TakesSequences
 from .._linear_scan import linear_scan, window
 from .._neuron import SPIKES, unit
 from .._scan import scan
@@ -22,7 +23,7 @@ from ._stateful import _fitted, _recorded
 SPK_AND_MEM = _recorded(state_leaky.step, ("mem",), graded=True)
 
 
-class Whole(nn.Module):
+class Whole(TakesSequences):
     """A layer that takes whole sequences."""
 
     threshold: Tensor
