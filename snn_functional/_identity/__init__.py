@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from .._tree import tree_flatten_one_level
+from . import _objects as _objects  # and with it how everything else than containers is looked at
 from ._code import read as read_code
 from ._held import (
     contents as contents,
