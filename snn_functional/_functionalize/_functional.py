@@ -32,7 +32,7 @@ from ._calls import (
 )
 from ._has_state import HasState, layers
 from ._memory import Memory, NATIVE, of_library, STATE
-from ._vmap import Buffer, tried
+from ._vmap import advice, Buffer, tried, ways_to_batch
 
 
 class Functional:
@@ -40,20 +40,9 @@ class Functional:
 
     # No __dict__: what looks a step over for tensors of its own (`scan` does) shall not walk through a module.
     __slots__ = (
-        "_module",
-        "_explicit",
-        "_params",
-        "_state",
-        "_faces",
-        "_outside",
-        "_places",
-        "_kept",
-        "_memory",
-        "_lock",
-        "_batched",
-        "_one_step",
-        "__weakref__",
-    )
+        "_module", "_explicit", "_params", "_state", "_faces", "_outside", "_places", "_kept", "_memory", "_lock", "_batched",
+        "_one_step", "__weakref__",
+    )  # fmt: skip
 
     def __init__(self, module: nn.Module, explicit: tuple[str, ...]) -> None:
         self._module, self._explicit = module, explicit
@@ -71,8 +60,8 @@ class Functional:
             (table, key, names[id(x)], x) for _, table in tables for key, x in table.items() if x is not None
         ]
         # A face never writes to its buffers. Any other module may: it gets copies, and what it leaves there is the new state.
-        self._kept: list[tuple[Any, str, str, bool]] = [
-            (m._buffers, key, names[id(x)], isinstance(m, nn.modules.batchnorm._NormBase))
+        self._kept = [
+            Buffer(names[id(x)], isinstance(m, nn.modules.batchnorm._NormBase), m._buffers, key)
             for m in modules
             for key, x in m._buffers.items()
             if x is not None and id(x) not in own and not (isinstance(m, HasState) and of_library(m))
@@ -205,28 +194,25 @@ class Functional:
         check_names(f"The step of {self!r}: params", params, self._params)
         check_names(f"The step of {self!r}: state", state, self._state, self._explicit)
         if is_compiling():
-            return self._once(params, state, go, [name for _, _, name, _ in self._kept], input)
+            return self._once(params, state, go, [x.name for x in self._kept], input)
         with self._lock:
             if "Vmap" not in transforms():
                 return self._once(params, state, go)
-            buffers = [Buffer(name, state[name], norm) for _, _, name, norm in self._kept]
+            ways = ways_to_batch(self._batched, self._kept, state, self._explicit)
             once = lambda batched: self._once(params, state, go, batched, input)
-            found, self._batched = tried(repr(self), self._module, once, buffers, self._explicit, self._batched)
+            found, self._batched = tried(
+                ways, once, lambda says: advice(self._module, self._kept, state, says), repr(self)
+            )
             return found
 
     def _once(
-        self,
-        params: dict[str, Tensor],
-        state: dict[str, Any],
-        go: Callable[..., Any],
-        batched: Iterable[str] = (),
-        input: Any = None,
+        self, params: Any, state: Any, go: Callable[..., Any], batched: Iterable[str] = (), input: Any = None
     ) -> tuple[Any, dict[str, Any]]:
         """`go` of the module with these tensors in it; the buffers and states called `batched` made so, as all else together is."""
         tensors, new = params | state, dict(state)
-        for _, _, name, normal in self._kept:
+        for name, norm, *_ in self._kept:
             # torch has no derivative by running statistics, and refuses those that seem to need one.
-            tensors[name] = tensors[name].detach().clone() if normal else tensors[name].clone()
+            tensors[name] = tensors[name].detach().clone() if norm else tensors[name].clone()
         if batched:
             yes: Any = sum(x.new_zeros((), dtype=torch.uint8) for x in _tensors((params, state, input))) == 0
             for name in batched:
@@ -240,8 +226,8 @@ class Functional:
                 returned = go(self._module, *(tensors[name] for name in self._explicit if name in tensors))
             if not is_compiling():
                 self._memory.refuse()
-            for table, key, name, _ in self._kept:
-                new[name] = table[key]
+            for buffer in self._kept:
+                new[buffer.name] = buffer.table[buffer.key]
             for keys, face in self._faces:
                 new |= zip(keys, face.held())
         finally:

@@ -3,40 +3,42 @@
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from torch import nn, Tensor
+from torch import nn
 
 from .._functorch import wrapping
 from .._identity import generators, restore
 
 
 class Buffer(NamedTuple):
-    """`norm`: is it of a batch normalisation?"""
+    """`norm`: is it of a batch normalisation? `table[key]`: where it stands in the module."""
 
     name: str
-    value: Tensor
     norm: bool
+    table: dict[str, Any]
+    key: str
+
+
+def ways_to_batch(
+    last: set[str] | None, buffers: Sequence[Buffer], state: dict[str, Any], states: Sequence[str]
+) -> list[set[str]]:
+    """Sets of names, in the order in which they are tried.
+
+    `last`: what was right in the call before. `states`: those that forward takes.
+    """
+    floats = {x.name for x in buffers if state[x.name].is_floating_point()}
+    every = {x.name for x in buffers} | set(states)
+    ways = [last, floats, every, floats & {x.name for x in buffers if x.norm}]
+    return [way for i, way in enumerate(ways) if way is not None and way not in ways[:i]]
 
 
 def tried(
-    step: str,
-    module: nn.Module,
-    once: Callable[[set[str]], Any],
-    buffers: Sequence[Buffer],
-    states: Sequence[str],
-    last: set[str] | None,
+    ways: Sequence[set[str]], once: Callable[[set[str]], Any], advice: Callable[[list[str]], str], step: str
 ) -> tuple[Any, set[str]]:
     """`once(batched)` for the first set of names with which it runs; and that set.
 
     Where a buffer must be batched, since something batched is written into it, or must not be, since a number is read out of it, torch
-    raises: whatever runs is right. What was right at the last call is tried first. `states`: the names of those that forward takes.
+    raises: whatever runs is right.
     """
-    floats = {x.name for x in buffers if x.value.is_floating_point()}
-    norms = {x.name for x in buffers if x.norm}
-    every = {x.name for x in buffers} | set(states)
-    ways: list[set[str]] = []
-    for way in (last, floats, every, floats & norms):
-        if way is not None and way not in ways:
-            ways.append(way)
     drawn, failed = generators() if len(ways) > 1 else [], []
     for batched in ways:
         try:
@@ -46,17 +48,16 @@ def tried(
                 raise
             failed.append(error)
             restore(drawn)
-    advice = _advice([str(error) for error in failed], buffers, module)
-    if not advice:
+    if not (help := advice([str(error) for error in failed])):
         raise failed[0]
-    raise RuntimeError(f"The step of {step} under vmap {advice}\ntorch says: {failed[0]}") from failed[0]
+    raise RuntimeError(f"The step of {step} under vmap {help}\ntorch says: {failed[0]}") from failed[0]
 
 
-def _advice(says: list[str], buffers: Sequence[Buffer], module: nn.Module) -> str:
+def advice(module: nn.Module, buffers: Sequence[Buffer], state: dict[str, Any], says: list[str]) -> str:
     """What to do about a forward that fails whichever buffers are batched: so said torch, each time."""
     reads, writes = (any(text in error for text in kind for error in says) for kind in (READS, WRITES))
-    numbers = [x for x in buffers if not x.norm and x.value.numel() == 1]
-    given = [x.name for x in numbers if "batched" in wrapping([x.value])]
+    numbers = [x.name for x in buffers if not x.norm and state[x.name].numel() == 1]
+    given = [name for name in numbers if "batched" in wrapping([state[name]])]
     cells = {type(m).__name__ for m in module.modules() if isinstance(m, nn.RNNCellBase)}
     if reads and given:
         return (

@@ -170,13 +170,8 @@ class Stateful(HasState):
 
     def _register(self, numbers: dict[str, Any], learned: set[str]) -> None:
         for name, value in numbers.items():
-            # A copy: two layers made from one tensor must not share it.
             value = torch.as_tensor(value, dtype=None if isinstance(value, Tensor) else torch.get_default_dtype())
-            value = value.detach().clone()
-            if name in learned:
-                self.register_parameter(name, nn.Parameter(value))
-            else:
-                self.register_buffer(name, value)
+            register(self, name, value, name in learned)
 
     def _choices(self) -> dict[str, Any]:
         return {"spike_grad": self.spike_grad, "reset_mechanism": self.reset_mechanism}
@@ -290,6 +285,15 @@ def _callers_level() -> int:
 LIBRARY = __name__.partition(".")[0]
 LARGE = 4096  # neurons in a step, from which on one kernel is faster than some twenty operations; measured on CPUs only
 RESETS = ("subtract", "zero", "none", "clear")
+
+
+def register(layer: nn.Module, name: str, value: Tensor, learned: bool) -> None:
+    """Give a layer a number. It is a copy: two layers made from one tensor must not share it."""
+    value = value.detach().clone()
+    if learned:
+        layer.register_parameter(name, nn.Parameter(value))
+    else:
+        layer.register_buffer(name, value)
 
 
 def _fitted(number: Tensor, dtype: torch.dtype | None) -> Tensor:
