@@ -35,11 +35,8 @@ UNREAD = frozenset(
     __parameters__ __orig_bases__ __slots__ __leaves__ __choices__ __rebuild__ _fields _field_defaults""".split()
 )
 # What torch keeps in every module for itself: hooks, flags.
-NATIVE = frozenset(name for name in vars(torch.nn.Module()) if "hooks" not in name) - {
-    "_parameters",
-    "_buffers",
-    "_modules",
-}
+OWN = ("_parameters", "_buffers", "_modules")
+NATIVE = frozenset(name for name in vars(torch.nn.Module()) if "hooks" not in name and name not in OWN)
 EVERYWHERE = [name for name in vars(torch.nn.modules.module) if name.startswith("_global_") and name.endswith("_hooks")]
 CONCURRENT = ("threading", "queue", "multiprocessing", "asyncio", "concurrent", "subprocess", "socket")
 

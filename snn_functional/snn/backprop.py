@@ -64,17 +64,9 @@ def _any_order(function: Any) -> Any:
 
 @_any_order
 def TBPTT(
-    net: nn.Module,
-    dataloader: Iterable[Any],
-    optimizer: Any,
-    criterion: Any,
-    num_steps: int | bool = False,
-    time_var: bool = True,
-    time_first: bool = True,
-    regularization: Any = False,
-    device: Any = "cpu",
-    K: int | bool = 1,
-) -> Tensor:
+    net: nn.Module, dataloader: Iterable[Any], optimizer: Any, criterion: Any, num_steps: int | bool = False,
+    time_var: bool = True, time_first: bool = True, regularization: Any = False, device: Any = "cpu", K: int | bool = 1,
+) -> Tensor:  # fmt: skip
     """One epoch of backpropagation through time, truncated to `K` steps. The module's docstring tells the arguments."""
     _check(net, optimizer, criterion, num_steps, time_var, K)
     net.to(device)

@@ -100,14 +100,9 @@ class STDPLearner(nn.Module):
     """
 
     def __init__(
-        self,
-        synapse: nn.Module,
-        sn: nn.Module,
-        tau_pre: float,
-        tau_post: float,
-        f_pre: Function = _same,
+        self, synapse: nn.Module, sn: nn.Module, tau_pre: float, tau_post: float, f_pre: Function = _same,
         f_post: Function = _same,
-    ) -> None:
+    ) -> None:  # fmt: skip
         super().__init__()
         _is(synapse, nn.Linear, nn.Conv1d, nn.Conv2d)
         self.tau_pre, self.tau_post = tau_pre, tau_post
@@ -164,17 +159,9 @@ class STDPLearner(nn.Module):
 
 @torch.no_grad()
 def _step(
-    layer: Any,
-    in_spike: Tensor,
-    out_spike: Tensor,
-    trace_pre: Trace,
-    trace_post: Trace,
-    decay_pre: float,
-    decay_post: float,
-    f_pre: Function,
-    f_post: Function,
-    step: Any = stdp_step,
-) -> Stepped:
+    layer: Any, in_spike: Tensor, out_spike: Tensor, trace_pre: Trace, trace_post: Trace, decay_pre: float, decay_post: float,
+    f_pre: Function, f_post: Function, step: Any = stdp_step,
+) -> Stepped:  # fmt: skip
     weight = _weight(layer).detach()
     synapse = F.linear if isinstance(layer, nn.Linear) else lambda x, weight: layer._conv_forward(x, weight, None)
     params = StdpParams(weight, decay_pre, decay_post, f_pre=f_pre, f_post=f_post, synapse=synapse)
