@@ -1,4 +1,14 @@
-"""`functionalize(module)`: a module of faces and ordinary layers as a pure step, and the way back."""
+"""`functionalize(module)`: a module of faces and ordinary layers as a pure step, and the way back.
+
+    _functional.py    the step: a copy of the module, into which the tensors of a call are put
+    _has_state.py     what is known of a face: `HasState`, which the faces extend
+    _arguments.py     the states that forward takes and returns, and the names of tensors
+    _memory.py        what else a forward may keep, which is refused
+    _calls.py         what a forward calls its faces for: is it one step of time?
+    _vmap.py          which buffers differ between the samples of a `vmap`
+
+The room knows no face: a module without any needs none to be loaded.
+"""
 
 import copy
 from typing import Any
