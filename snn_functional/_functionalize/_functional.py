@@ -214,7 +214,8 @@ class Functional:
             # torch has no derivative by running statistics, and refuses those that seem to need one.
             tensors[name] = tensors[name].detach().clone() if norm else tensors[name].clone()
         if batched:
-            yes: Any = sum(x.new_zeros((), dtype=torch.uint8) for x in _tensors((params, state, input))) == 0
+            every = [x for x in tree_leaves((params, state, input)) if isinstance(x, Tensor)]
+            yes: Any = sum(x.new_zeros((), dtype=torch.uint8) for x in every) == 0
             for name in batched:
                 tensors[name] = tree_map(lambda x: torch.where(yes, x, x), tensors[name])
         try:
@@ -248,10 +249,6 @@ class Functional:
 
     def __reduce__(self) -> Any:
         return Functional, (self._module, self._explicit)
-
-
-def _tensors(tree: Any) -> list[Tensor]:
-    return [x for x in tree_leaves(tree) if isinstance(x, Tensor)]
 
 
 def faces(module: nn.Module) -> list[tuple[tuple[str, ...], HasState]]:

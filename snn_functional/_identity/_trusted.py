@@ -68,17 +68,13 @@ def operation(x: Any) -> bool:
 def written_in_python(cls: type) -> bool:
     """Was it made by a class statement, so that all that its instances hold is in their dictionaries, their slots and their base?"""
     made, fixed = (
-        cls.__flags__ & (1 << 9),
-        cls.__flags__ & (1 << 8),
+        cls.__flags__ & (1 << bit) for bit in (9, 8)
     )  # on the heap; immutable, as the types of extensions are
     if not made or fixed or cls.__base__ is None:
         return False
-    own = vars(cls).values()
-    slots = (
-        sum(isinstance(x, types.MemberDescriptorType) for x in own)
-        + ("__dict__" in vars(cls))
-        + ("__weakref__" in vars(cls))
-    )
+    own = vars(cls)
+    slots = sum(isinstance(x, types.MemberDescriptorType) for x in own.values())
+    slots += ("__dict__" in own) + ("__weakref__" in own)
     return cls.__basicsize__ - cls.__base__.__basicsize__ <= 8 * slots
 
 
