@@ -6,20 +6,17 @@
     state = snf.leaky_init(params, xs[0])
     spks, state = snf.scan(snf.leaky_step, params, state, xs)      # xs [T, batch, neurons]
 
-This file is the one list of public names; each neuron adds its five through `neurons`.
+This file is the one list of public names; each neuron adds its five through `neurons`. Rooms that the core does without, the faces
+first of all, are loaded when they are asked for.
 """
 
-from . import (
-    encode as encode,
-    learning as learning,
-    losses as losses,
-    metrics as metrics,
-    quant as quant,
-    surrogate as surrogate,
-    targets as targets,
-)
+import importlib
+from typing import Any, TYPE_CHECKING
+
+from . import surrogate as surrogate
 from ._chain import chain as chain
 from ._connections import Conv2d as Conv2d, conv2d as conv2d, Linear as Linear, linear as linear
+from ._functionalize import defunctionalize as defunctionalize, functionalize as functionalize
 from ._layers import avg_pool2d as avg_pool2d, flatten as flatten, max_pool2d as max_pool2d
 from ._linear_scan import linear_scan as linear_scan
 from ._neuron import admit as admit, at_rest as at_rest, Neuron as Neuron
@@ -34,7 +31,28 @@ from ._tree import (
 )
 from .modifiers import *
 from .neurons import *
-from .snn import defunctionalize as defunctionalize, functionalize as functionalize
 
+
+if TYPE_CHECKING:
+    from . import (
+        encode as encode,
+        learning as learning,
+        losses as losses,
+        metrics as metrics,
+        quant as quant,
+        snn as snn,
+        targets as targets,
+    )
 
 __version__ = "0.1.0"
+ROOMS = ("encode", "learning", "losses", "metrics", "quant", "snn", "targets")
+
+
+def __getattr__(name: str) -> Any:
+    if name in ROOMS:
+        return importlib.import_module(f".{name}", __name__)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *ROOMS})

@@ -16,11 +16,10 @@ from typing import Any
 
 import torch
 
-import snn_functional as snf
-
-from . import _checkpoint, _files, plot
+from . import __version__, _checkpoint, _files, plot
 from ._checkpoint import Row
 from .data import Dataset
+from .modifiers import record
 from .train import choose, encode, layer_apply, Network, network_apply, Recipe, scores
 
 
@@ -87,7 +86,7 @@ def save_metrics(folder: Path, recipe: Recipe, history: list[Row], test_accuracy
 
 
 def _write_metrics(folder: Path, **metrics: Any) -> None:
-    content = {"program": PROGRAM, "version": snf.__version__, "torch": torch.__version__, **metrics}
+    content = {"program": PROGRAM, "version": __version__, "torch": torch.__version__, **metrics}
     _files.write(folder / "metrics.json", (json.dumps(content, indent=2) + "\n").encode())
 
 
@@ -117,7 +116,7 @@ def save_pictures(folder: Path, network: Network, dataset: Dataset, recipe: Reci
     rasters.suptitle(title)
     save("raster.png", rasters)
 
-    hidden, states = layer_apply(network.hidden[0], xs, snf.record)
+    hidden, states = layer_apply(network.hidden[0], xs, record)
     spk, mem = hidden[:, 0], states.mem[:, 0]
     busiest = spk.sum(0).argsort(descending=True)[:4]
     membranes = Figure(figsize=(7, 6), layout="constrained")

@@ -28,7 +28,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .metrics import admit, classes, pooled, spike_times
+from .metrics import check_output, classes, pooled, spike_times
 
 
 CHOICES = {"reduction": ("mean", "sum", "none"), "inverse": ("negate", "reciprocal")}
@@ -50,7 +50,7 @@ def ce_rate_loss(
     snnTorch 1.0.0 crashes here with `population_code=True`, and does not pool; here the groups are pooled in each step.
     """
     choose("ce_rate_loss", reduction=reduction)
-    spk = pooled("ce_rate_loss", admit("ce_rate_loss", spk_out), population_code, num_classes)
+    spk = pooled("ce_rate_loss", check_output("ce_rate_loss", spk_out), population_code, num_classes)
     y = classes("ce_rate_loss", spk[0], targets)
     loss = _cross_entropy(spk, y.expand(len(spk), *y.shape), _weights("ce_rate_loss", weight, spk))
     return _reduced(loss.sum(0), reduction) / len(spk)
@@ -70,7 +70,7 @@ def ce_count_loss(
     loss = CE(sum_t spk_out[t], targets)
     """
     choose("ce_count_loss", reduction=reduction)
-    counts = pooled("ce_count_loss", admit("ce_count_loss", spk_out), population_code, num_classes).sum(0)
+    counts = pooled("ce_count_loss", check_output("ce_count_loss", spk_out), population_code, num_classes).sum(0)
     y = classes("ce_count_loss", counts, targets)
     return _reduced(_cross_entropy(counts, y, _weights("ce_count_loss", weight, counts)), reduction)
 
@@ -85,7 +85,7 @@ def ce_max_membrane_loss(
     Zenke's SpyTorch.
     """
     choose("ce_max_membrane_loss", reduction=reduction)
-    highest = admit("ce_max_membrane_loss", mem_out).max(0).values
+    highest = check_output("ce_max_membrane_loss", mem_out).max(0).values
     y = classes("ce_max_membrane_loss", highest, targets)
     return _reduced(_cross_entropy(highest, y, _weights("ce_max_membrane_loss", weight, highest)), reduction)
 
@@ -109,7 +109,7 @@ def mse_count_loss(
     Shrestha & Orchard 2018 (SLAYER), arXiv:1810.08646.
     """
     choose("mse_count_loss", reduction=reduction)
-    out, (on, off) = admit("mse_count_loss", spk_out), (correct_rate, incorrect_rate)
+    out, (on, off) = check_output("mse_count_loss", spk_out), (correct_rate, incorrect_rate)
     if not (0 <= on <= 1 and 0 <= off <= 1):
         raise ValueError(
             f"mse_count_loss(correct_rate={on}, incorrect_rate={off}): expected shares of the steps, numbers in [0, 1]."
@@ -139,7 +139,7 @@ def mse_membrane_loss(
     """
     name = "mse_membrane_loss"
     choose(name, reduction=reduction)
-    mem = admit(name, mem_out)
+    mem = check_output(name, mem_out)
     if time_var_targets and isinstance(targets, Tensor):
         if targets.dim() == 1:
             targets = targets.view(-1, *[1] * (mem.dim() - 2)).expand(-1, *mem.shape[1:-1])
@@ -194,7 +194,7 @@ def ce_temporal_loss(
     cross entropy does and the other losses here do not: so does snnTorch 1.0.0.
     """
     choose("ce_temporal_loss", inverse=inverse, reduction=reduction)
-    time = spike_times(admit("ce_temporal_loss", spk_out))[0]
+    time = spike_times(check_output("ce_temporal_loss", spk_out))[0]
     y, weight = classes("ce_temporal_loss", time, targets), _weights("ce_temporal_loss", weight, time)
     loss = _cross_entropy(-time if inverse == "negate" else 1 / (time + 1), y, weight)
     if weight is not None and reduction == "mean":
@@ -204,7 +204,7 @@ def ce_temporal_loss(
 
 def l1_rate_sparsity(spk_out: Tensor, Lambda: float = 1e-5) -> Tensor:
     """A penalty for every spike: Lambda sum(spk_out)."""
-    return Lambda * admit("l1_rate_sparsity", spk_out).sum()
+    return Lambda * check_output("l1_rate_sparsity", spk_out).sum()
 
 
 def spike_time(
@@ -241,7 +241,7 @@ def _timed(
     tolerance: float,
     multi_spike: bool,
 ) -> tuple[Tensor, Tensor]:
-    T, shape = len(admit(name, spk_out)), spk_out.shape[1:]
+    T, shape = len(check_output(name, spk_out)), spk_out.shape[1:]
     if not tolerance >= 0:
         raise ValueError(f"{name}(tolerance={tolerance}): expected a number of steps, at least 0.")
     if target_is_time:

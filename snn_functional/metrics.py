@@ -33,7 +33,7 @@ def spike_times(spk_out: Tensor, count: int = 1) -> Tensor:
     tensor([[1., 2.],
             [3., 3.]])
     """
-    admit("spike_times", spk_out, axes=1)
+    check_output("spike_times", spk_out, axes=1)
     if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= len(spk_out):
         raise ValueError(
             f"spike_times(spk_out, count={count!r}): a neuron fires at most once in each of the {len(spk_out)} steps; "
@@ -69,7 +69,7 @@ def accuracy_rate(
     Raises as the losses do: see `snf.losses`.
     """
     name = "accuracy_rate"
-    counts = pooled(name, admit(name, spk_out, floating=False), population_code, num_classes).sum(0)
+    counts = pooled(name, check_output(name, spk_out, floating=False), population_code, num_classes).sum(0)
     return (counts.argmax(-1) == classes(name, counts, targets)).double().mean()
 
 
@@ -80,7 +80,7 @@ def accuracy_temporal(spk_out: Tensor, targets: Tensor) -> Tensor:
 
     Raises as the losses do: see `snf.losses`.
     """
-    first = _steps(admit("accuracy_temporal", spk_out, floating=False), 1)[0]
+    first = _steps(check_output("accuracy_temporal", spk_out, floating=False), 1)[0]
     return (first.argmin(-1) == classes("accuracy_temporal", first, targets)).double().mean()
 
 
@@ -91,7 +91,7 @@ def _steps(spk_out: Tensor, count: int) -> Tensor:
     return at.amin(0, keepdim=True) if count == 1 else at.sort(0).values[:count]
 
 
-def admit(name: str, out: Any, floating: bool = True, axes: int = 2) -> Tensor:
+def check_output(name: str, out: Any, floating: bool = True, axes: int = 2) -> Tensor:
     """The network's output, if it is one: `[T, batch, ..., classes]`, T > 0."""
     if not isinstance(out, Tensor) or (floating and not out.is_floating_point()):
         came = f"{out.dtype}" if isinstance(out, Tensor) else type(out).__name__

@@ -50,9 +50,11 @@ def test_no_circle():
 
 @pytest.mark.parametrize("name", [n for n in IMPORTS if not n.startswith("snn_functional.snn")])
 def test_only_the_faces_use_modules(name):
-    assert not any(i.startswith("torch.nn") and i != "torch.nn.functional" for i in IMPORTS[name])
-    listed = {"snn_functional.snn"} if name == "snn_functional" else set()  # the list of public names
-    assert not {i for i in OURS[name] if i.startswith("snn_functional.snn")} - listed
+    allowed = name.startswith("snn_functional._functionalize")  # which takes modules
+    assert allowed or not any(i.startswith("torch.nn") and i != "torch.nn.functional" for i in IMPORTS[name])
+    later = {"snn_functional": {"snn_functional.snn"}}  # what is loaded when it is asked for, no sooner
+    later["snn_functional._functionalize._functional"] = {"snn_functional.snn._over_time"}
+    assert {i for i in OURS[name] if i.startswith("snn_functional.snn")} <= later.get(name, set())
 
 
 @pytest.mark.parametrize("name", [n for n in IMPORTS if "._scan" in n])
@@ -97,11 +99,39 @@ def test_every_public_name_has_a_docstring():
                     assert (value.__doc__ or "").strip() and not value.__doc__.startswith(f"{value.__name__}("), name
 
 
+def in_a_new_process(code):
+    code = "import sys, torch; before = set(sys.modules); import snn_functional as snf; " + code
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+
+
 @pytest.mark.long
 def test_importing_is_light():
-    """No picture, data or array library comes with the import, and no compiler."""
-    code = "import sys, torch; before = set(sys.modules); import snn_functional; print(*set(sys.modules) - before)"
-    new = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    """No picture, data or array library comes with the import, no compiler, no face, and no room that the core does without."""
+    new = in_a_new_process("print(*set(sys.modules) - before)")
     heavy = {"matplotlib", "sklearn", "scipy", "pandas", "tqdm", "numpy", "aeon", "sktime", "triton"}
     assert not heavy & {name.partition(".")[0] for name in new}
-    assert {"snn_functional", "optree"} <= set(new)
+    later = {*snf.ROOMS, "plot", "data", "train"}
+    assert not later & {name.split(".")[1] for name in new if name.startswith("snn_functional.")}
+    assert {"snn_functional", "snn_functional.neurons", "optree"} <= set(new)
+
+
+@pytest.mark.long
+def test_functionalizing_loads_no_face():
+    code = "snf.functionalize(torch.nn.Linear(2, 2)); print(*(name for name in sys.modules if name.startswith('snn_functional')))"
+    new = in_a_new_process(code)
+    assert "snn_functional._functionalize" in new and "snn_functional.snn" not in new
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", snf.ROOMS)
+def test_a_room_is_loaded_when_it_is_asked_for(name):
+    assert (
+        in_a_new_process(f"print('{name}' in dir(snf), snf.{name} is sys.modules['snn_functional.{name}'])")
+        == ["True"] * 2
+    )
+    assert in_a_new_process(f"from snn_functional import {name}; print({name} is snf.{name})") == ["True"]
+
+
+def test_an_unknown_name_is_refused():
+    with pytest.raises(AttributeError, match="module 'snn_functional' has no attribute 'lif'"):
+        snf.lif  # noqa: B018

@@ -1,9 +1,15 @@
 """A kernel is kept for a step, and built anew when anything changes that the step looks up: no stale kernel, no stale gradient."""
 
+import array
+import contextvars
 import dataclasses
+import enum
 import functools
+import os
 import sys
+import threading
 import types
+import weakref
 
 import pytest
 import torch
@@ -13,6 +19,7 @@ from torch.func import grad
 
 import snn_functional as snf
 from snn_functional import surrogate
+from snn_functional._identity import Reach
 
 
 pytestmark = needs_kernels
@@ -155,3 +162,36 @@ def test_a_surrogate_is_looked_at_again(place, spike_grad, monkeypatch):
     for gain in (1.0, 25.0, 1.0):
         monkeypatch.setattr(sys.modules[__name__], "GAIN", gain)
         close(lambda k: grad(lambda x: snf.scan(neuron.step, params, state, x, kind=k)[0].sum())(x), 1e-6, 1e-7)
+
+
+class Doubled:
+    gain = property(lambda self: 2.0)
+    of = staticmethod(abs)
+
+
+COLOUR = enum.Enum("COLOUR", "RED")
+LOOKS = {  # why a value is loose, and why it is opaque; neither: it is settled
+    "containers": ((1, [2.0, {"k": frozenset({3})}], types.MappingProxyType({"k": 4})), None, None),
+    "a closure": (lambda x, k=2.0: x * k, None, None),
+    "a class": (Doubled, None, None),
+    "a method": (surrogate.ATan().shadow, None, None),
+    "a partial": (functools.partial(abs), "functools.partial", None),
+    "an array": (array.array("d", [1.0]), "numbers can be changed", None),
+    "a variable": (contextvars.ContextVar("held", default=1.0), "ContextVar", None),
+    "a reference": (weakref.ref(Doubled), "weak reference", None),
+    "a generator": (torch.Generator(), "torch.Generator", None),
+    "the environment": (os.environ, "environment", None),
+    "an enum": (COLOUR.RED, "COLOUR", None),
+    "an object": (Doubled(), "object with attributes", None),
+    "a lock": (threading.Lock(), None, "other threads"),
+    "an iterator": (iter([1]), None, "cannot be looked at"),
+}
+
+
+@pytest.mark.parametrize("what", LOOKS)
+def test_how_a_value_is_looked_at(what):
+    value, loose, opaque = LOOKS[what]
+    reach = Reach([("held", value)])
+    for found, expected in ((reach.loose, loose), (reach.opaque, opaque)):
+        assert found is None if expected is None else expected in found
+    assert reach.key == Reach([("held", value)]).key

@@ -18,8 +18,19 @@ import torch
 from torch import Tensor
 
 from .._tree import tree_flatten_one_level
+from . import _objects as _objects  # and with it how everything else than containers is looked at
 from ._code import read as read_code
-from ._held import contents as contents, generators as generators, Held as Held, restore as restore, undone as undone
+from ._held import (
+    contents as contents,
+    generators as generators,
+    Held as Held,
+    mapping as mapping,
+    restore as restore,
+    sequence as sequence,
+    SEQUENCES as SEQUENCES,
+    undone as undone,
+    written as written,
+)
 from ._reach import plain, Reach as Reach
 from ._registry import Registry as Registry
 from ._trusted import library as library

@@ -151,6 +151,17 @@ def array_of_bytes(name: str, x: Any) -> Held:
     return Held(name, lambda: bytes(view()) == held, restore)
 
 
+def written(name: str, x: torch.Tensor) -> Held:
+    """A tensor, which counts how often it was written to; one of inference mode does not."""
+    held, versions = x.detach().clone(), [x._version]
+
+    def restore() -> None:
+        x.detach().copy_(held)
+        versions[0] = x._version
+
+    return Held(name, lambda: x._version == versions[0], restore)
+
+
 def generator(
     name: str, get: Callable[[], Any], put: Callable[[Any], None], equal: Callable[[Any, Any], bool] | None = None
 ) -> Held:

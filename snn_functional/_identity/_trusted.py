@@ -64,6 +64,20 @@ def operation(x: Any) -> bool:
     return isinstance(module, str) and module.startswith(TORCH)
 
 
+@functools.lru_cache(4096)
+def written_in_python(cls: type) -> bool:
+    """Was it made by a class statement, so that all that its instances hold is in their dictionaries, their slots and their base?"""
+    made, fixed = (
+        cls.__flags__ & (1 << bit) for bit in (9, 8)
+    )  # on the heap; immutable, as the types of extensions are
+    if not made or fixed or cls.__base__ is None:
+        return False
+    own = vars(cls)
+    slots = sum(isinstance(x, types.MemberDescriptorType) for x in own.values())
+    slots += ("__dict__" in own) + ("__weakref__" in own)
+    return cls.__basicsize__ - cls.__base__.__basicsize__ <= 8 * slots
+
+
 DESCRIPTORS = (
     types.MethodDescriptorType, types.WrapperDescriptorType, types.MethodWrapperType, types.GetSetDescriptorType,
     types.MemberDescriptorType, types.ClassMethodDescriptorType,

@@ -19,7 +19,7 @@ from typing import Any
 from torch import Tensor
 
 from ..kernels import Unsupported
-from ._local import admit, learn, nothing
+from ._local import learn, local_cells, nothing
 from ._rule import LearningState, Rule
 
 
@@ -37,7 +37,7 @@ class eprop(Rule):
 
     def traces(self, params: Any, state: Any) -> Any:
         try:
-            admit(self.network, params, state)
+            local_cells(self.network, params, state)
         except Unsupported as reason:
             raise ValueError(
                 f"eprop(step, loss): {reason}. It takes a chain of linear layers, each before a pointwise neuron or "

@@ -25,7 +25,7 @@ from ._cells import Cell, cells, connections, entwined, feedback, nested, row, s
 from ._rule import floating, gradients, LearningState, Rule
 
 
-def admit(network: Any, params: Any, state: Any) -> list[Cell]:
+def local_cells(network: Any, params: Any, state: Any) -> list[Cell]:
     """The network's cells. Raises Unsupported where weights reach more of a cell than their own neuron."""
     places = cells(network, params, state)
     if not places:
@@ -48,7 +48,7 @@ def admit(network: Any, params: Any, state: Any) -> list[Cell]:
 def is_exact(network: Any, params: Any, state: Any) -> bool:
     """Is the local influence all there is?"""
     try:
-        places = admit(network, params, state)
+        places = local_cells(network, params, state)
     except Unsupported:
         return False
     return len(places) == 1 and feedback(row(network, params)[places[0].neuron]) is None

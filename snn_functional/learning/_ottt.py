@@ -37,7 +37,7 @@ class ottt(Rule):
 
     def traces(self, params: Any, state: Any) -> Any:
         try:
-            places = _admit(self.network, params, state)
+            places = _leaky_cells(self.network, params, state)
         except Unsupported as reason:
             raise ValueError(
                 f"ottt(step, loss): {reason}. It takes a chain with a connection before leaky neurons. eprop takes any "
@@ -67,7 +67,7 @@ class ottt(Rule):
         return loss, state, grad, traces
 
 
-def _admit(network: Any, params: Any, state: Any) -> list[Cell]:
+def _leaky_cells(network: Any, params: Any, state: Any) -> list[Cell]:
     places = cells(network, params, state)
     parts, states = row(network, params), row(network, state)
     if not any(connections(parts, cell) for cell in places):

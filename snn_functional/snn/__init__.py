@@ -3,9 +3,10 @@
     net = nn.Sequential(nn.Linear(784, 10), snn.Leaky(beta=0.9, init_hidden=True))
 
 Each face is derived from its neuron's bundle; the dynamics are those of the pure step, snnTorch 1.0.0's.
-The only room that imports `torch.nn`'s modules.
+Beside `_functionalize/`, the only room that imports `torch.nn`'s modules.
 """
 
+from .._functionalize import defunctionalize as defunctionalize, functionalize as functionalize
 from ..neurons import alpha, leaky, synaptic
 from . import (
     backprop as backprop,
@@ -19,14 +20,14 @@ from . import (
 )
 from ._associative_leaky import AssociativeLeaky as AssociativeLeaky
 from ._delta_leaky import DeltaLeaky as DeltaLeaky
-from ._functionalize import defunctionalize as defunctionalize, functionalize as functionalize
+from ._face import stateful as stateful
 from ._lapicque import Lapicque as Lapicque
 from ._layers import BatchNormTT1d as BatchNormTT1d, BatchNormTT2d as BatchNormTT2d, GradedSpikes as GradedSpikes
 from ._leaky_parallel import LeakyParallel as LeakyParallel
 from ._parallel import LinearLeaky as LinearLeaky, StateLeaky as StateLeaky
 from ._recurrent import RLeaky as RLeaky, RSynaptic as RSynaptic, SConv2dLSTM as SConv2dLSTM, SLSTM as SLSTM
 from ._run import explain as explain, run as run
-from ._stateful import Stateful as Stateful, stateful as stateful
+from ._stateful import Stateful as Stateful
 
 
 Leaky = stateful(leaky, "Leaky", "graded_spikes_factor", "learn_graded_spikes_factor", "reset_delay")

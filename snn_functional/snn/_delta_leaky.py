@@ -7,7 +7,7 @@ from torch import Tensor
 from .._neuron import at_rest, Neuron
 from .._tree import pytree
 from ..neurons import delta_leaky_step, DeltaLeakyParams, DeltaLeakyState
-from ._stateful import stateful
+from ._face import stateful
 
 
 @pytree
@@ -36,13 +36,9 @@ def _arguments(
 
 
 UNUSED = {
-    "threshold": 1.0,
-    "inhibition": False,
-    "learn_threshold": False,
-    "reset_mechanism": "none",
-    "state_quant": False,
-}
-UNUSED |= {"reset_delay": True}
+    "threshold": 1.0, "inhibition": False, "learn_threshold": False, "reset_mechanism": "none", "state_quant": False,
+    "reset_delay": True,
+}  # fmt: skip
 NUMBERS = {"beta": None, "delta_threshold": 1.0}
 
 

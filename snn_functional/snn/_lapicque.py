@@ -5,7 +5,7 @@ from typing import Any
 import torch
 
 from ..neurons import lapicque, lapicque_params
-from ._stateful import stateful
+from ._face import stateful
 
 
 NUMBERS = {"beta": False, "R": False, "C": False, "time_step": 1, "threshold": 1.0}

@@ -10,19 +10,20 @@ from typing import Any
 import torch
 from torch import nn, Tensor
 
+from .._functionalize._has_state import TakesSequences
 from .._linear_scan import linear_scan, window
 from .._neuron import SPIKES, unit
 from .._scan import scan
 from ..neurons import state_leaky
 from ..surrogate import ATan, fires
 from ._recurrent import _connection
-from ._stateful import _fitted, _recorded
+from ._stateful import _fitted, _recorded, register
 
 
 SPK_AND_MEM = _recorded(state_leaky.step, ("mem",), graded=True)
 
 
-class Whole(nn.Module):
+class Whole(TakesSequences):
     """A layer that takes whole sequences."""
 
     threshold: Tensor
@@ -55,11 +56,7 @@ class Whole(nn.Module):
             raise TypeError(
                 f"{type(self).__name__}({name}=...) takes a floating tensor, not {value.dtype}: give .float()."
             )
-        value = value.detach().clone()  # two layers made from one tensor must not share it
-        if learned:
-            self.register_parameter(name, nn.Parameter(value))
-        else:
-            self.register_buffer(name, value)
+        register(self, name, value, learned)
 
     def _admit(self, input_: Any, features: int, axes: int, dtype: torch.dtype) -> Tensor:
         """The input, spikes (bool, uint8) as floats. `axes`: how many it has at least."""

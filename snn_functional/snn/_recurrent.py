@@ -7,7 +7,8 @@ from torch import nn, Tensor
 
 from .._connections import Conv2d, Linear
 from ..neurons import rleaky, rsynaptic, sconv2dlstm, slstm
-from ._stateful import Stateful, stateful
+from ._face import stateful
+from ._stateful import Stateful
 
 
 class _Recurrent(Stateful):

@@ -14,13 +14,21 @@ from typing import Any
 import torch
 from torch import nn, Tensor
 
+from .._functionalize._calls import (
+    Calls,
+    holds_the_loop,
+    loops_itself,
+    on_a_copy,
+    remembering,
+    takes_all_of_time,
+    watched,
+)
+from .._functionalize._functional import Functional
+from .._functionalize._memory import NATIVE, STATE
 from .._functorch import is_compiling
 from .._scan import Explanation, in_stages, planned
 from .._tree import tree_map
 from ..kernels import Unsupported
-from ._calls import Calls, holds_the_loop, loops_itself, on_a_copy, remembering, takes_all_of_time, watched
-from ._functionalize import Functional
-from ._memory import NATIVE, STATE
 from ._stateful import Stateful
 from .utils import _layers
 
@@ -61,12 +69,12 @@ class Live(Functional):
         super().__init__(net, ())
         # Running statistics change as the states of faces do. Another buffer is a parameter: who writes to it is no pure step.
         held = {name: table[key] for table, key, name, _ in self._places}
-        self._kept = [kept for kept in self._kept if kept[3]]
-        changes = {name for _, _, name, _ in self._kept} | {key for keys, _ in self._faces for key in keys}
+        self._kept = [buffer for buffer in self._kept if buffer.norm]
+        changes = {x.name for x in self._kept} | {key for keys, _ in self._faces for key in keys}
         self._state = {name: held.get(name, x) for name, x in self._state.items() if name in changes}
         self._params = {name: x for name, x in held.items() if name not in changes}
         tables = {id(m._buffers) for m in net.modules() if m.training}
-        self._statistics = [(table[key], name) for table, key, name, _ in self._kept if id(table) in tables]
+        self._statistics = [(x.table[x.key], x.name) for x in self._kept if id(x.table) in tables]
 
     def __reach__(self) -> Iterator[tuple[str, Any]]:
         """All that the net consists of, but its tensors: it may change between two calls."""

@@ -1,11 +1,4 @@
-"""`stateful(neuron)`: an `nn.Module` with snnTorch's interface over a pure neuron.
-
-What is derived, and from what:
-
-    constructor        the numbers of Params (threshold last), then snnTorch's switches in snnTorch's order
-    tensors            one buffer a number, or one `nn.Parameter` with learn_<number>=True
-    forward, returns   the fields of State, in their order
-    dynamics           the neuron's step, wrapped by a modifier for each switch that changes it
+"""`Stateful`: a layer of neurons with snnTorch's interface, over a pure step.
 
 One step function serves explicit and hidden state, so the two cannot diverge. The state takes device, dtype and batch size from
 the input; it is no buffer, never in `state_dict()`, and only a layer with `init_hidden=True` holds one between calls.
@@ -22,11 +15,10 @@ from typing import Any
 import torch
 from torch import nn, Tensor
 
-from .._functorch import intercepted, is_compiling, left_behind
-from .._neuron import Neuron
+from .._functionalize._has_state import HasState
+from .._functorch import intercepted, is_compiling
 from .._scan import scan
 from .._scan._loop import refused_function
-from .._tree import tree_map
 from ..modifiers import immediate_reset, inhibit, quantize
 from ..surrogate import ATan, fires
 
@@ -50,18 +42,15 @@ class _Living:
         return list(self)[i]
 
 
-class Stateful(nn.Module):
+class Stateful(HasState):
     """A layer of neurons with memory. `stateful` makes its subclasses. snnTorch's `SpikingNeuron` and `LIF`."""
 
     instances: Any = _Living()
-    neuron: Neuron
     pointwise = True
     numbers: dict[str, Any]
     switches: inspect.Signature
     graded: bool
-    threshold: Tensor
     graded_spikes_factor: Tensor
-    _stateless = False  # with init_hidden=False: came the last call without a state?
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__()
@@ -77,8 +66,6 @@ class Stateful(nn.Module):
         self.reset_delay = options.get("reset_delay", True)
         self.spike_grad = fires if options["surrogate_disable"] else options["spike_grad"] or ATan()
         self._reset_mechanism = options["reset_mechanism"]
-        self._hidden: Any = None
-        self._watcher: Any = None  # within `watched`: is told of every call
         self._keep(numbers, learned, options)
         self.instances.append(self)
         factor = {"graded_spikes_factor": options.get("graded_spikes_factor", 1.0)}
@@ -141,20 +128,6 @@ class Stateful(nn.Module):
         """1 where this membrane is reset in the next step."""
         return fires(mem - self.threshold)
 
-    def reset_mem(self) -> Any:
-        """Forget the hidden state. Returns states at rest: zeros that broadcast to any input, a tuple if there are several."""
-        self._hidden = None
-        zeros = [torch.zeros(()) for _ in self.neuron.State.__leaves__]
-        return tuple(zeros) if len(zeros) > 1 else zeros[0]
-
-    def reset_hidden(self) -> None:
-        """Forget the hidden state: the next input starts at rest."""
-        self._hidden = None
-
-    def detach_hidden(self) -> None:
-        """Cut the hidden state from the graph, as truncated backpropagation does between chunks."""
-        self._hidden = tree_map(torch.Tensor.detach, self._alive())
-
     def extra_repr(self) -> str:
         numbers = [f"{n}={_brief(getattr(self, n))}" for n in self.numbers if hasattr(self, n)]
         return ", ".join([*numbers, f"reset_mechanism={self.reset_mechanism!r}", f"init_hidden={self.init_hidden}"])
@@ -190,13 +163,8 @@ class Stateful(nn.Module):
 
     def _register(self, numbers: dict[str, Any], learned: set[str]) -> None:
         for name, value in numbers.items():
-            # A copy: two layers made from one tensor must not share it.
             value = torch.as_tensor(value, dtype=None if isinstance(value, Tensor) else torch.get_default_dtype())
-            value = value.detach().clone()
-            if name in learned:
-                self.register_parameter(name, nn.Parameter(value))
-            else:
-                self.register_buffer(name, value)
+            register(self, name, value, name in learned)
 
     def _choices(self) -> dict[str, Any]:
         return {"spike_grad": self.spike_grad, "reset_mechanism": self.reset_mechanism}
@@ -236,7 +204,7 @@ class Stateful(nn.Module):
         given = dict(zip(State.__leaves__, args)) | kwargs
         given = {field: value for field, value in given.items() if value is not None}
         if len(args) > len(State.__leaves__) or not set(kwargs) <= set(State.__leaves__):
-            raise TypeError(f"{name}: call it as {_call(State)}; got {len(args)} states and {sorted(kwargs)}.")
+            raise TypeError(f"{name}: call it as {call_of(State)}; got {len(args)} states and {sorted(kwargs)}.")
         if self.init_hidden and given:
             raise TypeError(
                 f"{name}: `{next(iter(given))}` should not be passed as an argument while `init_hidden=True`."
@@ -245,7 +213,7 @@ class Stateful(nn.Module):
             return self._state(input_, (), {})
         if len(given) < len(State.__leaves__):
             raise TypeError(
-                f"{name}: of the states only {sorted(given)} came. Call it as {_call(State)}, or with none: at rest."
+                f"{name}: of the states only {sorted(given)} came. Call it as {call_of(State)}, or with none: at rest."
             )
         if not is_compiling() and self._stateless:
             self._stateless = False
@@ -266,43 +234,14 @@ class Stateful(nn.Module):
             )
         self._stateless = True
 
-    def _alive(self) -> Any:
-        """The hidden state. Raises RuntimeError for one that a `vmap` has left here, with which nothing can be done any more."""
-        if self._left_behind():
-            raise RuntimeError(
-                f"{type(self).__name__}(init_hidden=True) holds the state of a torch.func.vmap that is over. Forget it by "
-                "snn.utils.reset(net). Within vmap begin and end with a reset, or take the state in and out: "
-                "step, params, state = snf.functionalize(net)."
-            )
-        return self._hidden
-
-    def _left_behind(self) -> bool:
-        hidden = self._hidden
-        if hidden is None or is_compiling():
-            return False
-        return any(left_behind(getattr(hidden, name)) for name in self.neuron.State.__leaves__)
-
-    def _apply(self, fn: Any, *args: Any, **kwargs: Any) -> Any:
-        if not self._left_behind():  # which nothing can be done to: whoever uses it will hear
-            self._hidden = tree_map(fn, self._hidden)
-        return super()._apply(fn, *args, **kwargs)
-
-    def __getstate__(self) -> dict[str, Any]:
-        # Copies and pickles carry the state's numbers, never its graph, which cannot be copied.
-        return self.__dict__ | {"_hidden": tree_map(torch.Tensor.detach, self._alive()), "_stateless": False}
-
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
         super()._save_to_state_dict(destination, prefix, keep_vars)
         destination[prefix + "reset_mechanism_val"] = self.reset_mechanism_val
 
     def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any, **kwargs: Any) -> None:
-        own = {key[len(prefix) :]: key for key in state_dict if key.startswith(prefix)}
         rest = dict(state_dict)
-        if "reset_mechanism_val" in own:
-            self.reset_mechanism = RESETS[int(rest.pop(own["reset_mechanism_val"]))]
-        fields: tuple[str, ...] = self.neuron.State.__leaves__
-        if set(fields) <= set(own):
-            self._hidden = self.neuron.State(*(rest.pop(own[field]).detach().clone() for field in fields))
+        if prefix + "reset_mechanism_val" in rest:
+            self.reset_mechanism = RESETS[int(rest.pop(prefix + "reset_mechanism_val"))]
         super()._load_from_state_dict(rest, prefix, *args, **kwargs)
 
 
@@ -341,72 +280,13 @@ LARGE = 4096  # neurons in a step, from which on one kernel is faster than some 
 RESETS = ("subtract", "zero", "none", "clear")
 
 
-def stateful(
-    neuron: Neuron,
-    name: str,
-    *tail: str,
-    numbers: dict[str, Any] | None = None,
-    signature: Callable[..., None] | None = None,
-) -> type[Stateful]:
-    """The face of `neuron`, a subclass of `Stateful` called `name`.
-
-    - `tail`: those of snnTorch's last arguments that this face has: "graded_spikes_factor", "learn_graded_spikes_factor",
-      "reset_delay".
-    - `numbers`: the constructor's numbers and their defaults, where they are not simply the leaves of Params.
-    - `signature`: a function with the constructor's arguments, where they are not simply the numbers and snnTorch's switches.
-    """
-    fields = {f.name: f.default for f in dataclasses.fields(neuron.Params)}
-    if numbers is None:
-        numbers = {leaf: fields[leaf] for leaf in neuron.Params.__leaves__}
-    if signature is None:
-        arguments = list(_usual(numbers, fields["reset_mechanism"], tail))
+def register(layer: nn.Module, name: str, value: Tensor, learned: bool) -> None:
+    """Give a layer a number. It is a copy: two layers made from one tensor must not share it."""
+    value = value.detach().clone()
+    if learned:
+        layer.register_parameter(name, nn.Parameter(value))
     else:
-        arguments = list(inspect.signature(signature).parameters.values())
-    # Asked for by snnTorch 0.4's documentation beside inhibition; the batch size is read from the input.
-    switches = inspect.Signature(
-        [*arguments, inspect.Parameter("batch_size", inspect.Parameter.KEYWORD_ONLY, default=None)]
-    )
-    states = neuron.State.__leaves__
-    doc = (
-        f"`snntorch.{name}` over `{neuron.step.__name__}`.\n\n    {_call(neuron.State)}\n\n"
-        f"With `init_hidden=True`: spk = layer(input_), and layer.{states[-1]} holds the membrane.\n\n"
-        + (inspect.getdoc(neuron.Params) or "")
-    )
-    body: dict[str, Any] = {"neuron": neuron, "numbers": numbers, "switches": switches, "__signature__": switches}
-    body |= {"graded": "graded_spikes_factor" in tail, "__doc__": doc, "__module__": "snn_functional.snn"}
-    body |= {state: _hidden_field(state) for state in states}
-    body["init_" + neuron.step.__name__.removesuffix("_step")] = _init_states
-    return type(name, (Stateful,), body)
-
-
-def _usual(numbers: dict[str, Any], reset_mechanism: Any, tail: tuple[str, ...]) -> Iterator[inspect.Parameter]:
-    """The numbers, then snnTorch's switches in snnTorch's order."""
-    defaults = {key: inspect.Parameter.empty if x is dataclasses.MISSING else x for key, x in numbers.items()}
-    learnable = [key for key in defaults if f"learn_{key}" in LEARNABLE]
-    defaults |= {"spike_grad": None, "surrogate_disable": False, "init_hidden": False, "inhibition": False}
-    defaults |= {f"learn_{key}": False for key in learnable}
-    defaults |= {"reset_mechanism": reset_mechanism, "state_quant": False, "output": False}
-    defaults |= {key: TAIL[key] for key in tail}
-    for key, value in defaults.items():
-        yield inspect.Parameter(key, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=value)
-
-
-LEARNABLE = ("learn_alpha", "learn_beta", "learn_threshold")
-TAIL = {"graded_spikes_factor": 1.0, "learn_graded_spikes_factor": False, "reset_delay": True}
-
-
-def _hidden_field(name: str) -> property:
-    def get(self: Stateful) -> Any:
-        return None if self._hidden is None else getattr(self._hidden, name)
-
-    return property(get, doc=f"`{name}` of the hidden state; None before the first input and after a reset.")
-
-
-def _init_states(self: Stateful, *shape: int) -> Any:
-    """As `reset_mem()`. With a shape `(batch_size, *features)`, as in snnTorch before 0.4.4, zeros of it: `(spk, *states)`."""
-    if not shape:
-        return self.reset_mem()
-    return tuple(torch.zeros(shape) for _ in {"spk", *self.neuron.State.__leaves__})
+        layer.register_buffer(name, value)
 
 
 def _fitted(number: Tensor, dtype: torch.dtype | None) -> Tensor:
@@ -415,7 +295,7 @@ def _fitted(number: Tensor, dtype: torch.dtype | None) -> Tensor:
     return number.to(dtype) if torch.promote_types(number.dtype, dtype) != dtype else number
 
 
-def _call(State: Any) -> str:
+def call_of(State: Any) -> str:
     states = State.__leaves__
     return f"{', '.join(dict.fromkeys(('spk', *states)))} = layer(input_, {', '.join(states)})"
 

@@ -64,17 +64,9 @@ def _any_order(function: Any) -> Any:
 
 @_any_order
 def TBPTT(
-    net: nn.Module,
-    dataloader: Iterable[Any],
-    optimizer: Any,
-    criterion: Any,
-    num_steps: int | bool = False,
-    time_var: bool = True,
-    time_first: bool = True,
-    regularization: Any = False,
-    device: Any = "cpu",
-    K: int | bool = 1,
-) -> Tensor:
+    net: nn.Module, dataloader: Iterable[Any], optimizer: Any, criterion: Any, num_steps: int | bool = False,
+    time_var: bool = True, time_first: bool = True, regularization: Any = False, device: Any = "cpu", K: int | bool = 1,
+) -> Tensor:  # fmt: skip
     """One epoch of backpropagation through time, truncated to `K` steps. The module's docstring tells the arguments."""
     _check(net, optimizer, criterion, num_steps, time_var, K)
     net.to(device)
@@ -102,38 +94,23 @@ def TBPTT(
     return total / batches
 
 
-@_any_order
-def BPTT(
-    net: nn.Module,
-    dataloader: Iterable[Any],
-    optimizer: Any,
-    criterion: Any,
-    num_steps: int | bool = False,
-    time_var: bool = True,
-    time_first: bool = True,
-    regularization: Any = False,
-    device: Any = "cpu",
-) -> Tensor:
+def _without_K(function: Any) -> Any:
+    """Has the arguments of `TBPTT`, but for K."""
+    signature = inspect.signature(TBPTT)
+    function.__signature__ = signature.replace(parameters=[p for n, p in signature.parameters.items() if n != "K"])
+    return function
+
+
+@_without_K
+def BPTT(*args: Any, **kwargs: Any) -> Tensor:
     """One epoch of backpropagation through all of time. The module's docstring tells the arguments."""
-    return TBPTT(
-        net, dataloader, optimizer, criterion, num_steps, time_var, time_first, regularization, device, K=False
-    )
+    return TBPTT(*args, **kwargs, K=False)
 
 
-@_any_order
-def RTRL(
-    net: nn.Module,
-    dataloader: Iterable[Any],
-    optimizer: Any,
-    criterion: Any,
-    num_steps: int | bool = False,
-    time_var: bool = True,
-    time_first: bool = True,
-    regularization: Any = False,
-    device: Any = "cpu",
-) -> Tensor:
+@_without_K
+def RTRL(*args: Any, **kwargs: Any) -> Tensor:
     """One epoch with an update at each time step: TBPTT with K=1. The module's docstring tells the arguments."""
-    return TBPTT(net, dataloader, optimizer, criterion, num_steps, time_var, time_first, regularization, device, K=1)
+    return TBPTT(*args, **kwargs, K=1)
 
 
 def _update(net: nn.Module, xs: Any, targets: Tensor, optimizer: Any, criterion: Any, regularization: Any) -> Tensor:

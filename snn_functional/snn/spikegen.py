@@ -18,15 +18,9 @@ Generator = torch.Generator | None
 
 
 def rate(
-    data: Tensor,
-    num_steps: int = False,
-    gain: Any = 1,
-    offset: Any = 0,
-    first_spike_time: int = 0,
-    time_var_input: bool = False,
-    *,
-    generator: Generator = None,
-) -> Tensor:
+    data: Tensor, num_steps: int = False, gain: Any = 1, offset: Any = 0, first_spike_time: int = 0, time_var_input: bool = False,
+    *, generator: Generator = None,
+) -> Tensor:  # fmt: skip
     """Spikes with probability `gain * data + offset`, clamped to [0, 1]; none before `first_spike_time`.
 
     `data` [batch, ...] is repeated for `num_steps`: `[num_steps, batch, ...]`. With `time_var_input`, `data` [T, batch, ...] is
@@ -68,20 +62,10 @@ def delta(data: Tensor, threshold: float = 0.1, padding: bool = False, off_spike
 
 
 def latency(
-    data: Tensor,
-    num_steps: int = False,
-    threshold: float = 0.01,
-    tau: float = 1,
-    first_spike_time: int = 0,
-    on_target: float = 1,
-    off_target: float = 0,
-    clip: bool = False,
-    normalize: bool = False,
-    linear: bool = False,
-    interpolate: bool = False,
-    bypass: bool = False,
-    epsilon: float = 1e-7,
-) -> Tensor:
+    data: Tensor, num_steps: int = False, threshold: float = 0.01, tau: float = 1, first_spike_time: int = 0,
+    on_target: float = 1, off_target: float = 0, clip: bool = False, normalize: bool = False, linear: bool = False,
+    interpolate: bool = False, bypass: bool = False, epsilon: float = 1e-7,
+) -> Tensor:  # fmt: skip
     """`on_target` at the time of `latency_code`, rounded, `off_target` elsewhere: `[num_steps, batch, ...]`.
 
     - `clip`: what is below the threshold never fires.
@@ -115,15 +99,9 @@ def latency(
 
 
 def latency_code(
-    data: Tensor,
-    num_steps: int = False,
-    threshold: float = 0.01,
-    tau: float = 1,
-    first_spike_time: int = 0,
-    normalize: bool = False,
-    linear: bool = False,
-    epsilon: float = 1e-7,
-) -> tuple[Tensor, Tensor]:
+    data: Tensor, num_steps: int = False, threshold: float = 0.01, tau: float = 1, first_spike_time: int = 0,
+    normalize: bool = False, linear: bool = False, epsilon: float = 1e-7,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
     """The spike times of `latency_code_linear` or `latency_code_log`, not rounded, and where `data` is below `threshold` (bool)."""
     x = _floating(latency_code, data)
     times = _times(latency_code, x, num_steps, threshold, tau, first_spike_time, normalize, linear, epsilon)
@@ -131,13 +109,9 @@ def latency_code(
 
 
 def latency_code_linear(
-    data: Tensor,
-    num_steps: int = False,
-    threshold: float = 0.01,
-    tau: float = 1,
-    first_spike_time: int = 0,
+    data: Tensor, num_steps: int = False, threshold: float = 0.01, tau: float = 1, first_spike_time: int = 0,
     normalize: bool = False,
-) -> Tensor:
+) -> Tensor:  # fmt: skip
     """`first_spike_time + tau (1 - data)`, with data read as at least `threshold`.
 
     With `normalize`, tau is such that a datum of 0 would fire at num_steps - 1. Raises ValueError for data above 1.
@@ -147,14 +121,9 @@ def latency_code_linear(
 
 
 def latency_code_log(
-    data: Tensor,
-    num_steps: int = False,
-    threshold: float = 0.01,
-    tau: float = 1,
-    first_spike_time: int = 0,
-    normalize: bool = False,
-    epsilon: float = 1e-7,
-) -> Tensor:
+    data: Tensor, num_steps: int = False, threshold: float = 0.01, tau: float = 1, first_spike_time: int = 0,
+    normalize: bool = False, epsilon: float = 1e-7,
+) -> Tensor:  # fmt: skip
     """`first_spike_time + tau log(data / (data - threshold))`, with data read as at least `threshold + epsilon`.
 
     With `normalize`, scaled so that the latest spike of all of `data` is at num_steps - 1: a datum's time depends on the batch.
@@ -176,27 +145,11 @@ def latency_interpolate(spike_time: Tensor, num_steps: int, on_target: float = 1
 
 
 def targets_convert(
-    targets: Tensor,
-    num_classes: int,
-    code: str = "rate",
-    num_steps: int = False,
-    first_spike_time: int = 0,
-    correct_rate: float = 1,
-    incorrect_rate: float = 0,
-    on_target: float = 1,
-    off_target: float = 0,
-    firing_pattern: str = "regular",
-    interpolate: bool = False,
-    epsilon: float = 1e-7,
-    threshold: float = 0.01,
-    tau: float = 1,
-    clip: bool = False,
-    normalize: bool = False,
-    linear: bool = False,
-    bypass: bool = False,
-    *,
-    generator: Generator = None,
-) -> Tensor:
+    targets: Tensor, num_classes: int, code: str = "rate", num_steps: int = False, first_spike_time: int = 0,
+    correct_rate: float = 1, incorrect_rate: float = 0, on_target: float = 1, off_target: float = 0,
+    firing_pattern: str = "regular", interpolate: bool = False, epsilon: float = 1e-7, threshold: float = 0.01, tau: float = 1,
+    clip: bool = False, normalize: bool = False, linear: bool = False, bypass: bool = False, *, generator: Generator = None,
+) -> Tensor:  # fmt: skip
     """`targets_rate` or `targets_latency`, as `code` says: "rate" or "latency". Raises ValueError for another code."""
     shared: dict[str, Any] = {"num_steps": num_steps, "first_spike_time": first_spike_time, "epsilon": epsilon}
     shared |= {"on_target": on_target, "off_target": off_target, "interpolate": interpolate}
@@ -210,20 +163,10 @@ def targets_convert(
 
 
 def targets_rate(
-    targets: Tensor,
-    num_classes: int,
-    num_steps: int = False,
-    first_spike_time: int = 0,
-    correct_rate: float = 1,
-    incorrect_rate: float = 0,
-    on_target: float = 1,
-    off_target: float = 0,
-    firing_pattern: str = "regular",
-    interpolate: bool = False,
-    epsilon: float = 1e-7,
-    *,
-    generator: Generator = None,
-) -> Tensor:
+    targets: Tensor, num_classes: int, num_steps: int = False, first_spike_time: int = 0, correct_rate: float = 1,
+    incorrect_rate: float = 0, on_target: float = 1, off_target: float = 0, firing_pattern: str = "regular",
+    interpolate: bool = False, epsilon: float = 1e-7, *, generator: Generator = None,
+) -> Tensor:  # fmt: skip
     """`targets.rate`: the neuron of the right class fires at `correct_rate`, the others at `incorrect_rate`.
 
     `[num_steps, batch, num_classes]`; with the default rates and `first_spike_time=0` nothing varies in time, and the axis of
@@ -261,13 +204,8 @@ def targets_rate(
 
 
 def target_rate_code(
-    num_steps: int,
-    first_spike_time: int = 0,
-    rate: float = 1,
-    firing_pattern: str = "regular",
-    *,
-    generator: Generator = None,
-) -> tuple[Tensor, Tensor]:
+    num_steps: int, first_spike_time: int = 0, rate: float = 1, firing_pattern: str = "regular", *, generator: Generator = None,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
     """One neuron's spike train [num_steps] at `rate`, and the steps at which it fires (int64): `targets.rate_times`."""
     pattern = _pattern(target_rate_code, firing_pattern)
     times = _targets.rate_times(
@@ -294,21 +232,10 @@ def rate_interpolate(
 
 
 def targets_latency(
-    targets: Tensor,
-    num_classes: int,
-    num_steps: int = False,
-    first_spike_time: int = 0,
-    on_target: float = 1,
-    off_target: float = 0,
-    interpolate: bool = False,
-    threshold: float = 0.01,
-    tau: float = 1,
-    clip: bool = False,
-    normalize: bool = False,
-    linear: bool = False,
-    epsilon: float = 1e-7,
-    bypass: bool = False,
-) -> Tensor:
+    targets: Tensor, num_classes: int, num_steps: int = False, first_spike_time: int = 0, on_target: float = 1,
+    off_target: float = 0, interpolate: bool = False, threshold: float = 0.01, tau: float = 1, clip: bool = False,
+    normalize: bool = False, linear: bool = False, epsilon: float = 1e-7, bypass: bool = False,
+) -> Tensor:  # fmt: skip
     """`latency(to_one_hot(targets, num_classes), ...)`: the right class fires first, the others last."""
     return latency(
         to_one_hot(targets, num_classes),
@@ -345,16 +272,9 @@ def from_one_hot(one_hot_label: Tensor) -> Tensor:
 
 
 def _times(
-    function: Any,
-    x: Tensor,
-    num_steps: int,
-    threshold: float,
-    tau: float,
-    first_spike_time: int,
-    normalize: bool,
-    linear: bool,
+    function: Any, x: Tensor, num_steps: int, threshold: float, tau: float, first_spike_time: int, normalize: bool, linear: bool,
     epsilon: float = 1e-7,
-) -> Tensor:
+) -> Tensor:  # fmt: skip
     """`latency_times` after `first_spike_time`, fitted to `num_steps` with `normalize`. Half precision gives float32."""
     if normalize and not num_steps:
         raise ValueError(

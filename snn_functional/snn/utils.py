@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import nn, Tensor
 
+from .._functionalize._has_state import layers
 from ._stateful import Stateful
 
 
@@ -112,6 +113,4 @@ def _take(values: Any, indices: Any) -> Any:
 
 
 def _layers(net: nn.Module) -> dict[str, Stateful]:
-    if not isinstance(net, nn.Module):
-        raise TypeError(f"snn.utils takes the network, an nn.Module; got {type(net).__name__}: snn.utils.reset(net).")
-    return {name: module for name, module in net.named_modules() if isinstance(module, Stateful)}
+    return layers(net, Stateful)

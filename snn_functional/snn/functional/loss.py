@@ -62,24 +62,13 @@ class SpikeTime(nn.Module):
     """`snntorch.functional.SpikeTime`: called with (spk_out, targets), `(times, goals)` of `snf.losses.spike_time`."""
 
     def __init__(
-        self,
-        target_is_time: bool = False,
-        on_target: Any = 0,
-        off_target: Any = -1,
-        tolerance: float = 0,
+        self, target_is_time: bool = False, on_target: Any = 0, off_target: Any = -1, tolerance: float = 0,
         multi_spike: bool = False,
-    ) -> None:
+    ) -> None:  # fmt: skip
         super().__init__()
         self.target_is_time, self.on_target, self.off_target = target_is_time, on_target, off_target
         self.tolerance, self.multi_spike = tolerance, multi_spike
 
     def forward(self, spk_out: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        return losses.spike_time(
-            spk_out,
-            targets,
-            target_is_time=self.target_is_time,
-            on_target=self.on_target,
-            off_target=self.off_target,
-            tolerance=self.tolerance,
-            multi_spike=self.multi_spike,
-        )
+        options = ("target_is_time", "on_target", "off_target", "tolerance", "multi_spike")
+        return losses.spike_time(spk_out, targets, **{name: getattr(self, name) for name in options})

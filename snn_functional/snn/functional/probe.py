@@ -140,13 +140,9 @@ class AttributeMonitor(BaseMonitor):
     """
 
     def __init__(
-        self,
-        attribute_name: str,
-        pre_forward: bool,
-        net: nn.Module,
-        instance: Any = None,
+        self, attribute_name: str, pre_forward: bool, net: nn.Module, instance: Any = None,
         function_on_attribute: Callable[[Any], Any] = _same,
-    ) -> None:
+    ) -> None:  # fmt: skip
         super().__init__()
         self.attribute_name = attribute_name
         self.function_on_attribute = function_on_attribute

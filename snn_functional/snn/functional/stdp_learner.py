@@ -28,32 +28,18 @@ def _same(weight: Tensor) -> Tensor:
 
 
 def stdp_linear_single_step(
-    fc: nn.Linear,
-    in_spike: Tensor,
-    out_spike: Tensor,
-    trace_pre: Trace,
-    trace_post: Trace,
-    tau_pre: float,
-    tau_post: float,
-    f_pre: Function = _same,
-    f_post: Function = _same,
-) -> Stepped:
+    fc: nn.Linear, in_spike: Tensor, out_spike: Tensor, trace_pre: Trace, trace_post: Trace, tau_pre: float, tau_post: float,
+    f_pre: Function = _same, f_post: Function = _same,
+) -> Stepped:  # fmt: skip
     """STDP of a dense layer: `in_spike` [batch, in], `out_spike` [batch, out]; traces decay by 1 - 1/tau."""
     _is(fc, nn.Linear)
     return _step(fc, in_spike, out_spike, trace_pre, trace_post, 1 - 1 / tau_pre, 1 - 1 / tau_post, f_pre, f_post)
 
 
 def mstdp_linear_single_step(
-    fc: nn.Linear,
-    in_spike: Tensor,
-    out_spike: Tensor,
-    trace_pre: Trace,
-    trace_post: Trace,
-    tau_pre: float,
-    tau_post: float,
-    f_pre: Function = _same,
-    f_post: Function = _same,
-) -> Stepped:
+    fc: nn.Linear, in_spike: Tensor, out_spike: Tensor, trace_pre: Trace, trace_post: Trace, tau_pre: float, tau_post: float,
+    f_pre: Function = _same, f_post: Function = _same,
+) -> Stepped:  # fmt: skip
     """Reward-modulated STDP: the third result is each sample's eligibility [batch, out, in]; traces decay by exp(-1/tau)."""
     _is(fc, nn.Linear)
     each = torch.func.vmap(stdp_step, in_dims=(None, 0, 0))
@@ -62,17 +48,9 @@ def mstdp_linear_single_step(
 
 
 def mstdpet_linear_single_step(
-    fc: nn.Linear,
-    in_spike: Tensor,
-    out_spike: Tensor,
-    trace_pre: Trace,
-    trace_post: Trace,
-    tau_pre: float,
-    tau_post: float,
-    tau_trace: float,
-    f_pre: Function = _same,
-    f_post: Function = _same,
-) -> Stepped:
+    fc: nn.Linear, in_spike: Tensor, out_spike: Tensor, trace_pre: Trace, trace_post: Trace, tau_pre: float, tau_post: float,
+    tau_trace: float, f_pre: Function = _same, f_post: Function = _same,
+) -> Stepped:  # fmt: skip
     """As `mstdp_linear_single_step` for one sample: `in_spike` [in], `out_spike` [out], eligibility [out, in].
 
     `tau_trace` belongs to the trace of the eligibility, which is the caller's: trace * exp(-1/tau_trace) + eligibility / tau_trace.
@@ -88,32 +66,18 @@ def mstdpet_linear_single_step(
 
 
 def stdp_conv2d_single_step(
-    conv: nn.Conv2d,
-    in_spike: Tensor,
-    out_spike: Tensor,
-    trace_pre: Trace,
-    trace_post: Trace,
-    tau_pre: float,
-    tau_post: float,
-    f_pre: Function = _same,
-    f_post: Function = _same,
-) -> Stepped:
+    conv: nn.Conv2d, in_spike: Tensor, out_spike: Tensor, trace_pre: Trace, trace_post: Trace, tau_pre: float, tau_post: float,
+    f_pre: Function = _same, f_post: Function = _same,
+) -> Stepped:  # fmt: skip
     """STDP of a convolution: `in_spike` [batch, in, height, width], `out_spike` likewise; any stride, padding, dilation, groups."""
     _is(conv, nn.Conv2d)
     return _step(conv, in_spike, out_spike, trace_pre, trace_post, 1 - 1 / tau_pre, 1 - 1 / tau_post, f_pre, f_post)
 
 
 def stdp_conv1d_single_step(
-    conv: nn.Conv1d,
-    in_spike: Tensor,
-    out_spike: Tensor,
-    trace_pre: Trace,
-    trace_post: Trace,
-    tau_pre: float,
-    tau_post: float,
-    f_pre: Function = _same,
-    f_post: Function = _same,
-) -> Stepped:
+    conv: nn.Conv1d, in_spike: Tensor, out_spike: Tensor, trace_pre: Trace, trace_post: Trace, tau_pre: float, tau_post: float,
+    f_pre: Function = _same, f_post: Function = _same,
+) -> Stepped:  # fmt: skip
     """As `stdp_conv2d_single_step`, with spikes [batch, channels, length]."""
     _is(conv, nn.Conv1d)
     return _step(conv, in_spike, out_spike, trace_pre, trace_post, 1 - 1 / tau_pre, 1 - 1 / tau_post, f_pre, f_post)
@@ -136,14 +100,9 @@ class STDPLearner(nn.Module):
     """
 
     def __init__(
-        self,
-        synapse: nn.Module,
-        sn: nn.Module,
-        tau_pre: float,
-        tau_post: float,
-        f_pre: Function = _same,
+        self, synapse: nn.Module, sn: nn.Module, tau_pre: float, tau_post: float, f_pre: Function = _same,
         f_post: Function = _same,
-    ) -> None:
+    ) -> None:  # fmt: skip
         super().__init__()
         _is(synapse, nn.Linear, nn.Conv1d, nn.Conv2d)
         self.tau_pre, self.tau_post = tau_pre, tau_post
@@ -200,17 +159,9 @@ class STDPLearner(nn.Module):
 
 @torch.no_grad()
 def _step(
-    layer: Any,
-    in_spike: Tensor,
-    out_spike: Tensor,
-    trace_pre: Trace,
-    trace_post: Trace,
-    decay_pre: float,
-    decay_post: float,
-    f_pre: Function,
-    f_post: Function,
-    step: Any = stdp_step,
-) -> Stepped:
+    layer: Any, in_spike: Tensor, out_spike: Tensor, trace_pre: Trace, trace_post: Trace, decay_pre: float, decay_post: float,
+    f_pre: Function, f_post: Function, step: Any = stdp_step,
+) -> Stepped:  # fmt: skip
     weight = _weight(layer).detach()
     synapse = F.linear if isinstance(layer, nn.Linear) else lambda x, weight: layer._conv_forward(x, weight, None)
     params = StdpParams(weight, decay_pre, decay_post, f_pre=f_pre, f_post=f_post, synapse=synapse)

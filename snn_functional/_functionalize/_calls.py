@@ -12,7 +12,7 @@ Only what has been seen is judged, in steps that were to be taken anyway; what c
 
 import contextlib
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -21,8 +21,7 @@ from torch import nn, Tensor
 from .._functorch import outside
 from .._identity import generators, Reach, undone
 from .._tree import tree_leaves
-from ._stateful import Stateful
-from .utils import _layers
+from ._has_state import HasState, layers
 
 
 class Call(NamedTuple):
@@ -44,13 +43,13 @@ class Call(NamedTuple):
 Calls = dict[str, list[Call]]
 
 
-def without_hidden(net: nn.Module) -> dict[str, Stateful]:
+def without_hidden(net: nn.Module) -> dict[str, HasState]:
     """Its faces with `init_hidden=False`, by name."""
-    return {name: face for name, face in _layers(net).items() if not face.init_hidden}
+    return {name: face for name, face in layers(net, HasState).items() if not face.init_hidden}
 
 
 @contextlib.contextmanager
-def watched(faces: dict[str, Stateful]) -> Iterator[Calls]:
+def watched(faces: Mapping[str, HasState]) -> Iterator[Calls]:
     """The calls of these faces, as they are made."""
     calls: Calls = {name: [] for name in faces}
     outer = {name: face._watcher for name, face in faces.items()}
@@ -64,7 +63,7 @@ def watched(faces: dict[str, Stateful]) -> Iterator[Calls]:
 
 
 @contextlib.contextmanager
-def remembering(faces: dict[str, Stateful]) -> Iterator[Calls]:
+def remembering(faces: Mapping[str, HasState]) -> Iterator[Calls]:
     """Around one step of many. Raises TypeError after it for a face that got no state in it, and holds none."""
     with watched(faces) as calls:
         yield calls
@@ -141,7 +140,7 @@ def on_a_copy(net: nn.Module, x: Tensor) -> Calls | None:
             if not allowed:
                 return None
             twin = copy.deepcopy(net)
-            faces = _layers(twin)
+            faces = layers(twin, HasState)
             for face in faces.values():
                 face.reset_hidden()
             with watched(faces) as calls:
@@ -162,7 +161,7 @@ def loops_itself(call: str, net: nn.Module, calls: Calls | None, otherwise: str)
     seen = ""
     if calls is not None:
         name, own = next((name, own) for name, own in calls.items() if own)
-        seen = f" in one call it steps the {type(_layers(net)[name]).__name__} {name!r} {len(own)} times."
+        seen = f" in one call it steps the {type(layers(net, HasState)[name]).__name__} {name!r} {len(own)} times."
     return TypeError(
         f"{call}: `net` takes one step; yours loops over time itself:{seen} Move the loop out of its forward:\n"
         "    self.lif = snn.Leaky(beta=0.9, init_hidden=True)               # each face keeps its own state\n"

@@ -5,7 +5,6 @@ there before, lists and dictionaries, objects of the user's own, plain tensors t
 """
 
 import collections
-import operator
 import types
 from collections.abc import Iterator
 from typing import Any
@@ -13,8 +12,8 @@ from typing import Any
 from torch import nn, Tensor
 
 from .._functorch import intercepted
-from .._identity import foreign, parts_of
-from ._stateful import Stateful
+from .._identity import foreign, Held, mapping, parts_of, restore, sequence, SEQUENCES, written
+from ._has_state import HasState
 
 
 STATE = {"_hidden", "_watcher", "_stateless"}  # of a face, which is no memory but its state
@@ -24,7 +23,7 @@ NATIVE = set(vars(nn.Module()))
 def of_library(module: nn.Module) -> bool:
     """Is its forward torch's, or a face's own? Then it keeps nothing but what can be made again."""
     return type(module).__module__.startswith("torch.") or (
-        isinstance(module, Stateful) and foreign(type(module).__module__)
+        isinstance(module, HasState) and foreign(type(module).__module__)
     )
 
 
@@ -37,8 +36,8 @@ class Memory:
         self.tables: list[tuple[nn.Module, Any, Any]] = [
             (m, t, dict(t)) for m, _ in self.users for t in (m._parameters, m._buffers, m._modules)
         ]
-        self.containers: list[tuple[str, Any, Any]] = []
-        self.tensors: list[tuple[str, Tensor, Tensor, int]] = []
+        self.reached: list[Held] = []
+        self.tensors: list[Held] = []
         seen = {id(x) for x in (*module.parameters(), *module.buffers())}
         for m, _ in self.users:
             for name, x in vars(m).items():
@@ -52,30 +51,26 @@ class Memory:
             for m, held in self.users
             if not _same(vars(m), held)
             for name, x in vars(m).items()
-            if not (name in held and held[name] is x or isinstance(m, Stateful) and name in STATE)
+            if not (name in held and held[name] is x or isinstance(m, HasState) and name in STATE)
         ]
         kept += [f"{type(m).__name__}.{name}" for m, table, held in self.tables for name in _new(table, held)]
-        kept += [name for name, x, held in self.containers if not _same(x, held)]
-        if not intercepted():  # whoever reads a step sees for himself what is written to
-            kept += [name for name, x, _, version in self.tensors if x._version != version]
+        kept += [held.name for held in (*self.reached, *self._tensors()) if not held.same()]
         return list(dict.fromkeys(kept))
+
+    def _tensors(self) -> list[Held]:
+        return [] if intercepted() else self.tensors  # whoever reads a step sees for himself what is written to
 
     def restore(self) -> None:
         for module, held in self.attributes:
             if not _same(vars(module), held):
-                _refill(vars(module), held)
+                vars(module).clear()
+                vars(module).update(held)
         for _, table, held in self.tables:
             for name in _new(table, held):
                 del table[name]
                 if name in held:
                     table[name] = held[name]
-        for _, x, held in self.containers:
-            if not _same(x, held):
-                _refill(x, held)
-        for i, (name, x, held, version) in enumerate(() if intercepted() else self.tensors):
-            if x._version != version:
-                x.detach().copy_(held)
-                self.tensors[i] = name, x, held, x._version
+        restore([*self.reached, *self._tensors()])
 
     def _look(self, name: str, x: Any, seen: set[int]) -> None:
         if id(x) in seen or isinstance(x, nn.Module):
@@ -83,10 +78,12 @@ class Memory:
         seen.add(id(x))
         if isinstance(x, Tensor):
             if not x.is_inference():
-                self.tensors.append((name, x, x.detach().clone(), x._version))
+                self.tensors.append(written(name, x))
             return
-        if isinstance(x, (list, dict, set, collections.deque)):
-            self.containers.append((name, x, x.copy()))
+        if isinstance(x, dict):
+            self.reached.append(mapping(name, x))
+        elif isinstance(x, SEQUENCES):
+            self.reached.append(sequence(name, x))
         for part in _parts(x):
             self._look(name, part, seen)
 
@@ -100,19 +97,8 @@ def _parts(x: Any) -> list[Any]:
     return [vars(x)] if plain and not foreign(type(x).__module__) else []
 
 
-def _same(now: Any, held: Any) -> bool:
-    if isinstance(now, set):
-        return now == held
-    if len(now) != len(held):
-        return False
-    if isinstance(now, dict):
-        return list(now) == list(held) and all(map(operator.is_, now.values(), held.values()))
-    return all(map(operator.is_, now, held))
-
-
-def _refill(x: Any, held: Any) -> None:
-    x.clear()
-    x.extend(held) if isinstance(x, (list, collections.deque)) else x.update(held)
+def _same(now: dict[str, Any], held: dict[str, Any]) -> bool:
+    return len(now) == len(held) and all(name in held and held[name] is x for name, x in now.items())
 
 
 def _new(table: dict[str, Any], held: dict[str, Any]) -> list[str]:

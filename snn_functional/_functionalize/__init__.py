@@ -1,0 +1,101 @@
+"""`functionalize(module)`: a module of faces and ordinary layers as a pure step, and the way back.
+
+    _functional.py    the step: a copy of the module, into which the tensors of a call are put
+    _has_state.py     what is known of a face: `HasState`, which the faces extend
+    _arguments.py     the states that forward takes and returns, and the names of tensors
+    _memory.py        what else a forward may keep, which is refused
+    _calls.py         what a forward calls its faces for: is it one step of time?
+    _vmap.py          which buffers differ between the samples of a `vmap`
+
+The room knows no face: a module without any needs none to be loaded.
+"""
+
+import copy
+from typing import Any
+
+import torch
+from torch import nn, Tensor
+
+from ._arguments import arguments, check_names, names_of
+from ._functional import faces, Functional
+
+
+def functionalize(module: nn.Module, *states: Any) -> tuple["Functional", dict[str, Tensor], dict[str, Any]]:
+    """`module` as `(step, params, state)`: a pure step, and two dictionaries of tensors by name.
+
+        net = nn.Sequential(nn.Linear(784, 10), snn.Leaky(beta=0.9, init_hidden=True))
+        step, params, state = snf.functionalize(net)
+        spks, state = snf.scan(step, params, state, xs)                     # xs [T, batch, 784]
+        loss = lambda params, xs: snf.scan(step, params, state, xs)[0].square().mean()
+        grads = torch.func.grad(loss)(params, xs)
+
+    - `params`: every parameter, as `module.named_parameters()` names them: a shared one once, frozen ones too.
+    - `state`: what else a step may change: every buffer under its name, and the hidden state of every face with `init_hidden=True`
+      as `snn.utils.state_dict` names it, `"1.mem"`. At rest it is a 0-d zero, which the first step makes as large as its input.
+      Both are copies; `torch.save` and safetensors take them as they are, and `defunctionalize` writes them back.
+    - `states`: for a forward that takes its states and returns them, `forward(x, mem1, mem2) -> (out, mem1, mem2)`, what they are
+      before the first step (any trees of tensors): `functionalize(net, mem1, mem2)`. In `state` they have the names of forward's
+      arguments (for a face with `init_hidden=False`: those of its states); the last values returned are the new ones.
+
+    `step(params, state, x) -> (out, state)` gives what `module(x)` returns, `x` being one tensor or whatever forward takes. It is
+    closed under `torch.func`. Training or evaluation is what `module` is in now; dropout draws from torch's generator (under `vmap`
+    say `randomness="different"`). Threads that share a step take turns. It pickles where the module does.
+
+    Raises TypeError for what is no module, for one that takes whole sequences, and for states missing or too many; ValueError for
+    names that collide. The step raises ValueError for other names than these, and TypeError for a forward that remembers
+    something in an attribute of its own, or that gives a face with `init_hidden=False` no state; RuntimeError, with what helps, for
+    one that reads numbers which differ between the samples of a `vmap`. `scan` raises TypeError for a forward that is seen to hold the
+    time loop itself.
+    """
+    step = Functional(copy.deepcopy(module), names_of(module, states))
+    params, state, names = step._params, step._state, step._explicit
+    if both := [name for name in names if name in params or name in state]:
+        raise ValueError(
+            f"functionalize({type(module).__name__}): {', '.join(both)} names an argument of forward and a tensor of the module "
+            "alike. Rename one."
+        )
+    return step, dict(params), state | dict(zip(names, states))
+
+
+def defunctionalize(module: nn.Module, params: dict[str, Tensor], state: dict[str, Any]) -> None:
+    """Write `params` and `state` back into `module`, in place: its parameters, its buffers, the hidden states of its faces.
+
+        step, params, state = snf.functionalize(net)
+        ...                                                     # train params, scan on from state
+        snf.defunctionalize(net, params, state)                 # net goes on from here, bit for bit
+
+    States that forward takes as arguments are not the module's: they are left out. All is checked before anything is written.
+
+    Raises TypeError for what is no module, ValueError for names that are missing or unknown, and for another shape or dtype than the
+    module's.
+    """
+    if not isinstance(module, nn.Module):
+        raise TypeError(f"defunctionalize(module, params, state): module is an nn.Module, not {type(module).__name__}.")
+    call = f"defunctionalize({type(module).__name__}, params, state)"
+    own, held = dict(module.named_parameters()), faces(module)
+    buffers = {name: x for name, x in module.named_buffers() if all(x is not p for p in own.values())}
+    hidden = [key for keys, _ in held for key in keys]
+    takes = arguments(module)
+    inside = {k: x for k, x in state.items() if k in buffers or k in hidden or not takes.has(k)}
+    check_names(f"{call}: params", params, own)
+    check_names(f"{call}: state", inside, [*buffers, *hidden])
+    written = [(name, x, params[name]) for name, x in own.items()] + [(k, x, inside[k]) for k, x in buffers.items()]
+    for name, old, new in written:
+        if new.shape != old.shape or new.dtype != old.dtype:
+            raise ValueError(
+                f"{call}: {name} is {new.dtype} {tuple(new.shape)}, but the module's is {old.dtype} {tuple(old.shape)}. Of an "
+                "ensemble write one member back: optree.tree_map(lambda x: x[0], params)."
+            )
+    for key in hidden:
+        x = inside[key]
+        if not isinstance(x, Tensor) or not x.is_floating_point():
+            came = x.dtype if isinstance(x, Tensor) else type(x).__name__
+            raise TypeError(f"{call}: the state {key} is a floating tensor, but {came} came.")
+    with torch.no_grad():
+        for _, old, new in written:
+            old.copy_(new)
+    for keys, face in held:
+        leaves = [inside[key].detach().clone() for key in keys]
+        face.reset_hidden()
+        if any(x.dim() or x for x in leaves):
+            face.hold(leaves)
