@@ -14,7 +14,7 @@ import importlib
 from typing import Any, TYPE_CHECKING
 
 from . import surrogate as surrogate
-from ._chain import chain as chain
+from ._chain import chain as chain, every_layer as every_layer
 from ._connections import Conv2d as Conv2d, conv2d as conv2d, Linear as Linear, linear as linear
 from ._functionalize import defunctionalize as defunctionalize, functionalize as functionalize
 from ._layers import avg_pool2d as avg_pool2d, flatten as flatten, max_pool2d as max_pool2d

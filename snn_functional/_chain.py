@@ -60,11 +60,17 @@ class Chain:
         return f"chain({', '.join(map(_name, self.layers))})"
 
     def __call__(self, params: Any, state: Any, input: Any) -> tuple[Any, Any]:
-        states = []
+        outputs, states = self.each(params, state, input)
+        return outputs[-1], states
+
+    def each(self, params: Any, state: Any, input: Any) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+        """One step: what each layer puts out, and the new states."""
+        outputs, states = [], []
         for layer, p, s in self._layers(params, state):
             input, s = layer.step(p, s, input)
+            outputs.append(input)
             states.append(s)
-        return input, tuple(states)
+        return tuple(outputs), tuple(states)
 
     def init(self, params: Any, input: Any) -> tuple[Any, ...]:
         """Every layer at rest, shaped like what reaches it when `input` is the first step."""
@@ -92,6 +98,36 @@ class Chain:
                         f"{self!r}: {name}[{number}] is a tree of {own.__name__}, but {type(tree).__name__} came."
                     )
         return zip(self.layers, params, state)
+
+
+def every_layer(net: Neuron) -> Neuron:
+    """The same chain, which puts out what each of its layers does, a tuple: to see the spikes within.
+
+    Raises TypeError for what is no chain.
+
+    >>> net = every_layer(chain(linear, leaky, linear, leaky))
+    >>> params = (Linear(torch.eye(3)), LeakyParams(beta=0.9), Linear(torch.ones(1, 3)), LeakyParams(beta=0.9))
+    >>> xs = torch.full((5, 2, 3), 0.4)
+    >>> (_, hidden, _, spks), state = scan(net.step, params, net.init(params, xs[0]), xs)
+    >>> hidden.shape, spks.shape
+    (torch.Size([5, 2, 3]), torch.Size([5, 2, 1]))
+    """
+    if not isinstance(getattr(net, "step", None), Chain):
+        raise TypeError(f"every_layer(net): net is a chain, every_layer(chain(linear, leaky)), but {net!r:.80} came.")
+    return net._replace(step=EveryLayer(net.step))
+
+
+@dataclasses.dataclass(frozen=True)
+class EveryLayer:
+    """The step of `every_layer`."""
+
+    chain: Chain
+
+    def __call__(self, params: Any, state: Any, input: Any) -> tuple[Any, Any]:
+        return self.chain.each(params, state, input)
+
+    def __repr__(self) -> str:
+        return f"every_layer({self.chain!r})"
 
 
 @dataclasses.dataclass(frozen=True)

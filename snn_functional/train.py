@@ -104,15 +104,16 @@ def network_init(generator: torch.Generator, sizes: Sequence[int], neuron: str) 
 
 
 def network_apply(network: Network, xs: Tensor) -> tuple[Tensor, list[Tensor]]:
-    """Layer by layer, each through all of time: the readout's membrane [T, batch, classes], and the spikes of each hidden layer.
+    """The readout's membrane over time [T, batch, classes], and the spikes of each hidden layer.
 
     `xs`: [T, batch, inputs], spikes or currents.
     """
-    spks = []
-    for layer in network.hidden:
-        xs = layer_apply(layer, xs)
-        spks.append(xs)
-    return layer_apply(network.readout, xs), spks
+    layers = *network.hidden, network.readout
+    net = snf.every_layer(snf.chain(*(part for layer in layers for part in (snf.linear, NEURONS[type(layer.neuron)]))))
+    params = tuple(part for layer in layers for part in (layer.connection, layer.neuron))
+    outputs, _ = snf.scan(net.step, params, net.init(params, xs[0]), xs)
+    *spks, mems = outputs[1::2]
+    return mems, spks
 
 
 def layer_apply(layer: Layer, xs: Tensor, modifier: Callable[[Any], Any] = lambda neuron: neuron) -> Any:

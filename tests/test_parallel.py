@@ -13,7 +13,6 @@ from torch.func import functional_call, grad, vmap
 
 import snn_functional as snf
 from snn_functional import snn
-from snn_functional.neurons._leaky_parallel import rectify
 
 
 def per_channel(n, low=0.3):
@@ -111,10 +110,17 @@ def test_the_recurrence_is_one_kernel(which):
 
 
 @needs_kernels
-def test_the_recurrence_of_leaky_parallel_is_one_kernel():
-    params = snf.leaky_parallel.Params.__rebuild__([(), torch.rand(7), torch.tensor(1.0)], (snf.surrogate.ATan(),))
-    currents = torch.rand(9, 3, 7)
-    assert snf.explain(rectify, params, snf.LeakyParallelState(torch.zeros(())), currents).startswith("fused")
+@pytest.mark.parametrize("neuron", [snf.leaky_parallel, snf.linear_leaky, snf.associative_leaky])
+def test_products_run_once_and_the_recurrence_is_one_kernel(neuron):
+    weight = lambda: snf.Linear(torch.randn(7, 4))
+    params = {
+        snf.leaky_parallel: lambda: snf.LeakyParallelParams(weight(), 0.5),
+        snf.linear_leaky: lambda: snf.LinearLeakyParams(weight(), 0.5),
+        snf.associative_leaky: lambda: snf.AssociativeLeakyParams(weight(), weight(), weight()),
+    }[neuron]()
+    xs = torch.rand(9, 3, 4)
+    said = snf.explain(neuron.step, params, neuron.init(params, xs[0]), xs)
+    assert [part.how for part in said.stages] == ["once", "kernel"]
 
 
 @every_layer

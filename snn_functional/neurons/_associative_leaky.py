@@ -4,8 +4,6 @@
     mem[t] = mem[t-1] diag(a[t]) + value(input[t]) key(input[t])^T              (d, n)
     spk[t] = S(mem[t] - threshold)
 
-`scan` runs the three products at each step. The face takes them for all of time at once, and scans `write`, which is pointwise.
-
 Source: `snntorch.AssociativeLeaky` 1.0.0, which sums over time divided by the product of all decays, and so saturates (wrong by 0.04
 after 20 steps, by 0.7 after 50); here the recurrence is run, exact at any length. Linear attention with a gate: Yang et al. 2023,
 arXiv:2312.06635.
@@ -66,7 +64,9 @@ def associative_leaky_step(
     params: AssociativeLeakyParams, state: AssociativeLeakyState, input: Tensor
 ) -> tuple[Tensor, AssociativeLeakyState]:
     """One time step: `input` (batch, ..., features), spikes (batch, ..., d, n)."""
-    return write(params, state, project(params, input))
+    value, key, decay = project(params, input)
+    mem = state.mem * decay + admit(params, state, value * key)
+    return params.spike_grad(mem - params.threshold), AssociativeLeakyState(mem)
 
 
 def project(params: AssociativeLeakyParams, input: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -74,15 +74,6 @@ def project(params: AssociativeLeakyParams, input: Tensor) -> tuple[Tensor, Tens
     input = wired(params, None, input, axes=1, weight=params.value.weight)
     value, key, decay = params.value(input), params.key(input), torch.sigmoid(params.decay(input))
     return value[..., :, None], key[..., None, :], decay[..., None, :]
-
-
-def write(
-    params: AssociativeLeakyParams, state: AssociativeLeakyState, projected: tuple[Tensor, Tensor, Tensor]
-) -> tuple[Tensor, AssociativeLeakyState]:
-    """One time step, from the products on: the connections of `params` are not looked at."""
-    value, key, decay = projected
-    mem = state.mem * decay + admit(params, state, value * key)
-    return params.spike_grad(mem - params.threshold), AssociativeLeakyState(mem)
 
 
 associative_leaky = Neuron(

@@ -5,9 +5,6 @@
 
 beta is a number or tensor, each neuron's own decay, or a connection `Linear(weight)` between all membranes.
 
-`scan` runs the product W input[t] at each step; the face takes it for all of time at once, and scans `rectify`, which is pointwise
-unless beta is a connection.
-
 Source: `snntorch.LeakyParallel` 1.0.0, whose cell is `torch.nn.RNN(nonlinearity="relu")`.
 """
 
@@ -59,14 +56,7 @@ def leaky_parallel_step(
     params: LeakyParallelParams, state: LeakyParallelState, input: Tensor
 ) -> tuple[Tensor, LeakyParallelState]:
     """One time step: `input` (batch, ..., features), spikes (batch, ..., neurons)."""
-    return rectify(params, state, _current(params, input))
-
-
-def rectify(
-    params: LeakyParallelParams, state: LeakyParallelState, current: Tensor
-) -> tuple[Tensor, LeakyParallelState]:
-    """One time step, from the current on: `params.input` is not looked at."""
-    current = admit(params, state, current)
+    current = admit(params, state, _current(params, input))
     mem = torch.relu(connect(params.beta, state.mem.expand(current.shape)) + current)
     return params.spike_grad(mem - params.threshold), LeakyParallelState(mem)
 

@@ -3,9 +3,6 @@
     mem[t] = beta mem[t-1] + W input[t] + b
     spk[t] = S(mem[t] - threshold)
 
-`scan` runs the product at each step. Faster is one product for all of time, then the pointwise rest:
-`scan(state_leaky_step, ..., Linear(W, b)(inputs))`. The spikes are the same.
-
 Source: the recurrence that `snntorch.LinearLeaky` 1.0.0 convolves; its beta is another one, `snn.StateLeaky` says which.
 """
 

@@ -8,7 +8,7 @@ from torch import nn, Tensor
 from .._linear_scan import linear_scan
 from .._scan import scan
 from ..neurons import associative_leaky
-from ..neurons._associative_leaky import project, write
+from ..neurons._associative_leaky import project
 from ._parallel import Whole
 from ._recurrent import _connection
 from ._stateful import _fitted
@@ -57,20 +57,22 @@ class AssociativeLeaky(Whole):
         """`x` [T, batch, in_dim]."""
         x = self._admit(x, self.in_dim, 3, self.to_v.weight.dtype)
         params = self.params()
-        value, key, decay = project(params, x)
         if self.kind == "parallel":
+            value, key, decay = project(params, x)
             spk = self.fire(linear_scan(decay, value * key, kind=self.kind))
         else:
-            threshold = _fitted(self.threshold, value.dtype)
-            # The products are there already: a tree without their weights, so that all of it is pointwise.
-            here = associative_leaky.Params.__rebuild__([(), (), (), threshold], (self.spike_grad,))
-            rest = associative_leaky.State(value.new_zeros(()))
-            spk = self._graded(scan(write, here, rest, (value, key, decay), kind=self.kind)[0])
+            rest = associative_leaky.State(x.new_zeros((), dtype=self.to_v.weight.dtype))
+            # What can be one kernel is one; the products run once over all of time.
+            kind = "auto" if self.kind == "fused" else self.kind
+            spk = self._graded(scan(associative_leaky.step, params, rest, x, kind=kind)[0])
         if self.to_q is not None:
             spk = spk @ self.to_q(x).unflatten(-1, (self.d_key, self.d_value))
         return spk.flatten(-2)
 
     def params(self) -> Any:
         """The Params of `associative_leaky_step`, as they are now."""
-        leaves = [*map(_connection, (self.to_v, self.to_k, self.to_alpha)), self.threshold]
+        leaves = [
+            *map(_connection, (self.to_v, self.to_k, self.to_alpha)),
+            _fitted(self.threshold, self.to_v.weight.dtype),
+        ]
         return associative_leaky.Params.__rebuild__(leaves, (self.spike_grad,))

@@ -9,7 +9,6 @@ from .._connections import Linear
 from .._neuron import unit
 from .._scan import scan
 from ..neurons import leaky_parallel, state_leaky
-from ..neurons._leaky_parallel import rectify
 from ._parallel import Whole
 from ._recurrent import _bias
 from ._stateful import _fitted
@@ -71,14 +70,9 @@ class LeakyParallel(Whole):
     def forward(self, input_: Tensor) -> Tensor:
         """`input_` [T, batch, input_size] or [T, input_size]: the spikes."""
         params = self.params()
-        currents = params.input(self._admit(input_, self.input_size, 2, params.input.weight.dtype))
-        if self.weight_hh_enable:  # a loop in any case: of as little as can be, and all membranes fire together
-            rest = torch.zeros_like(currents[0])
-            return self.fire(scan(_recur, params.beta.weight, rest, currents)[0])
-        # The product is there already: a tree without its weights, so that all of it is pointwise.
-        leaves = [(), params.beta, _fitted(params.threshold, currents.dtype)]
-        here = leaky_parallel.Params.__rebuild__(leaves, (self.spike_grad,))
-        return self._graded(scan(rectify, here, leaky_parallel.State(currents.new_zeros(())), currents)[0])
+        x = self._admit(input_, self.input_size, 2, params.input.weight.dtype)
+        rest = leaky_parallel.State(x.new_zeros((), dtype=params.input.weight.dtype))
+        return self._graded(scan(leaky_parallel.step, params, rest, x)[0])
 
     def params(self) -> Any:
         """The Params of `leaky_parallel_step`, as they are now."""
@@ -87,7 +81,7 @@ class LeakyParallel(Whole):
         bias = rnn.bias_ih_l0 + rnn.bias_hh_l0 if "bias_ih_l0" in rnn else _bias(None, weight)
         make: Any = Linear
         connections = [make.__rebuild__([weight, bias], ()), make.__rebuild__([recurrent, _bias(None, recurrent)], ())]
-        leaves = [connections[0], connections[1] if beta is None else beta, self.threshold]
+        leaves = [connections[0], connections[1] if beta is None else beta, _fitted(self.threshold, weight.dtype)]
         return leaky_parallel.Params.__rebuild__(leaves, (self.spike_grad,))
 
     def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any, **kwargs: Any) -> None:
@@ -95,8 +89,3 @@ class LeakyParallel(Whole):
             key: x for key, x in state_dict.items() if key != prefix + "beta"
         }  # snnTorch's: the weights are in `rnn`
         super()._load_from_state_dict(rest, prefix, *args, **kwargs)
-
-
-def _recur(weight: Tensor, mem: Tensor, current: Tensor) -> tuple[Tensor, Tensor]:
-    mem = torch.relu(torch.nn.functional.linear(mem, weight) + current)
-    return mem, mem
