@@ -114,7 +114,8 @@ def every_layer(net: Neuron) -> Neuron:
     """
     if not isinstance(getattr(net, "step", None), Chain):
         raise TypeError(f"every_layer(net): net is a chain, every_layer(chain(linear, leaky)), but {net!r:.80} came.")
-    return net._replace(step=EveryLayer(net.step))
+    step: Any = net.step
+    return net._replace(step=EveryLayer(step))
 
 
 @dataclasses.dataclass(frozen=True)

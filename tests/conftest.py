@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from snn_functional import _identity
-from snn_functional._scan import _prepared
+from snn_functional._scan import _known
 from snn_functional.kernels import _cache, _kernels
 
 
@@ -78,7 +78,7 @@ def optimized(monkeypatch):
     """Kernels are those that users get. What was built before is not known."""
     monkeypatch.delenv("SNN_FUNCTIONAL_OPTIMIZE")
     monkeypatch.setattr(_kernels, "_kernels", _identity.Registry(1000))
-    monkeypatch.setattr(_prepared, "_known", _identity.Registry(1000))
+    monkeypatch.setattr(_known, "_known", _identity.Registry(1000))
 
 
 def _largest(dtype):

@@ -483,7 +483,7 @@ def anew(monkeypatch):
     """A scan, and its explanation, in a process that knows nothing and has not warned."""
     monkeypatch.setattr(snf._scan, "_warned", [])
     monkeypatch.setattr(_kernels, "_kernels", snf._identity.Registry(9))
-    monkeypatch.setattr(snf._scan._prepared, "_known", snf._identity.Registry(9))
+    monkeypatch.setattr(snf._scan._known, "_known", snf._identity.Registry(9))
     params, x = snf.LeakyParams(0.9), torch.rand(20, 3) * 2
     world = snf.leaky_step, params, snf.leaky_init(params, x[0]), x
     return lambda kind="auto": snf.scan(*world, kind=kind)[0], lambda: snf.explain(*world)

@@ -135,8 +135,8 @@ class Functional:
                 module(x)
             return calls
 
-        copies = tree_map(torch.clone, (self._params, state))  # what a forward writes to is none of this
-        return self._within(*copies, x, go)
+        params, state = tree_map(torch.clone, (self._params, state))  # a forward may write to its own
+        return self._within(params, state, x, go)
 
     def _tried(self, x: Tensor) -> Calls | None:
         try:

@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 from .._tree import tree_paths
 from ..kernels import Node, place
 from ._fission import Stage
-from ._prepared import Prepared
 from ._stages import Staged
 
 
@@ -79,9 +78,8 @@ def _part(stage: Stage, core: Any, names: Sequence[str]) -> Part:
         return Part("once", (), _operations(stage.nodes))
     if stage.delays:
         return Part("delay", states)
-    if isinstance(core, Prepared) and core.plan is not None and not core.plan.failed:
-        return Part("kernel", states)
-    return Part("loop", states, _operations(stage.nodes), core if isinstance(core, str) else core.plan.failed)
+    why = core if isinstance(core, str) else core.plan and core.plan.failed
+    return Part("loop", states, _operations(stage.nodes), why) if why else Part("kernel", states)
 
 
 def _operations(nodes: Sequence[Node]) -> tuple[str, ...]:

@@ -123,7 +123,7 @@ def fission(tape: Tape, params: int, states: int, apart: Collection[int] = ()) -
 
 def _stays(begin: Node, end: Node, tape: Tape) -> bool:
     """Is a state after a step what it was before, for a derivative too?"""
-    detached, node = False, end
+    detached, node, last = False, end, end
     while node is not begin and node.shows and node.shape == begin.shape and not node.why:
         detached = detached or node.name == "detach"
         last, node = node, next(node.inputs())

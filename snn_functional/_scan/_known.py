@@ -50,8 +50,9 @@ def prepare(step: Step, params: Any, state: Any, inputs: Any, length: int | None
         short = key[0], *key[2:6], *forms[: len(every) - len(xs)], *((x.shape[1:], x.dtype, x.device) for x in xs)
         entry = _known.get(short) if settled else None
         if entry is None:
-            if not what.opaque and hasattr(step, "__admit__"):  # what a step itself has to say about its inputs
-                step.__admit__(inputs)
+            admits: Any = getattr(step, "__admit__", None)  # what a step itself has to say about its inputs
+            if admits is not None and not what.opaque:
+                admits(inputs)
             try:
                 entry = _first(step, what, ps, ss, xs, (p_tree, s_tree, x_tree), length)
             except Unsupported as reason:

@@ -84,9 +84,10 @@ class Prepared(NamedTuple):
 
 
 class Prepare(NamedTuple):
-    """A step with its leaves: the kernel's, and all. `source`: itself, for what has still to be read of it."""
+    """A step with its leaves: the kernel's, and all. `known`: a `Prepared`, or its stages. `source`: itself, for what has still to be
+    read of it."""
 
-    known: Prepared
+    known: Any
     leaves: list[Tensor]
     every: list[Tensor]
     counts: tuple[int, int]

@@ -341,7 +341,7 @@ def _frame_of_a_function() -> Any:
     return found
 
 
-_APPLY = torch.autograd.Function.apply.__func__.__code__  # pyright: ignore[reportFunctionMemberAccess]
+_APPLY = torch.autograd.Function.apply.__func__.__code__
 
 
 def _rules_of_their_own(results: Sequence[Tensor]) -> list[str]:

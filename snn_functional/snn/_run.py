@@ -29,7 +29,6 @@ from .._functorch import is_compiling
 from .._scan import Explanation, in_stages, planned
 from .._tree import tree_map
 from ..kernels import Unsupported
-from ._stateful import Stateful
 from .utils import _layers
 
 
@@ -150,11 +149,11 @@ def _first_steps(net: nn.Module, xs: Tensor) -> list[Any]:
     return returned
 
 
-def _held(net: nn.Module) -> dict[Stateful, Any]:
+def _held(net: nn.Module) -> dict[Any, Any]:
     return {layer: layer._hidden for layer in _layers(net).values()}
 
 
-def _put_back(held: dict[Stateful, Any]) -> None:
+def _put_back(held: dict[Any, Any]) -> None:
     for layer, hidden in held.items():
         layer._hidden = hidden
 
