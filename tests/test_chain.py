@@ -155,12 +155,13 @@ def test_a_sample_of_a_population_is_that_sample():
 @given(cut=st.integers(1, 8))
 def test_long_sequences_run_in_pieces(cut):
     args = world(_dense, T=9, dtype=torch.float64)
-    rows, _scan._stages.ROWS = _scan._stages.ROWS, 3 * cut
+    stages = _scan._stages
+    before, stages.ROWS, stages.NUMBERS = (stages.ROWS, stages.NUMBERS), 3 * cut, 1
     try:
         for reverse in (False, True):
             assert_allclose(snf.scan(*args, reverse=reverse), snf.scan(*args, reverse=reverse, kind="loop"))
     finally:
-        _scan._stages.ROWS = rows
+        stages.ROWS, stages.NUMBERS = before
 
 
 @needs_kernels

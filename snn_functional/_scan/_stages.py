@@ -20,7 +20,10 @@ from ._prepared import planned, Prepare, Prepared
 from ._primitive import HIDDEN
 
 
-ROWS = 4096  # samples times steps in a piece of time: what one stage leaves is still in the cache when the next takes it up
+# A piece of time is so many samples times steps, or more where one step is small: what a stage leaves is still in the cache when the
+# next takes it up.
+ROWS = 4096
+NUMBERS = 256 * ROWS
 
 
 class Staged(NamedTuple):
@@ -33,6 +36,7 @@ class Staged(NamedTuple):
     device: torch.device
     states: tuple[Form, ...]
     aliases: tuple[bool, ...]
+    largest: int
     T: int
     tree: Any
 
@@ -76,6 +80,7 @@ def staged(tape: Tape, params: int, states: tuple[Form, ...], device: torch.devi
         device,
         states,
         tuple(x in aliases for x in tape.outputs[: len(tape.outputs) - len(states)]),
+        max((x.shape.numel() for x in tape.nodes), default=0),
         T,
         tree,
     )
@@ -127,7 +132,7 @@ def run(step: Staged, every: Sequence[Tensor], reverse: bool, kernel: Any) -> tu
             if node.inner:
                 continue
             fixed[node] = node.perform(fixed.__getitem__, step.device)
-        pieces = _pieces(every[params + count :], step.T)
+        pieces = _pieces(every[params + count :], step.T, step.largest)
         outputs: list[list[Tensor]] = []
         for piece in reversed(pieces) if reverse else pieces:
             some, states = _Piece(step, fixed, piece, states, reverse, kernel).run()
@@ -142,9 +147,9 @@ def _as(state: Tensor, form: Form) -> Tensor:
     return state if state.shape == form.shape else state.expand(form.shape)
 
 
-def _pieces(xs: Sequence[Tensor], T: int) -> list[tuple[int, list[Tensor]]]:
-    """How many steps each piece of time has, and the inputs there."""
-    size = max(1, ROWS // max([1, *(x.shape[1] for x in xs if x.dim() > 2)]))
+def _pieces(xs: Sequence[Tensor], T: int, largest: int) -> list[tuple[int, list[Tensor]]]:
+    """How many steps each piece of time has, and the inputs there. `largest`: how many numbers what is made in one step has at most."""
+    size = max(1, ROWS // max([1, *(x.shape[1] for x in xs if x.dim() > 2)]), NUMBERS // max(1, largest))
     if not xs or T <= size:
         return [(T, list(xs))]
     return [(len(some[0]), list(some)) for some in zip(*(x.split(size) for x in xs))]
