@@ -154,7 +154,10 @@ def planned(
 def _over(x: Tensor, lanes: torch.Size) -> Tensor:
     if x.shape[1:] == lanes:
         return x
-    return x.reshape(len(x), *[1] * (len(lanes) - x.dim() + 1), *x.shape[1:]).expand(len(x), *lanes)
+    uniform = x.numel() == len(x)
+    x = x.reshape(len(x), *[1] * (len(lanes) - x.dim() + 1), *x.shape[1:]).expand(len(x), *lanes)
+    # A mask, one a sample say, is a byte for each neuron, and side by side a kernel reads many at once.
+    return x if uniform or x.dtype != torch.bool else x.contiguous()
 
 
 def _shrink(x: Tensor, form: torch.Size, time: int) -> Tensor:
