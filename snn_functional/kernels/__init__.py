@@ -2,7 +2,6 @@
 
 import torch
 
-from . import _gpu
 from ._build import find, NoCompiler as NoCompiler
 from ._kernels import BACKENDS as BACKENDS
 from ._lines import place as place
@@ -27,4 +26,9 @@ def ready(device: str) -> None:
     """Raises Unsupported or NoCompiler where no kernel can be made for this type of device."""
     if tuple(int(part) for part in torch.__version__.split(".")[:2]) < OLDEST:
         raise Unsupported(f"torch {torch.__version__} is older than {'.'.join(map(str, OLDEST))}, which kernels need")
-    find() if device == "cpu" else _gpu.ready()
+    if device == "cpu":
+        find()
+    else:
+        from . import _gpu  # which few need
+
+        _gpu.ready()

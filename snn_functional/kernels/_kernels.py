@@ -4,16 +4,16 @@ Programs are equal if their texts are, so one kernel serves all that differ in t
 A bounded number of kernels is kept, the oldest go first. None of them holds what a step held.
 """
 
+import importlib
 from typing import Any
 
 from .._identity import Registry
-from ._cpu import Backward as CpuBackward, Forward as CpuForward
-from ._gpu import Backward as GpuBackward, Forward as GpuForward
 from ._program import Program, Unsupported
 from ._signature import Signature
 
 
-BACKENDS: dict[str, tuple[Any, Any]] = {"cpu": (CpuForward, CpuBackward), "cuda": (GpuForward, GpuBackward)}
+# By the type of device: the module whose `Forward` and `Backward` are its loops. It is loaded with the first kernel.
+BACKENDS = {"cpu": "_cpu", "cuda": "_gpu"}
 
 
 class Bound:
@@ -31,7 +31,7 @@ class Bound:
 
 def forward_kernel(device: str, program: Program, signature: Signature, uniform: tuple[bool, ...]) -> Bound:
     """A `ForwardLoop`. Raises Unsupported for a type of device that has no kernels."""
-    return Bound(_found_or_made(device, 0, (program, signature, uniform)), program.numbers)
+    return Bound(_found_or_made(device, "Forward", (program, signature, uniform)), program.numbers)
 
 
 def backward_kernel(
@@ -41,16 +41,17 @@ def backward_kernel(
     # What the derivative need not work out again depends on which of its numbers are the forward's.
     known = {(x.dtype, value): i for i, (x, value) in enumerate(zip(forward.free, forward.numbers))}
     shared = tuple(known.get((x.dtype, value)) for x, value in zip(program.free, program.numbers))
-    kernel = _found_or_made(device, 1, (forward, program, signature, uniform, wanted), shared)
+    kernel = _found_or_made(device, "Backward", (forward, program, signature, uniform, wanted), shared)
     return Bound(kernel, (*forward.numbers, *program.numbers))
 
 
 _kernels: Registry[Any] = Registry(1000)
 
 
-def _found_or_made(device: str, which: int, of: tuple[Any, ...], *beside: Any) -> Any:
+def _found_or_made(device: str, which: str, of: tuple[Any, ...], *beside: Any) -> Any:
     if device not in BACKENDS:
         raise Unsupported(f"there is no kernel for {device}")
-    key = BACKENDS[device][which], of, beside
+    make: Any = getattr(importlib.import_module(f".{BACKENDS[device]}", __package__), which)
+    key = make, of, beside
     # Made quickly: a kernel is printed and built when it is first called.
-    return _kernels.get(key) or _kernels.put(key, key[0](*of))
+    return _kernels.get(key) or _kernels.put(key, make(*of))
