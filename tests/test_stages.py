@@ -188,6 +188,76 @@ def test_a_function_of_ones_own_keeps_its_derivative(rule):
     assert snf.explain(step, params, state[0].mem, xs).kind == "staged"
 
 
+class Pair(torch.autograd.Function):
+    """Two results, and a derivative that is not theirs."""
+
+    @staticmethod
+    def forward(ctx, x):
+        return x * 2, x * 3
+
+    @staticmethod
+    def backward(ctx, a, b):
+        return 7 * a
+
+
+class Noisy(OfTheOldKind):
+    @staticmethod
+    def forward(ctx, u):
+        ctx.save_for_backward(u)
+        return u * torch.rand(2)
+
+
+def contiguous(x):
+    """Another name of `x`, where it lies in order."""
+    y = x.contiguous()
+    y += 1
+    return x
+
+
+STEPS = {
+    "what was a state a step ago": lambda p, s, x: (s["b"] @ p, {"a": 0.5 * s["a"] + x @ p, "b": s["a"]}),
+    "an input for two steps": lambda p, s, x: (s["b"] @ p, {"a": x, "b": s["a"]}),
+    "states that change places": lambda p, s, x: (s["b"] @ p + x, {"a": s["b"], "b": s["a"] + x}),
+    "a half of what a product gives": lambda p, s, x: (
+        lambda a, b: (b, {"a": torch.cat([a, a], -1), "b": s["b"]})
+    )(*((s["a"] + x) @ p).chunk(2, -1)),
+    "where the greatest is": lambda p, s, x: (
+        lambda y: (y.indices, {"a": 0.5 * s["a"] + y.values, "b": s["b"]})
+    )(((s["a"] + x) @ p).max(-1, keepdim=True)),
+    "one tensor under two names": lambda p, s, x: (contiguous(x @ p), {"a": s["a"] + x, "b": s["b"]}),
+    "the bits of numbers": lambda p, s, x: ((x @ p).view(torch.int64), {"a": s["a"] + x, "b": s["b"]}),
+    "a Function beside one without a gradient": lambda p, s, x: (
+        sum(Pair.apply(x @ p)) + OfTheOldKind.apply(x @ p).detach(),
+        {"a": s["a"] + x, "b": s["b"]},
+    ),
+    "a Function that draws": lambda p, s, x: (Noisy.apply(x @ p), {"a": s["a"] + x, "b": s["b"]}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("which", STEPS)
+@pytest.mark.parametrize("reverse", [False, True])
+def test_an_odd_step_is_the_loop(no_kernels, which, reverse):
+    g = torch.Generator().manual_seed(0)
+    p, xs, a, b = (dyadic(*shape, generator=g) for shape in ((2, 2), (5, 3, 2), (3, 2), (3, 2)))
+
+    def found(kind):
+        torch.manual_seed(0)
+        leaves = [x.clone().requires_grad_() for x in (p, xs, a, b)]
+        outputs, last = snf.scan(
+            STEPS[which], leaves[0], dict(zip("ab", leaves[2:])), leaves[1], kind=kind, reverse=reverse
+        )
+        real = [x for x in (outputs, *last.values()) if x.requires_grad]
+        loss = sum((x * torch.arange(x.numel()).reshape(x.shape)).sum() for x in real)
+        return (
+            outputs,
+            last,
+            torch.autograd.grad(loss, leaves, allow_unused=True, materialize_grads=True),
+            torch.rand(3),
+        )
+
+    assert_equal(found("auto"), found("loop"))
+
+
 @needs_kernels
 def test_neighbours_share_a_kernel_and_a_recurrent_layer_is_a_loop_by_itself():
     net = Net(("dense", "tanh", "synaptic", "dense", "recurrent", "dense", "leaky", "tanh"), 2, 5, 3)
@@ -216,10 +286,15 @@ def test_an_input_that_is_constant_in_time_has_a_gradient_at_each_step():
 
 def test_outputs_are_memory_of_their_own():
     """What is passed on, twice or under another name, is not the caller's tensor."""
-    step = lambda p, s, x: ((x, x, x.T, x @ p, x.expand(2, *x.shape)), s + 1)
-    xs = torch.rand(3, 2, 2)
-    outputs, _ = snf.scan(step, torch.eye(2), torch.zeros(2), xs)
-    assert_equal(outputs, snf.scan(step, torch.eye(2), torch.zeros(2), xs, kind="loop")[0])
+
+    def step(p, s, x):
+        y = x @ p
+        return (x, x, x.T, y, y.T, x.expand(2, *x.shape), y.expand(2, *x.shape)), (s[0] + 1, s[1].clone())
+
+    xs, s = torch.rand(3, 2, 2), (torch.zeros(2), torch.zeros(2))
+    outputs, last = snf.scan(step, torch.eye(2), s, xs)
+    assert last[1].data_ptr() != s[1].data_ptr()
+    assert_equal(outputs, snf.scan(step, torch.eye(2), s, xs, kind="loop")[0])
     before = xs.clone()
     for i, x in enumerate(outputs):
         others = [y.clone() for j, y in enumerate(outputs) if j != i]

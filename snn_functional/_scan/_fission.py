@@ -97,6 +97,7 @@ def fission(tape: Tape, params: int, states: int, apart: Collection[int] = ()) -
         mask = sum(1 << s for s in members)
         core = [x for x in tape.nodes if before.get(x, 0) & mask and after.get(x, 0) & mask]
         core = core if any(before.get(end[s], 0) & mask for s in members) else []
+        core += [x for x in tape.nodes if x.name == "a part" and x not in core and x.args[0] in core]
         unit = _Unit(core, members, [begin[s] for s in members])
         units.append(unit)
         unit_of |= dict.fromkeys((*core, *(begin[s] for s in members)), unit)

@@ -35,7 +35,6 @@ class Staged(NamedTuple):
     counts: tuple[int, int]
     device: torch.device
     states: tuple[Form, ...]
-    aliases: tuple[bool, ...]
     largest: int
     T: int
     tree: Any
@@ -71,7 +70,6 @@ def staged(tape: Tape, params: int, states: tuple[Form, ...], device: torch.devi
     once = any(node.why for stage in parts.stages if not stage.states for node in stage.nodes)
     if not once and not any(isinstance(core, Prepared) for core in cores):
         raise Unsupported(obstacle(tape.nodes))
-    aliases = _aliases(tape)
     return Staged(
         tape,
         parts,
@@ -79,7 +77,6 @@ def staged(tape: Tape, params: int, states: tuple[Form, ...], device: torch.devi
         (params, len(states)),
         device,
         states,
-        tuple(x in aliases for x in tape.outputs[: len(tape.outputs) - len(states)]),
         max((x.shape.numel() for x in tape.nodes), default=0),
         T,
         tree,
@@ -107,15 +104,6 @@ def _core(stage: Stage, tape: Tape, device: torch.device) -> Prepared | None:
     return planned(alone, device, None, len(stage.given), len(stage.states), forms, 1)
 
 
-def _aliases(tape: Tape) -> set[Node]:
-    """What may be another name of an argument's memory."""
-    found = set(tape.leaves)
-    for node in tape.nodes:
-        if any(x in found for x in node.inputs()) and node.shows:
-            found.add(node)
-    return found
-
-
 def run(step: Staged, every: Sequence[Tensor], reverse: bool, kernel: Any) -> tuple[list[Tensor], list[Tensor]]:
     """Outputs over time, and last states. `kernel(prepared, reverse)`: a core's.
 
@@ -125,7 +113,10 @@ def run(step: Staged, every: Sequence[Tensor], reverse: bool, kernel: Any) -> tu
         raise Unsupported(f"it {HIDDEN}")
     params, count = step.counts
     states = [_as(s, form) for s, form in zip(every[params : params + count], step.states)]
-    fixed: dict[Node, Any] = dict(zip(step.tape.leaves, (*every[:params], *states)))
+    moving = {node for stage in step.fission.stages for node in stage.begin}
+    fixed: dict[Node, Any] = {
+        node: x for node, x in zip(step.tape.leaves, (*every[:params], *states)) if node not in moving
+    }
     asleep = torch.autocast(step.device.type, enabled=False) if autocast() else contextlib.nullcontext()
     with asleep:
         for node in step.fission.fixed:
@@ -190,13 +181,17 @@ class _Piece:
             for s, x in zip(stage.states, end):
                 self.states[s] = x
         outputs, seen = [], set[Node]()
-        for node, alias in zip(self.step.tape.outputs, self.step.aliases):
+        ends = len(self.step.tape.outputs) - len(self.states)
+        for node in self.step.tape.outputs[:ends]:
             x = self._timed(node)
-            copied = alias or node in self.fixed or node in seen
-            outputs.append(x.clone(memory_format=torch.contiguous_format) if copied else x)
+            shared = node.name == "a leaf" or node.shows or node in self.fixed or node in seen
+            outputs.append(x.clone(memory_format=torch.contiguous_format) if shared else x)
             seen.add(node)
-        end = self.step.tape.outputs[len(outputs) :]
-        return outputs, [self.fixed[node] if node in self.fixed else x for node, x in zip(end, self.states)]
+        return outputs, [self._last(node, x) for node, x in zip(self.step.tape.outputs[ends:], self.states)]
+
+    def _last(self, node: Node, x: Tensor) -> Tensor:
+        x = self.fixed.get(node, x)
+        return x.clone() if node.name == "clone" else x  # which so far was none
 
     def _timed(self, node: Node) -> Tensor:
         """Over time, whether it changes or not."""

@@ -86,21 +86,22 @@ class _Recorder(TorchDispatchMode):
     def tape(self, leaves: Sequence[Tensor], results: Sequence[Tensor]) -> Tape:
         outputs = tuple(self.node(x) for x in results)
         nodes = tuple(node for node in self.nodes if node.name != LEAF)
-        called = sum(self.call(frame, set(inner), nodes, outputs) for frame, inner in self.calls.items())
-        if self.differentiable and (rules := _rules_of_their_own(results)) and len(rules) > called:
-            self.own = f"it calls {rules[0]}, which has a derivative of its own"
+        known = [(frame.f_locals["cls"], self.call(frame, set(x), nodes, outputs)) for frame, x in self.calls.items()]
+        for rule in _rules_of_their_own(results) if self.differentiable else ():
+            if (rule, True) not in known or (rule, False) in known:
+                self.own = f"it calls {rule.__name__}, which has a derivative of its own"
         whole = Tape(tuple(self.of[id(x)] for x in leaves), nodes, outputs, self.own, self.within_no_grad)
         return whole.giving(outputs)
 
     def call(self, frame: Any, inner: set[Node], nodes: Sequence[Node], outputs: Sequence[Node]) -> bool:
-        """Marks what a call of an `autograd.Function` gave, if that is one tensor."""
+        """Marks what a call of an `autograd.Function` gave, if that is one tensor, and nothing was drawn for it."""
         used = {x for node in nodes if node not in inner for x in node.inputs()} | {*outputs}
         gave = [x for x in inner if x in used]
         cls, args = frame.f_locals["cls"], frame.f_locals["args"]
         plain = all(isinstance(x, (Tensor, bool, int, float, str, type(None))) for x in args)
         known = all(self.root.get(id(x), id(x)) in self.of for x in args if isinstance(x, Tensor))
-        if len(gave) != 1 or not plain or not known:
-            return False
+        if len(gave) != 1 or not plain or not known or any(x.draws for x in inner):
+            return not gave
         gave[0].rule = cls.apply, tuple(map(self.node_or_same, args))
         for node in inner - set(gave):
             node.inner = True
@@ -126,9 +127,12 @@ class _Recorder(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if _on_meta(args, kwargs or {}):  # torch's own bookkeeping in forward mode, of shapes alone
             return func(*args, **(kwargs or {}))
+        memory_format = (kwargs or {}).get("memory_format")
         kwargs = {k: x for k, x in (kwargs or {}).items() if k not in PLACES and x is not None}
         first = len(self.nodes)
         result = self.dispatched(func.overloadpacket.__name__, func, args, kwargs)
+        if memory_format is not None and isinstance(result, Tensor):  # a copy, or the same tensor, if it lay so already
+            self.viewed |= {self.root.get(id(x), id(x)) for x in (*args[:1], result)}
         if self.differentiable and not torch.is_grad_enabled():
             if (frame := _frame_of_a_function()) is not None:
                 self.calls.setdefault(frame, []).extend(self.nodes[first:])
@@ -161,6 +165,8 @@ class _Recorder(TorchDispatchMode):
             size = _size(args, [x for x in args if isinstance(x, Tensor)])
             self.alive.append(stand_in(size, torch.zeros((), dtype=like.dtype, device="cpu")))
             return self.alive[-1]
+        if func is torch.ops.aten.view.dtype:
+            raise Refused(f"it reads the bits of numbers as other numbers{place(users_line())}")
         if name in VIEWS or name in SHAPES:
             return self.view(name, func, args, kwargs)
         if name.endswith("_") and not name.startswith("__"):
@@ -344,8 +350,8 @@ def _frame_of_a_function() -> Any:
 _APPLY = torch.autograd.Function.apply.__func__.__code__
 
 
-def _rules_of_their_own(results: Sequence[Tensor]) -> list[str]:
-    """The names of the calls of `autograd.Function`s that the results come through."""
+def _rules_of_their_own(results: Sequence[Tensor]) -> list[type]:
+    """The `autograd.Function`s that the results come through."""
     waiting, seen, found = [x.grad_fn for x in results if x.grad_fn is not None], set(), []
     while waiting:
         node = waiting.pop()
@@ -353,7 +359,7 @@ def _rules_of_their_own(results: Sequence[Tensor]) -> list[str]:
             continue
         seen.add(node)
         if isinstance(node, torch.autograd.function.BackwardCFunction):
-            found.append(type(node).__name__.removesuffix("Backward"))
+            found.append(type(node)._forward_cls)  # pyright: ignore[reportAttributeAccessIssue]
         waiting += [before for before, _ in node.next_functions if before is not None]
     return found
 
