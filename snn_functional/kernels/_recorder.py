@@ -131,7 +131,8 @@ class _Recorder(TorchDispatchMode):
         kwargs = {k: x for k, x in (kwargs or {}).items() if k not in PLACES and x is not None}
         first = len(self.nodes)
         result = self.dispatched(func.overloadpacket.__name__, func, args, kwargs)
-        if memory_format is not None and isinstance(result, Tensor):  # a copy, or the same tensor, if it lay so already
+        if func is torch.ops.aten.clone.default and memory_format not in (None, torch.preserve_format):
+            # By `contiguous`: of a tensor that lies so already it would be the tensor itself.
             self.viewed |= {self.root.get(id(x), id(x)) for x in (*args[:1], result)}
         if self.differentiable and not torch.is_grad_enabled():
             if (frame := _frame_of_a_function()) is not None:
