@@ -214,6 +214,13 @@ def contiguous(x):
     return x
 
 
+def seeded(x):
+    with torch.random.fork_rng():
+        torch.manual_seed(5)
+        return x * torch.rand(2)
+
+
+CUTS = torch.tensor([2])
 STEPS = {
     "what was a state a step ago": lambda p, s, x: (s["b"] @ p, {"a": 0.5 * s["a"] + x @ p, "b": s["a"]}),
     "an input for two steps": lambda p, s, x: (s["b"] @ p, {"a": x, "b": s["a"]}),
@@ -231,6 +238,23 @@ STEPS = {
         {"a": s["a"] + x, "b": s["b"]},
     ),
     "a Function that draws": lambda p, s, x: (Noisy.apply(x @ p), {"a": s["a"] + x, "b": s["b"]}),
+    "a draw in another order of memory": lambda p, s, x: (
+        torch.nn.functional.dropout((x @ p).T, 0.5), {"a": s["a"] + x, "b": s["b"]}
+    ),
+    "a draw like a convolution": lambda p, s, x: (
+        torch.rand_like(torch.conv2d(x[:, None, None], p[None, None, :1].expand(2, 1, 1, 2))),
+        {"a": s["a"] + x, "b": s["b"]},
+    ),
+    "a seed that is put back": lambda p, s, x: (seeded(x) @ p, {"a": s["a"] + x, "b": s["b"]}),
+    "a product with itself": lambda p, s, x: (
+        torch.linalg.matrix_power(x[:2], 3) + (x @ p)[:2], {"a": s["a"] + x, "b": s["b"]}
+    ),
+    "what vmap has no rule for": lambda p, s, x: (
+        torch.as_strided_scatter(x @ p, x[0], (2,), (1,), 0), {"a": s["a"] + x, "b": s["b"]}
+    ),
+    "places that a tensor names": lambda p, s, x: (
+        torch.tensor_split(x @ p, CUTS)[1], {"a": s["a"] + x, "b": s["b"]}
+    ),
 }  # fmt: skip
 
 
@@ -282,6 +306,28 @@ def test_an_input_that_is_constant_in_time_has_a_gradient_at_each_step():
     constant = xs[0].expand(5, *xs[0].shape)
     total = lambda xs, kind: snf.scan(two_layers, params, state, xs, kind=kind)[0].sum()
     assert_allclose(grad(total)(constant, "auto"), grad(total)(constant, "loop"))
+
+
+def test_draws_under_vmap_are_the_loops():
+    step = lambda p, s, x: (torch.nn.functional.dropout(x @ p, 0.5), s + x)
+    xs = torch.rand(3, 4, 2)
+    for randomness in ("same", "different"):
+        over = lambda kind, r=randomness: torch.func.vmap(
+            lambda x: snf.scan(step, torch.eye(2), torch.zeros(2), x, kind=kind)[0], in_dims=1, randomness=r
+        )
+        found = []
+        for kind in ("auto", "loop"):
+            torch.manual_seed(0)
+            found.append(over(kind)(xs))
+        assert_equal(*found)
+
+
+def test_hooks_of_a_functionalized_module_see_every_step():
+    seen = []
+    net = torch.nn.Sequential(torch.nn.Linear(2, 2), snf.snn.Leaky(0.9, init_hidden=True))
+    net[0].register_forward_hook(lambda *_: print("seen") or seen.append(1))
+    step, params, state = snf.functionalize(net)
+    assert snf.explain(step, params, state, torch.rand(4, 3, 2)).kind == "loop"
 
 
 def test_outputs_are_memory_of_their_own():

@@ -17,6 +17,7 @@ from torch import nn, Tensor
 from .._functorch import intercepted, is_compiling, outside, transforms
 from .._scan._loop import unchanged
 from .._tree import tree_leaves, tree_map
+from ..kernels import being_read, Unsupported
 from ._arguments import check_names
 from ._calls import (
     Calls,
@@ -80,6 +81,8 @@ class Functional:
                         yield f"{type(module).__name__}.{name}", value
 
     def __call__(self, params: dict[str, Tensor], state: dict[str, Any], input: Any) -> tuple[Any, dict[str, Any]]:
+        if self._hooked() and being_read():
+            raise Unsupported("it has hooks, which look at each step")
         with unchanged(self, (params, input)):
             returned, new = self._within(params, state, input, lambda module, *given: module(input, *given))
         given = self._explicit
@@ -100,7 +103,9 @@ class Functional:
     def __admit__(self, inputs: Any) -> None:
         """Asked by `scan` before it takes this step apart. Raises TypeError where the module, at random inputs of such a shape, is
         seen to loop over time itself."""
-        if self._explicit or not isinstance(inputs, Tensor) or intercepted():  # who looks on should see the scan alone
+        if (
+            self._hooked() or self._explicit or not isinstance(inputs, Tensor) or intercepted()
+        ):  # who looks on should see the scan alone
             return
         if (key := (inputs.shape[1:], inputs.dtype)) in self._one_step:
             return
@@ -123,6 +128,9 @@ class Functional:
         if len(self._one_step) > 100:
             self._one_step.clear()
         self._one_step.add(key)
+
+    def _hooked(self) -> bool:
+        return any(m._forward_hooks or m._forward_pre_hooks or m._backward_hooks for m in self._module.modules())
 
     def _loops(self, first: Calls | None) -> TypeError:
         return loops_itself(f"scan({self!r}, ...)", self._module, first, 'scan(step, params, state, xs, kind="loop")')

@@ -53,13 +53,17 @@ def _after_first(
     stages: bool,
     reason: Unsupported,
 ) -> tuple[Any, Any]:
-    """The first step as the loop makes it, then the others in one kernel."""
+    """The first step as the loop makes it, then the others at once."""
     T = admit(step, params, state, inputs, length)
     if T == 1:
         raise reason
     begin, rest = (T - 1, slice(0, T - 1)) if reverse else (0, slice(1, T))
     first, state = loop(step, params, state, tree_map(lambda x: x[begin : begin + 1], inputs), 1, False)
-    others, state = fused(step, params, state, tree_map(lambda x: x[rest], inputs), T - 1, reverse, stages)
+    after = tree_map(lambda x: x[rest], inputs)
+    try:
+        others, state = fused(step, params, state, after, T - 1, reverse, stages)
+    except (Unsupported, NoCompiler):  # the first step is taken, and shall not be once more
+        others, state = loop(step, params, state, after, T - 1, reverse)
     parts = (others, first) if reverse else (first, others)
     return tree_map(lambda *x: torch.cat(x), *parts), state
 

@@ -13,8 +13,8 @@ from ..kernels import elementwise, Node, RESHAPES
 def over_time(node: Node, over: Mapping[Node, Any], fixed: Mapping[Node, Any], T: int, device: torch.device) -> Any:
     """`over`: tensors [T, ...], one a step; `fixed`: those that are the same at every step."""
     moving = [x for x in dict.fromkeys(node.inputs()) if x in over]
-    if node.rule:
-        return _by_its_rule(node, moving, over, fixed, T, device)
+    if node.rule:  # a call of an `autograd.Function`
+        return _mapped(node, [x for x in moving if x in node.rule[1]], over, fixed, T, device)
     if node.name == "a part":
         return over[moving[0]][node.args[1]]
     if node.name in RESHAPES:
@@ -25,27 +25,25 @@ def over_time(node: Node, over: Mapping[Node, Any], fixed: Mapping[Node, Any], T
     if elementwise(node) and _promotes_alike(node, moving):
         return node.perform(lambda x: _ranked(over[x], rank) if x in over else fixed[x], device)
     rule = SAMPLES.get(node.name)
-    if rule is not None and moving == [node.args[rule.place]] and rule.fits(node):
+    alone = rule is not None and moving == [node.args[rule.place]] and [*node.inputs()].count(moving[0]) == 1
+    if rule is not None and alone and rule.fits(node):
         return _by_samples(node, moving[0], over[moving[0]], fixed, device)
-    return _mapped(node, moving, over, fixed, device)
+    return _mapped(node, moving, over, fixed, T, device)
 
 
-def _mapped(node: Node, moving: list[Node], over: Mapping[Node, Any], fixed: Mapping[Node, Any], device: Any) -> Any:
+def _mapped(
+    node: Node, moving: list[Node], over: Mapping[Node, Any], fixed: Mapping[Node, Any], T: int, device: torch.device
+) -> Any:
+    """Under `vmap`, where the operation has a rule for that; else step by step."""
     value = lambda x, xs: xs[moving.index(x)] if x in over else fixed[x]
-    every: Any = torch.func.vmap(lambda *xs: node.perform(lambda x: value(x, xs), device))
-    return every(*(over[x] for x in moving))
-
-
-def _by_its_rule(
-    node: Node, moving: list[Node], over: Mapping[Node, Any], fixed: Mapping[Node, Any], T: int, device: Any
-) -> Tensor:
-    """A call of an `autograd.Function`: under `vmap`, where it has a rule for that, else step by step."""
-    moving = [x for x in moving if x in node.rule[1]]  # pyright: ignore[reportOptionalSubscript]
+    step = lambda *xs: node.perform(lambda x: value(x, xs), device)
+    xs = [over[x] for x in moving]
     try:
-        return _mapped(node, moving, over, fixed, device)
-    except RuntimeError:
-        steps = (node.perform(lambda x, t=t: over[x][t] if x in over else fixed[x], device) for t in range(T))
-        return torch.stack(list(steps))
+        every: Any = torch.func.vmap(step)
+        return every(*xs)
+    except Exception:  # an error of its own it has in a step, too
+        steps = [step(*(x[t] for x in xs)) for t in range(T)]
+    return torch.stack(steps) if isinstance(steps[0], Tensor) else tuple(map(torch.stack, zip(*steps)))
 
 
 def _ranked(x: Tensor, rank: int) -> Tensor:

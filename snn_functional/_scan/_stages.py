@@ -15,6 +15,7 @@ from .. import kernels
 from .._functorch import autocast, transforms, wrapping
 from ..kernels import Form, NoCompiler, Node, place, pointwise, Source, Tape, Unsupported
 from ._fission import Fission, fission, Stage
+from ._order import in_order, ordered
 from ._over_time import over_time
 from ._prepared import planned, Prepare, Prepared
 from ._primitive import HIDDEN
@@ -35,6 +36,7 @@ class Staged(NamedTuple):
     counts: tuple[int, int]
     device: torch.device
     states: tuple[Form, ...]
+    ordered: tuple[int, ...]
     largest: int
     T: int
     tree: Any
@@ -77,6 +79,7 @@ def staged(tape: Tape, params: int, states: tuple[Form, ...], device: torch.devi
         (params, len(states)),
         device,
         states,
+        ordered(tape, params, len(states)),
         max((x.shape.numel() for x in tape.nodes), default=0),
         T,
         tree,
@@ -112,6 +115,8 @@ def run(step: Staged, every: Sequence[Tensor], reverse: bool, kernel: Any) -> tu
     if step.tape.cut and ("dual" in wrapping(every) or sum(level in ("Grad", "Jvp") for level in transforms()) > 1):
         raise Unsupported(f"it {HIDDEN}")
     params, count = step.counts
+    if step.fission.draws and ("Vmap" in transforms() or not in_order(every, params + count, step.ordered)):
+        raise Unsupported("it draws under vmap, or into what does not lie in the order of its axes")
     states = [_as(s, form) for s, form in zip(every[params : params + count], step.states)]
     moving = {node for stage in step.fission.stages for node in stage.begin}
     fixed: dict[Node, Any] = {
@@ -210,7 +215,7 @@ class _Piece:
         """In the loop's order, so that the numbers are the loop's."""
         drawn: dict[Node, list[Any]] = {node: [] for node in draws}
         for t in (reversed(range(self.T)) if self.reverse else range(self.T)) if draws else ():
-            now = lambda x, t=t: self.over[x][t] if x in self.over else self.fixed[x]
+            now = lambda x, t=t: (self.over[x][t] if x in self.over else self.fixed[x]).contiguous()
             for node in draws:
                 drawn[node].append(node.perform(now, self.step.device))
         for node, numbers in drawn.items():

@@ -13,9 +13,17 @@ from ._lower import (
     program_of as program_of,
 )
 from ._plan import Later as Later, only_floats as only_floats, Plan as Plan, read as read, Source as Source
-from ._program import Unsupported as Unsupported
+from ._program import being_read as being_read, Unsupported as Unsupported
 from ._signature import lane_axis as lane_axis, Role as Role, Signature as Signature, split as split
-from ._tape import broadcast as broadcast, Form as Form, Node as Node, RESHAPES as RESHAPES, Tape as Tape
+from ._tape import (
+    broadcast as broadcast,
+    Form as Form,
+    LEAF as LEAF,
+    Node as Node,
+    PART as PART,
+    RESHAPES as RESHAPES,
+    Tape as Tape,
+)
 from ._watch import Watch as Watch
 
 

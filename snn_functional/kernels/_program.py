@@ -34,6 +34,11 @@ class Refused(Unsupported):
 _reading = threading.local()
 
 
+def being_read() -> bool:
+    """Is a step being read now?"""
+    return getattr(_reading, "said", None) is not None
+
+
 @contextlib.contextmanager
 def not_to_be_caught() -> Iterator[None]:
     """Around a reading: raises what was `Refused` in it, even if the step has caught that."""

@@ -11,7 +11,6 @@ tensor is refused.
 What is written down is functional: an operation that writes into a tensor is the same operation with a new result.
 """
 
-import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -20,6 +19,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from .._tree import tree_leaves, tree_map
+from ._functions import call_of_a_function, rules_of_their_own
 from ._lines import place, users_line
 from ._operations import CHECKS, fill_of, FILLED, FIRST, SHAPES, VIEWS
 from ._program import not_to_be_caught, Refused
@@ -59,6 +59,8 @@ class _Recorder(TorchDispatchMode):
         self.differentiable = differentiable
         self.own: str | None = None  # why the derivative of what was read is not the function's
         self.within_no_grad = False
+        self.drawn = torch.get_rng_state()
+        self.likes: dict[int, tuple[Node, ...]] = {}  # of a tensor without numbers yet: what it lies like
         self.calls: dict[Any, list[Node]] = {}  # of each call of an `autograd.Function`, by its frame, what it did
         self.nodes: list[Node] = []
         self.depends: set[Node] = set()  # on an argument
@@ -87,7 +89,7 @@ class _Recorder(TorchDispatchMode):
         outputs = tuple(self.node(x) for x in results)
         nodes = tuple(node for node in self.nodes if node.name != LEAF)
         known = [(frame.f_locals["cls"], self.call(frame, set(x), nodes, outputs)) for frame, x in self.calls.items()]
-        for rule in _rules_of_their_own(results) if self.differentiable else ():
+        for rule in rules_of_their_own(results) if self.differentiable else ():
             if (rule, True) not in known or (rule, False) in known:
                 self.own = f"it calls {rule.__name__}, which has a derivative of its own"
         whole = Tape(tuple(self.of[id(x)] for x in leaves), nodes, outputs, self.own, self.within_no_grad)
@@ -135,7 +137,7 @@ class _Recorder(TorchDispatchMode):
             # By `contiguous`: of a tensor that lies so already it would be the tensor itself.
             self.viewed |= {self.root.get(id(x), id(x)) for x in (*args[:1], result)}
         if self.differentiable and not torch.is_grad_enabled():
-            if (frame := _frame_of_a_function()) is not None:
+            if (frame := call_of_a_function(record.__code__)) is not None:
                 self.calls.setdefault(frame, []).extend(self.nodes[first:])
                 return result
             for x in result if isinstance(result, (tuple, list)) else [result]:
@@ -165,6 +167,8 @@ class _Recorder(TorchDispatchMode):
             like = func(*fewer, **kwargs)
             size = _size(args, [x for x in args if isinstance(x, Tensor)])
             self.alive.append(stand_in(size, torch.zeros((), dtype=like.dtype, device="cpu")))
+            if name == "empty_like":
+                self.likes[id(self.alive[-1])] = (self.node(args[0]),) if self._known(args[0]) else ()
             return self.alive[-1]
         if func is torch.ops.aten.view.dtype:
             raise Refused(f"it reads the bits of numbers as other numbers{place(users_line())}")
@@ -201,6 +205,8 @@ class _Recorder(TorchDispatchMode):
         if torch.Tag.nondeterministic_seeded in func.tags:
             node = self.made(DRAWN, func, (None, *map(self.node_or_same, args[1:])), self._plain(kwargs), x)
             node.why, node.draws = f"{func} draws{place(users_line())}", True
+            node.like = self.likes.get(self.root.get(id(x), id(x)), ())
+            self._refuse_a_seed()
             return self.put(x, node)
         if name in ("copy", "fill", "zero"):
             value = args[1] if len(args) > 1 else 0
@@ -273,6 +279,8 @@ class _Recorder(TorchDispatchMode):
 
     def whole(self, func: Any, args: Any, kwargs: Any) -> Any:
         """An operation that is not pointwise. Its result has the shape that torch works out, and no numbers."""
+        if func.overloadpacket.__name__.startswith(("_embedding_bag", "as_strided")):
+            raise Refused(f"{func} looks at how its argument lies in memory{place(users_line())}")
         if func._schema.is_mutable:
             raise Refused(f"it writes into a tensor, by {func}{place(users_line())}")
         view = any(x.alias_info is not None for x in func._schema.returns)
@@ -287,6 +295,9 @@ class _Recorder(TorchDispatchMode):
         node = self.made(func.overloadpacket.__name__, func, tuple(given), named, parts[0])
         node.draws = torch.Tag.nondeterministic_seeded in func.tags
         node.why = f"{func} {'draws' if node.draws else 'is not pointwise'}{place(node.line)}"
+        if node.draws:
+            node.like = tuple(node.inputs())
+            self._refuse_a_seed()
         if several:
             self.write(node)
         for i, x in enumerate(parts):
@@ -307,6 +318,14 @@ class _Recorder(TorchDispatchMode):
         return self.whole(
             torch.ops.aten.native_batch_norm.default, (x, weight, bias, None, None, True, momentum, eps), {}
         )
+
+    def _known(self, x: Tensor) -> bool:
+        return self.root.get(id(x), id(x)) in self.of
+
+    def _refuse_a_seed(self) -> None:
+        # Nothing is drawn while a step is read: if the generator has moved, the step has seeded it.
+        if not torch.equal(torch.get_rng_state(), self.drawn):
+            raise Refused(f"it seeds torch's generator{place(users_line())}")
 
     def node_or_same(self, x: Any) -> Any:
         return self.node(x) if isinstance(x, Tensor) else x
@@ -337,32 +356,6 @@ def _shapes(func: Any, args: Any, kwargs: Any) -> Any:
         return func(*given, **named, **({"device": "meta"} if factory else {}))
     except Exception as error:
         raise Refused(f"{func} fails: {(str(error).splitlines() or [''])[0]}{place(users_line())}") from error
-
-
-def _frame_of_a_function() -> Any:
-    """The outermost call of an `autograd.Function` that is being recorded; None outside of any."""
-    frame, found = sys._getframe(1), None
-    while frame is not None and frame.f_code is not record.__code__:
-        found = frame if frame.f_code is _APPLY else found
-        frame = frame.f_back
-    return found
-
-
-_APPLY = torch.autograd.Function.apply.__func__.__code__
-
-
-def _rules_of_their_own(results: Sequence[Tensor]) -> list[type]:
-    """The `autograd.Function`s that the results come through."""
-    waiting, seen, found = [x.grad_fn for x in results if x.grad_fn is not None], set(), []
-    while waiting:
-        node = waiting.pop()
-        if node in seen:
-            continue
-        seen.add(node)
-        if isinstance(node, torch.autograd.function.BackwardCFunction):
-            found.append(type(node)._forward_cls)  # pyright: ignore[reportAttributeAccessIssue]
-        waiting += [before for before, _ in node.next_functions if before is not None]
-    return found
 
 
 NORMS = {"native_batch_norm", "_native_batch_norm_legit"}

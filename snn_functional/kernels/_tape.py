@@ -20,7 +20,7 @@ class Node:
     - `common`: what the operands are converted to, which for a comparison is not the result's dtype.
     - `line`: the user's code.
     - `why`: why it is not pointwise, if so. Its result may then be several tensors, each a node that takes one out (`PART`).
-    - `draws`: does it draw from torch's generator?
+    - `draws`: does it draw from torch's generator? `like`: what tells in which order of memory.
     - `rule`: what gives it is an `autograd.Function`, called so; then it is called, for its derivative, where the node is performed. A
       kernel has what the call did: `inner` nodes, which stand before this one and are nobody else's.
     """
@@ -35,6 +35,7 @@ class Node:
     line: tuple[str, int] | None = None
     why: str | None = None
     draws: bool = False
+    like: tuple["Node", ...] = ()
     rule: tuple[Any, tuple[Any, ...]] | None = None
     inner: bool = False
 

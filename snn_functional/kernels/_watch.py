@@ -39,6 +39,8 @@ class Watch(TorchFunctionMode):
             self._stays(name, args, kwargs)
         if name in REFUSED:
             raise Refused(f"it takes a number out of a tensor, by {name}")
+        if name == "tensor_split" and any(isinstance(x, Tensor) for x in (*args[1:], *kwargs.values())):
+            raise Refused("it takes numbers out of a tensor, by tensor_split")
         if name in GRAPH:
             raise Refused(f"it calls {name} of a tensor")
         result = func(*args, **kwargs)

@@ -1,0 +1,35 @@
+"""Calls of an `autograd.Function`, which has a derivative that is not that of its operations. torch tells nobody of a call: it is seen on
+Python's stack while it lasts, and in the graph when it is over."""
+
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def call_of_a_function(within: Any) -> Any:
+    """The frame of the outermost call of an `autograd.Function` below the one that runs the code `within`; None outside of any."""
+    frame, found = sys._getframe(1), None
+    while frame is not None and frame.f_code is not within:
+        found = frame if frame.f_code is _APPLY else found
+        frame = frame.f_back
+    return found
+
+
+_APPLY = torch.autograd.Function.apply.__func__.__code__
+
+
+def rules_of_their_own(results: Sequence[Tensor]) -> list[type]:
+    """The `autograd.Function`s that the results come through."""
+    waiting, seen, found = [x.grad_fn for x in results if x.grad_fn is not None], set(), []
+    while waiting:
+        node = waiting.pop()
+        if node in seen:
+            continue
+        seen.add(node)
+        if isinstance(node, torch.autograd.function.BackwardCFunction):
+            found.append(type(node)._forward_cls)  # pyright: ignore[reportAttributeAccessIssue]
+        waiting += [before for before, _ in node.next_functions if before is not None]
+    return found
