@@ -63,8 +63,8 @@ class Net:
                 x = torch.nn.functional.linear(x, p("w").T, p("b"))
             elif kind == "both_inputs":
                 x = torch.cat([x, first], -1) @ p("w")
-            elif kind == "tanh":
-                x = torch.tanh(x) if x.shape[-1] > 3 else x * 0.5
+            elif kind == "rectified":
+                x = torch.nn.functional.leaky_relu(x, 0.25) if x.shape[-1] > 3 else x * 0.5
             elif kind == "centred":
                 x = x - x.mean(-1, keepdim=True).round()
             elif kind == "drawn":
@@ -133,7 +133,7 @@ class Rounded(torch.autograd.Function):
 WIDTHS = (3, 4, 6)
 SPIKE = snf.surrogate.ATan()
 KINDS = (
-    "dense", "biased", "both_inputs", "tanh", "centred", "drawn", "dropout", "detached", "of_a_function", "delay", "idle", "leaky",
+    "dense", "biased", "both_inputs", "rectified", "centred", "drawn", "dropout", "detached", "of_a_function", "delay", "idle", "leaky",
     "masked", "delayed_reset", "synaptic", "recurrent", "two_that_feed_back",
 )  # fmt: skip
 

@@ -3,7 +3,7 @@
 import optree
 import pytest
 import torch
-from helpers import assert_allclose, assert_equal, law, needs_kernels
+from helpers import assert_allclose, assert_equal, EXAMPLES, law, needs_kernels
 from hypothesis import given, HealthCheck, settings, strategies as st
 from networks import dyadic, Net, nets, SMOOTH
 from torch.func import functional_call, grad, jvp, vmap
@@ -35,7 +35,7 @@ def both(net, *, reverse=False):
     return found
 
 
-many = settings(law, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+many = settings(law, max_examples=12 * EXAMPLES, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @many
@@ -66,7 +66,7 @@ def ways(net, params, state, inputs, kind):
     yield jvp(f, (params,), (ones,))
 
 
-@settings(many, max_examples=30)
+@settings(many, max_examples=6 * EXAMPLES)
 @given(net=nets())
 def test_a_networks_gradients_are_the_loops(no_kernels, net):
     _, params, state, inputs = net.world()
@@ -74,7 +74,7 @@ def test_a_networks_gradients_are_the_loops(no_kernels, net):
         assert_allclose(fast, slow)
 
 
-@settings(many, max_examples=20)
+@settings(many, max_examples=4 * EXAMPLES)
 @given(net=nets(SMOOTH, most=4))
 def test_a_networks_samples_populations_and_second_derivatives_are_the_loops(no_kernels, net):
     _, params, state, inputs = net.world()
@@ -284,7 +284,7 @@ def test_an_odd_step_is_the_loop(no_kernels, which, reverse):
 
 @needs_kernels
 def test_neighbours_share_a_kernel_and_a_recurrent_layer_is_a_loop_by_itself():
-    net = Net(("dense", "tanh", "synaptic", "dense", "recurrent", "dense", "leaky", "tanh"), 2, 5, 3)
+    net = Net(("dense", "rectified", "synaptic", "dense", "recurrent", "dense", "leaky", "rectified"), 2, 5, 3)
     plan = snf.explain(*net.world())
     assert [part.how for part in plan.stages] == ["once", "kernel", "once", "loop", "once", "kernel"]
     assert plan.stages[1].states == ("state['mem2']", "state['syn2']")
