@@ -275,7 +275,7 @@ def test_an_odd_step_is_the_loop(no_kernels, which, reverse):
         return (
             outputs,
             last,
-            torch.autograd.grad(loss, leaves, allow_unused=True, materialize_grads=True),
+            [x for x in torch.autograd.grad(loss, leaves, allow_unused=True) if x is not None],
             torch.rand(3),
         )
 
