@@ -462,7 +462,9 @@ def test_memory_of_a_gradient_is_a_small_part_of_the_input():
     for T in (100, 3000):
         x = torch.randn(T, 200, requires_grad=True)
         kept = []
-        snf.scan(snf.leaky_step, *of_neuron(LEAKY, x), kind="fused")  # an old torch reads no derivative within the hooks
+        snf.scan(
+            snf.leaky_step, *of_neuron(LEAKY, x), kind="fused"
+        )  # an old torch reads no derivative within the hooks
         with torch.autograd.graph.saved_tensors_hooks(lambda t, kept=kept: kept.append(t) or t, lambda t: t):
             snf.scan(snf.leaky_step, *of_neuron(LEAKY, x), kind="fused")
         extra = sum(t.numel() * t.element_size() for t in kept if t.data_ptr() != x.data_ptr())

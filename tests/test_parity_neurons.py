@@ -109,7 +109,10 @@ def test_the_same_numbers(name, data, seed, vector, hidden):
     for a, b in zip(my_slopes, slopes, strict=True):
         assert (a is None or not a.any()) if b is None else True
         if b is not None:
-            torch.testing.assert_close(torch.zeros_like(b) if a is None else a, b, rtol=1e-4, atol=1e-5)
+            a = torch.zeros_like(b) if a is None else a
+            there = b.isfinite()  # snnTorch's sigmoid has the slope inf / inf far from the threshold
+            assert a.isfinite().all()
+            torch.testing.assert_close(a[there], b[there], rtol=1e-4, atol=1e-5)
 
 
 def _rest(name, layer, x):
