@@ -9,6 +9,7 @@ from torch import Tensor
 
 from .._functorch import intercepted, is_compiling
 from .._tree import tree_flatten, tree_leaves, tree_unflatten
+from ..kernels import line_of
 
 
 Step = Callable[[Any, Any, Any], tuple[Any, Any]]
@@ -28,6 +29,8 @@ def loop(step: Step, params: Any, state: Any, inputs: Any, length: int, reverse:
             except RuntimeError as error:
                 if cure := refused_function(error):
                     raise type(error)(f"{error}{cure}") from error
+                if type(error) is RuntimeError and ("shape" in str(error) or "size" in str(error)):
+                    raise RuntimeError(f"{error}{line_of(error)}") from error  # which of its layers does not fit
                 raise
             output, new = _pair(returned, step)
         _same_form(last, new, step, broadcast=first)

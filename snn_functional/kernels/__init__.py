@@ -4,7 +4,7 @@ import torch
 
 from ._build import find, NoCompiler as NoCompiler
 from ._kernels import BACKENDS as BACKENDS
-from ._lines import place as place
+from ._lines import line_of as line_of, place as place
 from ._lower import (
     alike as alike,
     elementwise as elementwise,
