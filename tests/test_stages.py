@@ -381,3 +381,16 @@ def test_images_of_a_network_of_modules():
     floats = {k: v for k, v in weights.items() if k.endswith(("weight", "bias"))}
     of = lambda kind: grad(lambda f: total((weights | f, params[1]), kind))(floats)
     assert_allclose(of("auto"), of("loop"))
+
+
+def test_a_step_that_catches_what_it_is_refused_is_the_loop():
+    def step(p, s, x):
+        try:
+            scale = float(x.max())
+        except Exception:
+            scale = 0.0
+        return x * scale, s + x
+
+    xs = torch.rand(4, 2, 3)
+    assert snf.explain(step, (), xs[0], xs).kind == "loop"
+    assert_equal(snf.scan(step, (), xs[0], xs), snf.scan(step, (), xs[0], xs, kind="loop"))
