@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from .._tree import tree_paths
-from ..kernels import Node, place
+from ..kernels import Node, PART, place
 from ._fission import Stage
 from ._stages import Staged
 
@@ -83,4 +83,4 @@ def _part(stage: Stage, core: Any, names: Sequence[str]) -> Part:
 
 
 def _operations(nodes: Sequence[Node]) -> tuple[str, ...]:
-    return tuple(f"{node.name}{place(node.line)}" for node in nodes if node.why and node.name != "a part")
+    return tuple(f"{node.name}{place(node.line)}" for node in nodes if node.why and node.name != PART)

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import torch
 
-from ..kernels import broadcast, made_of_nothing, Node, pointwise, Tape, Unsupported
+from ..kernels import broadcast, made_of_nothing, Node, PART, pointwise, Tape, Unsupported
 
 
 class Stage(NamedTuple):
@@ -97,7 +97,7 @@ def fission(tape: Tape, params: int, states: int, apart: Collection[int] = ()) -
         mask = sum(1 << s for s in members)
         core = [x for x in tape.nodes if before.get(x, 0) & mask and after.get(x, 0) & mask]
         core = core if any(before.get(end[s], 0) & mask for s in members) else []
-        core += [x for x in tape.nodes if x.name == "a part" and x not in core and x.args[0] in core]
+        core += [x for x in tape.nodes if x.name == PART and x not in core and x.args[0] in core]
         unit = _Unit(core, members, [begin[s] for s in members])
         units.append(unit)
         unit_of |= dict.fromkeys((*core, *(begin[s] for s in members)), unit)
@@ -228,7 +228,7 @@ def _closed(
     stages: list[Stage], tape: Tape, begin: Sequence[Node], end: Sequence[Node], timed: set[Node]
 ) -> tuple[Stage, ...]:
     """The stages with what goes in and what comes out of each."""
-    used: dict[Node, int] = {}  # by how many stages, or as a result
+    used = {*tape.outputs[: len(tape.outputs) - len(end)]}  # as a result, or by another stage
     inputs = []
     for i, stage in enumerate(stages):
         needed = dict.fromkeys(x for node in stage.nodes for x in node.inputs())
@@ -237,9 +237,7 @@ def _closed(
         stages[i] = stage = stage._replace(nodes=(*constants, *stage.nodes))
         own = {*stage.nodes, *(begin[s] for s in stage.states)}
         inputs.append([x for x in needed if x not in own])
-        for x in inputs[-1]:
-            used[x] = used.get(x, 0) + 1
-    results = {*tape.outputs[: len(tape.outputs) - len(end)]}
+        used.update(inputs[-1])
     closed = []
     for stage, needed in zip(stages, inputs):
         before = tuple(begin[s] for s in stage.states)
@@ -249,7 +247,7 @@ def _closed(
                 end=tuple(end[s] for s in stage.states),
                 given=tuple(x for x in needed if x not in timed),
                 timed=tuple(x for x in needed if x in timed),
-                gives=tuple(x for x in (*before, *stage.nodes) if x in used or x in results),
+                gives=tuple(x for x in (*before, *stage.nodes) if x in used),
             )
         )
     return tuple(closed)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from .._functorch import transforms
-from ..kernels import elementwise, Node, RESHAPES
+from ..kernels import elementwise, Node, PART, RESHAPES
 
 
 def over_time(node: Node, over: Mapping[Node, Any], fixed: Mapping[Node, Any], T: int, device: torch.device) -> Any:
@@ -15,7 +15,7 @@ def over_time(node: Node, over: Mapping[Node, Any], fixed: Mapping[Node, Any], T
     moving = [x for x in dict.fromkeys(node.inputs()) if x in over]
     if node.rule:  # a call of an `autograd.Function`
         return _mapped(node, [x for x in moving if x in node.rule[1]], over, fixed, T, device)
-    if node.name == "a part":
+    if node.name == PART:
         return over[moving[0]][node.args[1]]
     if node.name in RESHAPES:
         return over[moving[0]].reshape(T, *node.shape)

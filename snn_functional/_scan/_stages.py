@@ -13,7 +13,7 @@ from torch import Tensor
 
 from .. import kernels
 from .._functorch import autocast, transforms, wrapping
-from ..kernels import Form, NoCompiler, Node, place, pointwise, Source, Tape, Unsupported
+from ..kernels import Form, LEAF, NoCompiler, Node, performed, place, pointwise, Source, Tape, Unsupported
 from ._fission import Fission, fission, Stage
 from ._order import in_order, ordered
 from ._over_time import over_time
@@ -124,9 +124,7 @@ def run(step: Staged, every: Sequence[Tensor], reverse: bool, kernel: Any) -> tu
     }
     asleep = torch.autocast(step.device.type, enabled=False) if autocast() else contextlib.nullcontext()
     with asleep:
-        for node in step.fission.fixed:
-            if node.inner:
-                continue
+        for node in performed(step.fission.fixed):
             fixed[node] = node.perform(fixed.__getitem__, step.device)
         pieces = _pieces(every[params + count :], step.T, step.largest)
         outputs: list[list[Tensor]] = []
@@ -170,15 +168,13 @@ class _Piece:
 
     def run(self) -> tuple[list[Tensor], list[Tensor]]:
         parts = self.step.fission
-        for node in parts.early:
-            if not node.inner:
-                self._once(node)
+        for node in performed(parts.early):
+            self._once(node)
         self._draw(parts.draws)
         for stage, core in zip(parts.stages, self.step.cores):
             if not stage.states:
-                for node in stage.nodes:
-                    if not node.inner:
-                        self._once(node)
+                for node in performed(stage.nodes):
+                    self._once(node)
                 continue
             begin = [self.states[s] for s in stage.states]
             gives, end = self._through(stage, core, begin)
@@ -189,7 +185,7 @@ class _Piece:
         ends = len(self.step.tape.outputs) - len(self.states)
         for node in self.step.tape.outputs[:ends]:
             x = self._timed(node)
-            shared = node.name == "a leaf" or node.shows or node in self.fixed or node in seen
+            shared = node.name == LEAF or node.shows or node in self.fixed or node in seen
             outputs.append(x.clone(memory_format=torch.contiguous_format) if shared else x)
             seen.add(node)
         return outputs, [self._last(node, x) for node, x in zip(self.step.tape.outputs[ends:], self.states)]
@@ -245,12 +241,10 @@ class _Piece:
     ) -> tuple[list[Tensor], list[Tensor]]:
         steps: Sequence[Any] = list(zip(*(x.unbind(0) for x in timed))) if timed else [()] * self.T
         found = []
-        values: dict[Node, Any] = dict(zip(stage.given, given))
+        nodes, values = performed(stage.nodes), dict[Node, Any](zip(stage.given, given))
         for x in reversed(steps) if self.reverse else steps:
             values |= zip((*stage.begin, *stage.timed), (*begin, *x))
-            for node in stage.nodes:
-                if node.inner:
-                    continue
+            for node in nodes:
                 values[node] = node.perform(values.__getitem__, self.step.device)
             found.append([values[node] for node in stage.gives])
             begin = [values[node] for node in stage.end]

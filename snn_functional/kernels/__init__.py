@@ -21,6 +21,7 @@ from ._tape import (
     LEAF as LEAF,
     Node as Node,
     PART as PART,
+    performed as performed,
     RESHAPES as RESHAPES,
     Tape as Tape,
 )

@@ -88,6 +88,11 @@ RESHAPES = {"view", "_unsafe_view", "view_copy", "squeeze", "unsqueeze"}
 SUMS = {"sum"}
 
 
+def performed(nodes: Sequence[Node]) -> list[Node]:
+    """Those that are done again: what a call of an `autograd.Function` did within is not, the call is."""
+    return [node for node in nodes if not node.inner]
+
+
 def part(whole: Node, i: int, dtype: torch.dtype, shape: torch.Size) -> Node:
     """One of the tensors that an operation gave."""
     return Node(PART, operator.getitem, (whole, i), {}, dtype, shape, dtype, whole.line, whole.why)
@@ -124,9 +129,8 @@ class Tape:
         """The same again, at the shapes that were read."""
         values: dict[Node, Any] = dict(zip(self.leaves, leaves))
         device = leaves[0].device if leaves else torch.device("cpu")
-        for node in self.nodes:
-            if not node.inner:
-                values[node] = node.perform(values.__getitem__, device)
+        for node in performed(self.nodes):
+            values[node] = node.perform(values.__getitem__, device)
         return [values[node] for node in self.outputs]
 
     def __call__(self, *leaves: Tensor) -> list[Tensor]:
