@@ -283,12 +283,12 @@ def test_an_odd_step_is_the_loop(no_kernels, which, reverse):
 
 
 @needs_kernels
-def test_neighbours_share_a_kernel_and_a_recurrent_layer_is_a_loop_by_itself():
+def test_neighbours_share_a_kernel_and_a_recurrent_layer_has_its_own():
     net = Net(("dense", "rectified", "synaptic", "dense", "recurrent", "dense", "leaky", "rectified"), 2, 5, 3)
     plan = snf.explain(*net.world())
-    assert [part.how for part in plan.stages] == ["once", "kernel", "once", "loop", "once", "kernel"]
+    assert [part.how for part in plan.stages] == ["once", "kernel", "once", "kernel", "once", "kernel"]
     assert plan.stages[1].states == ("state['mem2']", "state['syn2']")
-    assert "mm" in plan.stages[3].why and "networks.py" in plan.stages[3].why
+    assert "mm" in plan.stages[3].operations[0] and "networks.py" in plan.stages[3].operations[0]
 
 
 @needs_kernels

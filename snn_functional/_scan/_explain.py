@@ -14,7 +14,7 @@ class Part(NamedTuple):
 
     - `how`: "once" over all of time, "kernel", "loop", "delay" (a state that only keeps what it is given), "drawn" at each step.
     - `states`: the states that are fed back there, `"state[0].mem"`.
-    - `operations`: what is done that is not pointwise, by torch's names, each with the user's line.
+    - `operations`: what is done that is not pointwise (in a kernel, its products), by torch's names, each with the user's line.
     - `why`: of a loop, why it has no kernel.
     """
 
@@ -25,9 +25,10 @@ class Part(NamedTuple):
 
     def __str__(self) -> str:
         states, what = ", ".join(self.states), "; ".join(self.operations) or "pointwise operations"
+        inside = f", with {what}" if self.operations else ""
         return {
             "once": f"once over all of time: {what}",
-            "kernel": f"one kernel: {states}",
+            "kernel": f"one kernel: {states}{inside}",
             "loop": f"the loop: {states}, because {self.why}",
             "delay": f"kept for one step: {states}",
             "drawn": f"drawn at each step: {what}",
@@ -79,7 +80,9 @@ def _part(stage: Stage, core: Any, names: Sequence[str]) -> Part:
     if stage.delays:
         return Part("delay", states)
     why = core if isinstance(core, str) else core.plan and core.plan.failed
-    return Part("loop", states, _operations(stage.nodes), why) if why else Part("kernel", states)
+    return (
+        Part("loop", states, _operations(stage.nodes), why) if why else Part("kernel", states, _operations(stage.nodes))
+    )
 
 
 def _operations(nodes: Sequence[Node]) -> tuple[str, ...]:

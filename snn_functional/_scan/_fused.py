@@ -76,7 +76,7 @@ def _run(prepared: Prepare, plan: Plan, reverse: bool) -> list[Tensor]:
     every = checkpointing(known.T, plan) if "tracked" in done else 0
     call = Call(plan, prepared.source, known.T, reverse, every)
     go = direct_apply(Scan) if done == {"tracked"} else Scan.apply if done else functools.partial(bare, Scan)
-    order = _order(takes.split(leaves)[2], known.lanes)
+    order = None if plan.products.each else _order(takes.split(leaves)[2], known.lanes)
     try:
         if done and not plan.built and done <= {"tracked", "wrapped"} and known.lanes.numel():
             # A compiler that fails shall do so now, when the loop can still run, and not in the backward.

@@ -116,7 +116,11 @@ def planned(
     """The plan of what is computed. What is only passed on does not come into it, nor does a leaf that nothing reads."""
     dtypes = [x.dtype for x in tape.leaves], [x.dtype for x in tape.outputs]
     whole = Signature.of((params, states, len(tape.leaves) - params - states), *dtypes)
-    roles, (_, starts, _), (outputs, new) = whole.leaves.roles, whole.leaves.places, whole.results.split(tape.outputs)
+    roles, (_, starts, _, _), (outputs, new) = (
+        whole.leaves.roles,
+        whole.leaves.places,
+        whole.results.split(tape.outputs),
+    )
     place = {leaf: i for i, leaf in enumerate(tape.leaves)}
     computed = {x for node in tape.nodes for x in node.inputs()}
     constant = {i for i, x in zip(starts, new) if x is tape.leaves[i]}
@@ -139,7 +143,7 @@ def planned(
     for x in small.outputs:
         if len(x.shape) > len(lanes) or any(a not in (1, n) for a, n in zip(x.shape[::-1], lanes[::-1])):
             raise Unsupported(f"it returns shape {list(x.shape)}, of arguments that together have {list(lanes)}")
-    params, states, inputs = map(len, whole.leaves.only(used).parts)
+    params, states, inputs, _ = map(len, whole.leaves.only(used).parts)
     if small.outputs and not used:
         raise Unsupported("it reads none of its arguments")
     plan = Plan(small.with_leaves(used), (params, states, inputs)) if small.outputs else None

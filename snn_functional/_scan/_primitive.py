@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from .._functorch import by_old_vmap, outside, under_old_vmap, untransformed, wrapping
-from ..kernels import broadcast, lane_axis, Later, only_floats, Plan, Role, split, Unsupported
+from ..kernels import broadcast, broadcasts, into_matrix, lane_axis, Later, only_floats, Plan, Role, split, Unsupported
 
 
 class Call(NamedTuple):
@@ -189,7 +189,7 @@ class Adjoint(torch.autograd.Function):
         gradients = Adjoint.apply(call, wanted, *_fold(roles, tensors, dims, size, every_param=True))
         # Of a param it has the param's shape again, without the ones that made it broadcast.
         own = lambda i: tensors[i].shape if dims[i] is None else tensors[i].movedim(dims[i], 0).shape[1:]
-        out = [x.reshape(size, *own(i)) if roles[i] is Role.PARAM else x for i, x in zip(wanted, gradients)]
+        out = [x.reshape(size, *own(i)) if broadcasts(roles[i]) else x for i, x in zip(wanted, gradients)]
         return tuple(out), tuple(lane_axis(roles[i]) for i in wanted)
 
 
@@ -201,30 +201,43 @@ def _adjoint_by_scans(
     signature = plan.signature
     adjoint = _higher(plan, source, plan.adjoint)
     forth, back = Call(plan.trajectory(), None, T, reverse, 0), Call(adjoint, None, T, not reverse, 0)
-    d_params, d_states, d_inputs = signature.leaves.only(signature.leaves.floating).parts
+    d_params, d_states, d_inputs, _ = signature.leaves.only(signature.leaves.floating).parts
     leaves, _ = split(tensors, signature.leaves)
-    zeros = [_zero(dtype, leaves[0].device).expand(lanes_of(plan, leaves)[0]) for dtype in d_params]
+    lanes, _ = lanes_of(plan, leaves)
+    of_params = signature.leaves.only(i for i in signature.leaves.places[0] if i in signature.leaves.floating)
+    zeros = [_zero(dtype, leaves[0].device).expand(shape) for dtype, shape in zip(d_params, of_params.shapes(lanes, T))]
+    products = plan.products.each
 
     def arranged(tensors: Sequence[Any], path: Any, sums: Any) -> list[Any]:
-        """The leaves of the adjoint."""
-        params, _, inputs, d_outputs, d_last = signature.backward.split(tensors)
-        return [*params, *d_last, *sums, *inputs, *path, *d_outputs]
+        """The leaves of the adjoint. `path`: the states, and what the products gave."""
+        params, _, inputs, matrices, d_outputs, d_last = signature.backward.split(tensors)
+        return [*params, *d_last, *sums, *inputs, *path, *d_outputs, *matrices]
 
-    def gradients(results: Any) -> tuple[Tensor, ...]:
-        of_inputs, of_states, of_params, _ = split(results, d_inputs, d_states, d_params)
+    def gradients(results: Any, taken: Any) -> tuple[Tensor, ...]:
+        """`taken`: what the products took."""
+        of_inputs, of_products, of_states, of_params, _ = split(results, d_inputs, products, d_states, d_params)
         found = dict(zip(signature.leaves.floating, (*of_params, *of_states, *of_inputs)))
+        for z, d, product in zip(taken, of_products, products):
+            i = signature.leaves.places[3][product.matrix]
+            more = into_matrix(z, d, product, leaves[i].shape)
+            found[i] = found[i] + more if i in found else more
         is_param = lambda i: signature.leaves.roles[i] is Role.PARAM
         return tuple(found[i].sum_to_size(leaves[i].shape) if is_param(i) else found[i] for i in wanted)
 
-    states, both = signature.leaves.parts[1], forth.plan.signature.results
+    path_of = (*signature.leaves.parts[1], *products)
+    values_of = lambda results: split(results, path_of, products)[:2]
     if moves is None:
-        path, _ = split(run(Scan, forth, *leaves), states)
-        return gradients(run(Scan, back, *arranged(tensors, path, zeros))), ()
+        path, taken = values_of(run(Scan, forth, *leaves))
+        return gradients(run(Scan, back, *arranged(tensors, path, zeros)), taken), ()
     values, d_values = _tangent(forth, leaves, split(moves, leaves)[0])
-    (path, _), (d_path, _) = split(values, states), split(both.spread(d_values), states)
+    path, taken = values_of(values)
+    d_path, d_taken = values_of(forth.plan.signature.results.spread(d_values))
     d_back = arranged(moves, d_path, [None] * len(zeros))
     results, d_results = _tangent(back, arranged(tensors, path, zeros), d_back)
-    return gradients(results), gradients(d_results)
+    if not products:
+        return gradients(results, ()), gradients(d_results, ())
+    pair: Any = torch.func.jvp(lambda results, taken: gradients(results, taken), (results, taken), (d_results, d_taken))
+    return pair
 
 
 def _tangent(call: Call, leaves: Any, moves: Any) -> tuple[list[Tensor], list[Tensor]]:
@@ -268,8 +281,10 @@ def checkpointing(T: int, plan: Plan) -> int:
 
 def lanes_of(plan: Plan, leaves: Sequence[Tensor]) -> tuple[torch.Size, tuple[bool, ...]]:
     """The shape of one time step, and which params are one number for all of it."""
-    params, states, inputs = plan.signature.leaves.split(leaves)
-    if states:
+    params, states, inputs, _ = plan.signature.leaves.split(leaves)
+    if plan.products.each:
+        shape = states[0].shape[:-1]  # of rows
+    elif states:
         shape = states[0].shape
     else:
         shape = inputs[0].shape[1:] if inputs else broadcast(*(p.shape for p in params))
@@ -291,15 +306,16 @@ def _summed(gradient: Tensor, leaf: Tensor) -> Tensor:
 def _fold(roles: Sequence[Role], tensors: Any, dims: Any, size: int, every_param: bool = False) -> list[Tensor]:
     """The mapped axis in front of the lanes, in all that has lanes, and in the params that are mapped (`every_param`: in all, where each
     sample is to have a gradient of its own)."""
-    rank = max((x.dim() - (d is not None) - lane_axis(role) for role, x, d in zip(roles, tensors, dims)), default=0)
+    axes = lambda role, x, d: x.dim() - (d is not None) - lane_axis(role) - (role is Role.MATRIX)
+    rank = max(map(axes, roles, tensors, dims), default=0)
     out = []
     for role, x, d in zip(roles, tensors, dims):
         axis = lane_axis(role)
         if d is not None:
             x = x.movedim(d, axis)
-        elif role is not Role.PARAM or every_param:
+        elif not broadcasts(role) or every_param:
             x = x.unsqueeze(axis).expand(*x.shape[:axis], size, *x.shape[axis:])
-        if role is Role.PARAM and (d is not None or every_param):  # one that has fewer axes broadcasts from the right
-            x = x.reshape(size, *[1] * (rank + 1 - x.dim()), *x.shape[1:])
+        if broadcasts(role) and (d is not None or every_param):  # one that has fewer axes broadcasts from the right
+            x = x.reshape(size, *[1] * (rank + 1 + (role is Role.MATRIX) - x.dim()), *x.shape[1:])
         out.append(x)
     return out

@@ -14,7 +14,9 @@ from torch import Tensor
 from .. import kernels
 from .._functorch import autocast, transforms, wrapping
 from ..kernels import Form, LEAF, NoCompiler, Node, performed, place, pointwise, Source, Tape, Unsupported
+from ._distributed import distributed
 from ._fission import Fission, fission, Stage
+from ._networked import Networked, networked
 from ._order import in_order, ordered
 from ._over_time import over_time
 from ._prepared import planned, Prepare, Prepared
@@ -32,7 +34,7 @@ class Staged(NamedTuple):
 
     tape: Tape
     fission: Fission
-    cores: tuple[Prepared | str | None, ...]
+    cores: tuple[Prepared | Networked | str | None, ...]
     counts: tuple[int, int]
     device: torch.device
     states: tuple[Form, ...]
@@ -54,10 +56,20 @@ def staged(tape: Tape, params: int, states: tuple[Form, ...], device: torch.devi
     """
     if tape.own:
         raise Unsupported(tape.own)
+    whole = distributed(tape, tape.leaves[params : params + len(states)]) if device.type == "cpu" else tape
+    found = _taken_apart(whole, params, states, device, tree, T)
+    if whole is tape or not any(isinstance(core, str) for core in found.cores):
+        return found
+    return _taken_apart(
+        tape, params, states, device, tree, T
+    )  # a loop of parts would take more time than one of the whole
+
+
+def _taken_apart(tape: Tape, params: int, states: tuple[Form, ...], device: torch.device, tree: Any, T: int) -> Staged:
     apart = set[int]()
     while True:
         parts = fission(tape, params, len(states), apart)
-        cores: list[Prepared | str | None] = []
+        cores: list[Prepared | Networked | str | None] = []
         for stage in parts.stages:
             try:
                 cores.append(_core(stage, tape, device))
@@ -70,7 +82,7 @@ def staged(tape: Tape, params: int, states: tuple[Form, ...], device: torch.devi
         else:
             break
     once = any(node.why for stage in parts.stages if not stage.states for node in stage.nodes)
-    if not once and not any(isinstance(core, Prepared) for core in cores):
+    if not once and not any(isinstance(core, (Prepared, Networked)) for core in cores):
         raise Unsupported(obstacle(tape.nodes))
     return Staged(
         tape,
@@ -95,14 +107,16 @@ def obstacle(nodes: Sequence[Node]) -> str:
     return f"{node.target} is not pointwise{place(node.line)}"
 
 
-def _core(stage: Stage, tape: Tape, device: torch.device) -> Prepared | None:
+def _core(stage: Stage, tape: Tape, device: torch.device) -> Prepared | Networked | None:
     """The kernel of a stage that has states."""
     if not stage.states or stage.delays:
         return None
-    if not stage.pointwise:
-        raise Unsupported(obstacle(stage.nodes))
     kernels.ready(device.type)
     alone = Tape((*stage.given, *stage.begin, *stage.timed), stage.nodes, (*stage.gives, *stage.end), cut=tape.cut)
+    if not stage.pointwise:
+        if device.type != "cpu":
+            raise Unsupported(obstacle(stage.nodes))
+        return networked(alone, len(stage.given), len(stage.states), 1, device)
     forms = tuple(Form(x.dtype, x.shape) for x in stage.begin)
     return planned(alone, device, None, len(stage.given), len(stage.states), forms, 1)
 
@@ -225,7 +239,7 @@ class _Piece:
             before = torch.cat([x[1:], first[None]] if self.reverse else [first[None], x[:-1]])
             return [before] * len(stage.gives), [x[0 if self.reverse else -1].clone()]
         given, timed = [self.fixed[x] for x in stage.given], [self._timed(x) for x in stage.timed]
-        if isinstance(core, Prepared):
+        if isinstance(core, (Prepared, Networked)):
             known = core._replace(T=self.T)
             every = [*given, *begin, *timed]
             source = lambda: Source(known.plan.tape.perform)  # pyright: ignore[reportOptionalMemberAccess]

@@ -12,9 +12,23 @@ from ._lower import (
     pointwise as pointwise,
     program_of as program_of,
 )
-from ._plan import Later as Later, only_floats as only_floats, Plan as Plan, read as read, Source as Source
+from ._network import into_matrix as into_matrix, Product as Product
+from ._plan import (
+    Later as Later,
+    only_floats as only_floats,
+    Plan as Plan,
+    Products as Products,
+    read as read,
+    Source as Source,
+)
 from ._program import being_read as being_read, Unsupported as Unsupported
-from ._signature import lane_axis as lane_axis, Role as Role, Signature as Signature, split as split
+from ._signature import (
+    broadcasts as broadcasts,
+    lane_axis as lane_axis,
+    Role as Role,
+    Signature as Signature,
+    split as split,
+)
 from ._tape import (
     broadcast as broadcast,
     Form as Form,

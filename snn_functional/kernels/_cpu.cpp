@@ -83,20 +83,20 @@ template <class T> static inline T opaque(bool x) {
     return number;
 }
 
-struct Shape { i64 dims; const i64* size; };
-struct Arg { char* data; i64 kind, time; const i64* stride; };
+// A tensor over lanes of the shape `size`, of `dims` axes.
+struct Arg { char* data; i64 kind, time, dims; const i64 *size, *stride; };
 enum { CONTIGUOUS, UNIFORM, STRIDED };   // of neurons; any of them may or may not move in time
 
 // dst[i] = the value of neuron lo + i at time t
-template <class T> static void gather(T* dst, const Arg& a, const Shape& s, i64 t, i64 lo, i64 n) {
+template <class T> static void gather(T* dst, const Arg& a, i64 t, i64 lo, i64 n) {
     const T* base = (const T*)a.data + t * a.time;
     if (a.kind == CONTIGUOUS) { __builtin_memcpy((void*)dst, (const void*)(base + lo), n * sizeof(T)); return; }
     if (a.kind == UNIFORM) { for (i64 i = 0; i < n; ++i) dst[i] = *base; return; }
-    const i64 inner = s.size[s.dims - 1], step = a.stride[s.dims - 1];
+    const i64 inner = a.size[a.dims - 1], step = a.stride[a.dims - 1];
     for (i64 i = 0; i < n;) {
         i64 rest = (lo + i) / inner, at = 0;
         const i64 first = (lo + i) % inner, run = inner - first < n - i ? inner - first : n - i;
-        for (i64 d = s.dims - 2; d >= 0; --d) { at += (rest % s.size[d]) * a.stride[d]; rest /= s.size[d]; }
+        for (i64 d = a.dims - 2; d >= 0; --d) { at += (rest % a.size[d]) * a.stride[d]; rest /= a.size[d]; }
         const T* from = base + at + first * step;
         if (step == 1) __builtin_memcpy((void*)(dst + i), (const void*)from, run * sizeof(T));
         else for (i64 j = 0; j < run; ++j) dst[i + j] = from[j * step];
@@ -107,13 +107,13 @@ template <class T> static void gather(T* dst, const Arg& a, const Shape& s, i64 
 // The neurons lo .. lo + n at time t, where they stand if they stand together, else gathered into tmp. What does not change
 // in time is gathered once: `ready` says that tmp holds it. `next` is the time that will be asked for after this one.
 template <class T>
-static inline const T* row(T* tmp, const Arg& a, const Shape& s, i64 t, i64 next, i64 lo, i64 n, bool& ready) {
+static inline const T* row(T* tmp, const Arg& a, i64 t, i64 next, i64 lo, i64 n, bool& ready) {
     if (a.kind == CONTIGUOUS) {
         const T* here = (const T*)a.data + lo;
         if (next >= 0) for (i64 i = 0; i < n; i += 64 / sizeof(T)) __builtin_prefetch(here + next * a.time + i, 0, 2);
         return here + t * a.time;
     }
-    if (!ready) gather(tmp, a, s, t, lo, n);
+    if (!ready) gather(tmp, a, t, lo, n);
     ready = a.time == 0;
     return tmp;
 }
@@ -165,19 +165,22 @@ struct Scratch {
 // The numbers of a call, as `_cpu.py` lays them out, the addresses of the scratch memory and of each argument, and the values of
 // the program's free numbers.
 struct Call {
-    i64 T, lanes, block, threads, reverse, every, bytes, stream;
+    i64 T, lanes, groups, block, threads, reverse, every, bytes, stream;   // no block has lanes of two groups
     char* scratch;
     const double* free;
-    Shape shape;
     Arg args[ARGS];
+    const i64* widths;
+    void* extra = 0;
     mutable i64 next, slot;
-    Call(const i64* a, const i64* at, const double* free) : T(a[0]), lanes(a[1]), block(a[2]), threads(a[3]), reverse(a[4]), every(a[5]),
-          bytes(a[6]), stream(a[7]), scratch((char*)((at[0] + 63) & ~(i64)63)), free(free), next(0), slot(0) {
-        shape = Shape{a[8], a + 9};
-        const i64* p = a + 9 + shape.dims;
-        for (int i = 0; i < ARGS; ++i, p += 2 + shape.dims) args[i] = Arg{(char*)at[i + 1], p[0], p[1], p + 2};
+    Call(const i64* a, const i64* at, const double* free) : T(a[0]), lanes(a[1]), groups(a[2]), block(a[3]), threads(a[4]),
+          reverse(a[5]), every(a[6]), bytes(a[7]), stream(a[8]), scratch((char*)((at[0] + 63) & ~(i64)63)), free(free), next(0), slot(0) {
+        const i64* p = a + 9;
+        for (int i = 0; i < ARGS; ++i, p += 3 + 2 * p[2]) args[i] = Arg{(char*)at[i + 1], p[0], p[1], p[2], p + 3, p + 3 + p[2]};
+        widths = p;
     }
     const Arg& operator[](int i) const { return args[i]; }
+    i64 group() const { return lanes / groups; }
+    i64 blocks() const { return (group() + block - 1) / block; }   // of a group
 };
 
 static void one_block(const Call& c, i64 lo, i64 n, i64 index, Scratch& w);
@@ -185,10 +188,11 @@ static void one_block(const Call& c, i64 lo, i64 n, i64 index, Scratch& w);
 static void* work(void* call) {
     const Call& c = *(const Call*)call;
     char* memory = c.scratch + __atomic_fetch_add(&c.slot, 1, __ATOMIC_RELAXED) * c.bytes;
-    const i64 blocks = (c.lanes + c.block - 1) / c.block;
-    for (i64 b; (b = __atomic_fetch_add(&c.next, 1, __ATOMIC_RELAXED)) < blocks;) {
+    const i64 blocks = c.blocks(), group = c.group();
+    for (i64 b; (b = __atomic_fetch_add(&c.next, 1, __ATOMIC_RELAXED)) < c.groups * blocks;) {
         Scratch w = {memory, 0};
-        one_block(c, b * c.block, c.lanes - b * c.block < c.block ? c.lanes - b * c.block : c.block, b, w);
+        const i64 first = b % blocks * c.block, rest = group - first;
+        one_block(c, b / blocks * group + first, rest < c.block ? rest : c.block, b, w);
     }
 #if defined(__AVX__)
     __builtin_ia32_sfence();   // what went past the cache is there before anybody is told

@@ -14,7 +14,7 @@ from ._build import load
 from ._loops import BackwardLoop, ForwardLoop, layout, Loop, Walk, wide
 from ._print import body, computed, free, keep, operand, stored
 from ._program import Operand, Program
-from ._signature import Signature, TIMED
+from ._signature import Role, Signature, TIMED
 
 
 PRELUDE = Path(__file__).with_name("_cpu.cpp").read_text()
@@ -43,11 +43,11 @@ def _doubles(values: tuple[float, ...]) -> Any:
 TIME = "    for (i64 k = 0, point = 0; k < T; ++k) {\n        const i64 t = at(k);\n"
 
 
-def _named(letter: str, like: Sequence[Any]) -> list[str]:
+def named(letter: str, like: Sequence[Any]) -> list[str]:
     return [f"{letter}{i}" for i in range(len(like))]
 
 
-def _lines(indent: int, texts: Iterable[str]) -> str:
+def lines_of(indent: int, texts: Iterable[str]) -> str:
     return "".join(f"{' ' * indent}{text}\n" for text in texts)
 
 
@@ -59,6 +59,8 @@ class Kernel(Loop):
     built: Any = None
     addresses = cached_property(lambda self: ctypes.c_int64 * (1 + len(self.arguments)))
     kinds = cached_property(lambda self: [stored(dtype) for dtype in self.arguments.dtypes])
+    # What stands behind `n`, `lo` and `lanes` for an argument: nothing, where all arguments are over the same lanes.
+    suffixes = cached_property(lambda self: [""] * len(self.arguments))
 
     @property
     def source(self) -> str:
@@ -100,28 +102,37 @@ class Kernel(Loop):
         """What a call needs to know beside addresses, as `Call` in `_cpu.cpp` reads it, and the bytes of scratch it takes."""
         count, block = walk.lanes.numel(), self.block(walk)
         threads = min(walk.threads, max(1, count * walk.T // GRAIN))
-        sizes = [walk.lanes[axis] for axis in wide(walk.lanes)] or [1]
-        places, largest = [], 0
+        places, largest = list[int](), 0
         for x, role in zip(tensors, self.arguments.roles):
-            if x is None:
-                places += [0] * (2 + len(sizes))
-                continue
-            kind, time, strides = layout(x.shape, x.stride(), role, walk.lanes)
-            places += [kind, time, *(strides or [0])]
-            largest = max(largest, x.numel() * x.element_size()) if role is TIMED else largest
+            places += self.place(x, role, walk.lanes)
+            largest = max(largest, x.numel() * x.element_size()) if x is not None and role is TIMED else largest
         scratch = (self.width(walk) + 64 * (len(tensors) + 4)) * block
-        numbers = [walk.T, count, block, threads, walk.reverse, walk.every, scratch, largest >= BIG, len(sizes)]
-        numbers += [*sizes, *places]
+        numbers = [walk.T, count, 1, block, threads, walk.reverse, walk.every, scratch, largest >= BIG, *places]
         return (ctypes.c_int64 * len(numbers))(*numbers), scratch * threads + 64
+
+    def place(self, x: Tensor | None, role: Role, lanes: torch.Size) -> list[int]:
+        """Where an argument lies over the lanes, as `Arg` in `_cpu.cpp` reads it."""
+        if x is None:
+            return [0, 0, 0]
+        kind, time, strides = layout(x.shape, x.stride(), role, lanes)
+        return [kind, time, len(strides), *(lanes[axis] for axis in wide(lanes)), *strides]
 
     def file(self, *phases: str) -> str:
         kinds = [(c, self.kinds[c]) for c in self.written.values()]
         fresh = (f"if (c.stream) huge(c[{c}].data, c.T * c.lanes * (i64)sizeof({kind}));" for c, kind in kinds)
         return (
-            f"#define ARGS {max(len(self.arguments), 1)}\n{PRELUDE}\n{''.join(phases)}}}\n\n"
+            f"#define ARGS {max(len(self.arguments), 1)}\n{PRELUDE}\n{self.more()}{''.join(phases)}}}\n\n"
             'extern "C" void run(const i64* numbers, const i64* addresses, const double* free) {\n'
-            f"    const Call c(numbers, addresses, free);\n{_lines(4, fresh)}    over_blocks(c);\n}}\n"
+            f"    Call c(numbers, addresses, free);\n{lines_of(4, fresh)}{self.before()}    over_blocks(c);\n}}\n"
         )
+
+    def more(self) -> str:
+        """Functions that the text needs beside the prelude's."""
+        return ""
+
+    def before(self) -> str:
+        """What a call does before its blocks begin."""
+        return ""
 
     def opening(self, program: Program) -> str:
         """The params of the block, read into registers and scratch."""
@@ -129,36 +140,37 @@ class Kernel(Loop):
         text += "    const i64 T = c.T, lanes = c.lanes, every = c.every, reverse = c.reverse, stream = c.stream;\n"
         text += "    const auto at = [=](i64 k) { return reverse ? T - 1 - k : k; };\n"
         text += "    (void)lanes, (void)every, (void)stream;\n"
-        row = "bool ready{0} = false; const {1}* P{0} = row(w.take<{1}>(n), c[{0}], c.shape, 0, -1, lo, n, ready{0});"
+        row = "bool ready{0} = false; const {1}* P{0} = row(w.take<{1}>(n{2}), c[{0}], 0, -1, lo{2}, n{2}, ready{0});"
         for i, leaf, kind in zip(self.params, program.leaves, self.kinds):
             number = f"const {computed(leaf.dtype)} {leaf.name} = read(*(const {kind}*)c[{i}].data);"
-            text += f"    {number if self.uniform[i] else row.format(i, kind)}\n"
+            text += f"    {number if self.uniform[i] else row.format(i, kind, self.suffixes[i])}\n"
         return text
 
     def gather(self, names: Sequence[str], arguments: Sequence[int]) -> str:
         """What belongs to states, read into scratch that may be written."""
-        text = "{1}* __restrict {0} = w.take<{1}>(n); gather({0}, c[{2}], c.shape, 0, lo, n);"
-        return _lines(4, (text.format(name, self.kinds[i], i) for name, i in zip(names, arguments)))
+        text = "{1}* __restrict {0} = w.take<{1}>(n{3}); gather({0}, c[{2}], 0, lo{3}, n{3});"
+        return lines_of(4, (text.format(name, self.kinds[i], i, self.suffixes[i]) for name, i in zip(names, arguments)))
 
     def temporaries(self, arguments: Iterable[int]) -> str:
         """Scratch for rows whose neurons do not stand together in memory."""
-        row = "const Arg x{0} = c[{0}]; {1}* tmp{0} = w.take<{1}>(n); bool ready{0} = false;"
-        return _lines(4, (row.format(i, self.kinds[i]) for i in arguments))
+        row = "const Arg x{0} = c[{0}]; {1}* tmp{0} = w.take<{1}>(n{2}); bool ready{0} = false;"
+        return lines_of(4, (row.format(i, self.kinds[i], self.suffixes[i]) for i in arguments))
 
     def rows(self, arguments: Iterable[int], next: str) -> str:
         """`next`: the time step after this one, whose rows are fetched ahead."""
-        row = "const {1}* __restrict X{0} = row(tmp{0}, x{0}, c.shape, t, {2}, lo, n, ready{0});"
-        return _lines(8, (row.format(i, self.kinds[i], next) for i in arguments))
+        row = "const {1}* __restrict X{0} = row(tmp{0}, x{0}, t, {2}, lo{3}, n{3}, ready{0});"
+        return lines_of(8, (row.format(i, self.kinds[i], next, self.suffixes[i]) for i in arguments))
 
     def lines_beside(self) -> str:
-        return _lines(4, (f"{self.kinds[c]}* line{j} = w.take<{self.kinds[c]}>(n);" for j, c in self.written.items()))
+        line = "{1}* line{0} = w.take<{1}>(n{2});"
+        return lines_of(4, (line.format(j, self.kinds[c], self.suffixes[c]) for j, c in self.written.items()))
 
     def targets(self) -> str:
-        row = "{1}* row{0} = ({1}*)c[{2}].data + t * lanes + lo;\n        {1}* __restrict Y{0} = stream ? line{0} : row{0};"
-        return _lines(8, (row.format(j, self.kinds[c], c) for j, c in self.written.items()))
+        row = "{1}* row{0} = ({1}*)c[{2}].data + t * lanes{3} + lo{3};\n        {1}* __restrict Y{0} = stream ? line{0} : row{0};"
+        return lines_of(8, (row.format(j, self.kinds[c], c, self.suffixes[c]) for j, c in self.written.items()))
 
     def streamed(self) -> str:
-        return _lines(8, (f"if (stream) put(row{j}, line{j}, n);" for j in self.written))
+        return lines_of(8, (f"if (stream) put(row{j}, line{j}, n{self.suffixes[c]});" for j, c in self.written.items()))
 
     def stores(self, names: Sequence[str], values: Sequence[Operand], like: Sequence[int]) -> list[str]:
         """Values of a neuron put into rows, in the dtypes of these arguments."""
@@ -175,7 +187,7 @@ class Kernel(Loop):
             if leaf in program.used and leaf not in same
         )
         head = "        #pragma GCC ivdep\n        for (i64 i = 0; i < n; ++i) {\n"
-        return f"        {{\n{before}{head}{_lines(12, reads)}{lines}{_lines(12, stores)}        }}\n        }}\n"
+        return f"        {{\n{before}{head}{lines_of(12, reads)}{lines}{lines_of(12, stores)}        }}\n        }}\n"
 
 
 class Forward(Kernel, ForwardLoop):
@@ -186,20 +198,20 @@ class Forward(Kernel, ForwardLoop):
 
     @property
     def source(self) -> str:
-        S, to = _named("S", self.states), [f"({kind}*)c[{c}].data" for c, kind in enumerate(self.kinds)]
+        S, to = named("S", self.states), [f"({kind}*)c[{c}].data" for c, kind in enumerate(self.kinds)]
         ys, new = self.signature.results.split(self.program.outputs)
-        stores = self.stores(_named("Y", self.outputs), ys, self.outputs) + self.stores(S, new, self.last)
+        stores = self.stores(named("Y", self.outputs), ys, self.outputs) + self.stores(S, new, self.last)
         due = "if (every && k == point * every)"
         return self.file(
             self.opening(self.program) + free(self.program.free, 0, "    "),
             self.gather(S, self.states) + self.temporaries(self.inputs) + self.lines_beside(),
             TIME,
-            _lines(8, (f"{due} put({to[c]} + point * lanes + lo, {s}, n);" for s, c in zip(S, self.points))),
+            lines_of(8, (f"{due} put({to[c]} + point * lanes + lo, {s}, n);" for s, c in zip(S, self.points))),
             f"        {due} ++point;\n",
             self.rows(self.inputs, "k + 1 < T ? at(k + 1) : -1") + self.targets(),
             self.neurons(self.program, S, [], stores),
             self.streamed() + "    }\n",
-            _lines(4, (f"put({to[c]} + lo, {s}, n);" for s, c in zip(S, self.last))),
+            lines_of(4, (f"put({to[c]} + lo, {s}, n);" for s, c in zip(S, self.last))),
         )
 
 
@@ -244,22 +256,22 @@ class Backward(Kernel, BackwardLoop):
             + free(self.program.free, len(self.forward.free), "    ")
             + self.temporaries([*self.inputs, *self.d_outputs])
             + self.gather([f"G{s}" for s in self.carried], self.d_last)
-            + _lines(4, (zero.format(i, kind) for i, kind in kinds))
+            + lines_of(4, (zero.format(i, kind) for i, kind in kinds))
             + self.lines_beside()
         )
 
     def _checkpoints(self) -> str:
         """The checkpoints, made here first if they do not come from the forward."""
-        S, first = _named("S", self.states), f"c[{self.points[0]}].data"
+        S, first = named("S", self.states), f"c[{self.points[0]}].data"
         place = "{1}* H{0} = w.take<{1}>(n * every);\n"
         place += "    {1}* K{0} = c[{2}].data ? ({1}*)c[{2}].data + lo : w.take<{1}>(n * points);"
         return (
             "    const i64 points = (T + every - 1) / every;\n"
-            + _lines(4, (place.format(s, self.kinds[c], c) for s, c in enumerate(self.points)))
+            + lines_of(4, (place.format(s, self.kinds[c], c) for s, c in enumerate(self.points)))
             + f"    const i64 apart = {first} ? lanes : n;\n    if (!{first}) {{\n"
             + self.gather(S, self.states)
             + TIME
-            + _lines(8, (f"if (k == point * every) put(K{s} + point * n, S{s}, n);" for s in range(len(S))))
+            + lines_of(8, (f"if (k == point * every) put(K{s} + point * n, S{s}, n);" for s in range(len(S))))
             + "        if (k == point * every) ++point;\n"
             + self.rows(self.inputs, "-1")
             + self.neurons(self.again, S, [], self.stores(S, self.again.outputs, self.states))
@@ -268,12 +280,12 @@ class Backward(Kernel, BackwardLoop):
 
     def _recompute(self) -> str:
         """The states of a segment, from its checkpoint on."""
-        stores = self.stores(_named("N", self.states), self.again.outputs, self.states)
+        stores = self.stores(named("N", self.states), self.again.outputs, self.states)
         return (
             "    for (i64 k = from; k < to; ++k) {\n        const i64 t = at(k);\n"
             + self._around()
             + self.rows(self.inputs, "k + 1 < to ? at(k + 1) : -1")
-            + self.neurons(self.again, _named("h", self.states), [], stores)
+            + self.neurons(self.again, named("h", self.states), [], stores)
             + "    }\n"
         )
 
@@ -283,14 +295,14 @@ class Backward(Kernel, BackwardLoop):
         stores = []
         for i, gradient in zip(self.wanted, self.program.outputs):
             stores += self.stores([to[i]], [gradient], [i]) if i in to else [f"A{i}[i] += {operand(gradient)};"]
-        others = [*(f"X{i}" for i in self.d_outputs), *(f"G{s}" for s in self.carried), *_named("N", self.states)]
+        others = [*(f"X{i}" for i in self.d_outputs), *(f"G{s}" for s in self.carried), *named("N", self.states)]
         return (
             "    for (i64 k = to - 1; k >= from; --k) {\n        const i64 t = at(k);\n"
             + self._around()
             + self.rows(self.inputs, "-1")
             + self.rows(self.d_outputs, "k > 0 ? at(k - 1) : -1")
             + self.targets()
-            + self.neurons(self.program, _named("h", self.states), others, stores)
+            + self.neurons(self.program, named("h", self.states), others, stores)
             + self.streamed()
             + "    }\n"
         )
@@ -300,7 +312,7 @@ class Backward(Kernel, BackwardLoop):
         before = "const {1}* __restrict h{0} = k == from ? K{0} + point * apart : H{0} + (k - from - 1) * n;"
         after = "{1}* __restrict N{0} = H{0} + (k - from) * n;"
         kinds = [self.kinds[i] for i in self.states]
-        return _lines(8, (place.format(s, kind) for place in (before, after) for s, kind in enumerate(kinds)))
+        return lines_of(8, (place.format(s, kind) for place in (before, after) for s, kind in enumerate(kinds)))
 
     def _end(self) -> str:
         """The gradients of params and of the first state."""
@@ -315,4 +327,4 @@ class Backward(Kernel, BackwardLoop):
             elif i in self.params:
                 value = keep(f"A{i}[i]", self.arguments.dtypes[i])
                 out.append(f"for (i64 i = 0; i < n; ++i) (({kind}*){where})[lo + i] = {value};")
-        return _lines(4, out)
+        return lines_of(4, out)

@@ -8,12 +8,14 @@ import importlib
 from typing import Any
 
 from .._identity import Registry
+from ._network import Network
 from ._program import Program, Unsupported
 from ._signature import Signature
 
 
 # By the type of device: the module whose `Forward` and `Backward` are its loops. It is loaded with the first kernel.
 BACKENDS = {"cpu": "_cpu", "cuda": "_gpu"}
+NETWORKS = {"cpu": "_cpu_network"}  # those for steps that hold products
 
 
 class Bound:
@@ -29,9 +31,10 @@ class Bound:
         return getattr(self.kernel, name)
 
 
-def forward_kernel(device: str, program: Program, signature: Signature, uniform: tuple[bool, ...]) -> Bound:
+def forward_kernel(device: str, program: Program | Network, signature: Signature, uniform: tuple[bool, ...]) -> Bound:
     """A `ForwardLoop`. Raises Unsupported for a type of device that has no kernels."""
-    return Bound(_found_or_made(device, "Forward", (program, signature, uniform)), program.numbers)
+    network = isinstance(program, Network)
+    return Bound(_found_or_made(device, "Forward", (program, signature, uniform), network=network), program.numbers)
 
 
 def backward_kernel(
@@ -45,13 +48,23 @@ def backward_kernel(
     return Bound(kernel, (*forward.numbers, *program.numbers))
 
 
+def network_backward_kernel(
+    device: str, again: Network, program: Network, signature: Signature, uniform: tuple[bool, ...], wanted: tuple[int, ...],
+    recorded: tuple[int, ...],
+) -> Bound:  # fmt: skip
+    """The same for a step that holds products. `recorded`: of which products what they take and what flows back is kept over time."""
+    kernel = _found_or_made(device, "Backward", (again, program, signature, uniform, wanted, recorded), network=True)
+    return Bound(kernel, (*again.numbers, *program.numbers))
+
+
 _kernels: Registry[Any] = Registry(1000)
 
 
-def _found_or_made(device: str, which: str, of: tuple[Any, ...], *beside: Any) -> Any:
-    if device not in BACKENDS:
-        raise Unsupported(f"there is no kernel for {device}")
-    make: Any = getattr(importlib.import_module(f".{BACKENDS[device]}", __package__), which)
+def _found_or_made(device: str, which: str, of: tuple[Any, ...], *beside: Any, network: bool = False) -> Any:
+    backends = NETWORKS if network else BACKENDS
+    if device not in backends:
+        raise Unsupported(f"there is no kernel for {'products' if network else 'it'} on {device}")
+    make: Any = getattr(importlib.import_module(f".{backends[device]}", __package__), which)
     key = make, of, beside
     # Made quickly: a kernel is printed and built when it is first called.
     return _kernels.get(key) or _kernels.put(key, make(*of))

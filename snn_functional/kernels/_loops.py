@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from .._functorch import in_memory
+from ._network import Network
 from ._program import Program
 from ._signature import Role, Signature, Slots, TIMED
 
@@ -60,11 +61,11 @@ class Loop:
     """A kernel. A backend prints it, and launches what it printed. `uniform`: which params are one number for all lanes."""
 
     # The results that change in time: by the numbers that they have in the text, which arguments they are.
-    written: dict[int, int]
+    written: dict[Any, int]
 
     def __init__(self, signature: Signature, uniform: tuple[bool, ...], arguments: Slots) -> None:
         self.signature, self.uniform, self.arguments = signature, uniform, arguments
-        self.params, self.states, self.inputs = signature.leaves.places
+        self.params, self.states, self.inputs, self.matrices = signature.leaves.places
         self.known: dict[Any, Any] = {}  # what was worked out for tensors that lie as they did
         self.building = threading.Lock()
 
@@ -80,7 +81,9 @@ class ForwardLoop(Loop):
     """`(params, state, inputs) -> (outputs, last state)`, and a checkpoint of the state every so many steps if asked for. `program`: one
     step."""
 
-    def __init__(self, program: Program, signature: Signature, uniform: tuple[bool, ...]) -> None:
+    program: Any  # a Network, where the step holds products
+
+    def __init__(self, program: Program | Network, signature: Signature, uniform: tuple[bool, ...]) -> None:
         super().__init__(signature, uniform, signature.leaves + signature.results + signature.checkpoints)
         self.program = program
         *_, self.outputs, self.last, self.points = self.arguments.places
@@ -116,7 +119,7 @@ class BackwardLoop(Loop):
         super().__init__(signature, uniform, signature.backward + signature.checkpoints + self.gradients)
         self.forward, self.program, self.wanted = forward, program.renamed(numbers="q"), wanted
         self.again = forward.only(signature.results.places[1])  # of a step, the states that it gives
-        _, _, _, self.d_outputs, self.d_last, self.points, *own = self.arguments.places
+        _, _, _, _, self.d_outputs, self.d_last, self.points, *own = self.arguments.places
         self.argument = dict(zip(wanted, sum(own, [])))  # of each wanted leaf: where its gradient goes
         # Of the wanted numbers that serve all lanes: what their gradients are summed in.
         types = signature.leaves.dtypes

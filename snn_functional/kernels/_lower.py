@@ -2,9 +2,10 @@
 
 A pointwise operation is the same for every neuron, so shapes are dropped, once it is clear that they do nothing but broadcast from the
 right. A derivative also sums: the cotangent of a number that many neurons share is the sum of theirs. Such sums are left out too
-(`_Sums` sees to it that this is right) and made outside, once for all time steps.
+(`Sums` sees to it that this is right) and made outside, once for all time steps.
 """
 
+from collections.abc import Collection
 from typing import Any
 
 import torch
@@ -17,21 +18,23 @@ from ._tape import broadcast, CONSTANT, Node, SUMS, Tape
 from ._writer import Writer
 
 
-def program_of(tape: Tape, *, exact: bool, prefix: str, cotangents: int = 0) -> Program:
+def program_of(tape: Tape, *, exact: bool, prefix: str, cotangents: int = 0, checked: bool = False) -> Program:
     """- `exact`: is every bit promised (a step), or rounding only (a derivative)?
     - `prefix`: the letter of the free numbers.
     - `cotangents`: how many of the last leaves are what flows back in a derivative.
+    - `checked`: has it been seen already that all sums may be left out?
 
     Raises Unsupported, by name, for what no scalar operation does.
     """
     write = Writer(exact, prefix)
     leaves = tuple(Value(f"a{i}", leaf.dtype) for i, leaf in enumerate(tape.leaves))
     values: dict[Node, Operand] = dict(zip(tape.leaves, leaves))
-    sums = _Sums(tape, cotangents)
+    sums = None if checked else Sums.of(tape, cotangents)
     for node in tape.nodes:
         if node.why:
             raise Unsupported(node.why)
-        sums.admit(node)
+        if sums:
+            sums.admit(node)
         args = [values[x] if isinstance(x, Node) else x for x in node.args]
         if node.name == CONSTANT or node.name in SUMS:
             values[node] = write.cast(args[0], node.dtype)
@@ -49,19 +52,24 @@ def program_of(tape: Tape, *, exact: bool, prefix: str, cotangents: int = 0) -> 
     return write.program(leaves, [values[node] for node in tape.outputs])
 
 
-class _Sums:
+class Sums:
     """Which values stand for the sum over neurons that share them: of these a program holds what one neuron adds.
 
     That is right as long as nothing but linear is done with the sum: it is scaled by what the same neurons share, added to another
     such sum, summed further.
     """
 
-    def __init__(self, tape: Tape, cotangents: int) -> None:
-        count = len(tape.leaves) - cotangents
-        self.allowed = cotangents > 0
+    def __init__(self, allowed: bool, summed: Collection[Node] = ()) -> None:
+        self.allowed, self.summed = allowed, set(summed)
+
+    @classmethod
+    def of(cls, tape: Tape, cotangents: int) -> "Sums":
+        if not cotangents:
+            return cls(False)
         # Of a result that is smaller than all lanes, the first of the neurons that share it gets the cotangent, the others 0.
-        lanes = broadcast(*(leaf.shape for leaf in tape.leaves[:count])) if self.allowed else torch.Size()
-        self.summed = {x for x in tape.leaves[count:] if _stripped(x.shape) != _stripped(lanes)}
+        leaves, flowing = tape.leaves[:-cotangents], tape.leaves[-cotangents:]
+        lanes = broadcast(*(leaf.shape for leaf in leaves))
+        return cls(True, [x for x in flowing if _stripped(x.shape) != _stripped(lanes)])
 
     def admit(self, node: Node) -> None:
         tensors = [x for x in (*node.args, *node.kwargs.values()) if isinstance(x, Node)]

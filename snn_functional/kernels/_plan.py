@@ -24,9 +24,10 @@ import torch
 from torch import Tensor
 
 from .._functorch import outside, without_hooks
-from ._kernels import backward_kernel, forward_kernel
+from ._kernels import backward_kernel, forward_kernel, network_backward_kernel
 from ._lines import line_of
 from ._lower import program_of
+from ._network import Network, network_of, Product
 from ._program import Program, Unsupported
 from ._recorder import record
 from ._signature import Signature, split
@@ -63,18 +64,58 @@ def read(source: Source, leaves: Sequence[Form], *, derivative: bool = False) ->
         raise Unsupported(f"reading {what} fails{line_of(error)}: {type(error).__name__}: {reason}") from error
 
 
+class Products(NamedTuple):
+    """The products of a step; its tape is then what is left without them (see `_network.py`).
+
+    - `each`: in order. What they give are the last leaves of the tape, what they take its last outputs.
+    - `matrices`: their dtypes. `widths`: of each leaf of the tape, how many neurons a row has.
+    """
+
+    each: tuple[Product, ...] = ()
+    matrices: tuple[torch.dtype, ...] = ()
+    widths: tuple[int, ...] = ()
+
+
+NONE = Products()
+
+
 class Plan:
     """`counts`: of the leaves of the tape, how many are params, states and inputs. `exact`: are the loop's bits promised? Of a derivative
     they are not."""
 
-    def __init__(self, tape: Tape, counts: tuple[int, int, int], exact: bool = True) -> None:
-        self.tape, self.counts = tape, counts
+    def __init__(self, tape: Tape, counts: tuple[int, int, int], exact: bool = True, products: Products = NONE) -> None:
+        self.tape, self.counts, self.products = tape, counts, products
         self.leaves = [Form(leaf.dtype, leaf.shape) for leaf in tape.leaves]
-        self.program: Program = program_of(tape, exact=exact, prefix="k")
-        self.signature = Signature.of(counts, [x.dtype for x in tape.leaves], [x.dtype for x in tape.outputs])
+        ends = len(tape.outputs) - len(products.each)
+        dtypes = (
+            [*(x.dtype for x in tape.leaves[: sum(counts)]), *products.matrices],
+            [x.dtype for x in tape.outputs[:ends]],
+        )
+        self.program: Any  # a Network where there are products
+        widths: tuple[Sequence[int], Sequence[int]] = (), ()
+        if products.each:
+            self.program = _network(tape, products, range(ends), exact=exact, prefix="k")
+            # No product mixes the neurons of a matrix, so to say.
+            widths = [*products.widths[: sum(counts)], *[0] * len(products.matrices)], self.program.output_widths[:ends]
+        else:
+            self.program = program_of(tape, exact=exact, prefix="k")
+        self.signature = Signature.of(counts, *dtypes, widths)
         self.built = False  # was a kernel of its gradient built?
         self.failed: str | None = None  # why none can be
         self._made: dict[Any, Any] = {}
+
+    @property
+    def parts(self) -> list[list[Form]]:
+        """The leaves of the tape: params, states, inputs, and what products give."""
+        return split(self.leaves, *map(range, self.counts))
+
+    @property
+    def flowing(self) -> list[list[Form]]:
+        """What flows back into the results of the tape: into outputs, states, and what products take."""
+        after = len(self.products.each)
+        cut = len(self.tape.outputs) - after - self.counts[1]
+        parts = split(self.tape.outputs, range(cut), range(self.counts[1]))
+        return [[Form(x.dtype, x.shape) for x in _floating(part)] for part in parts]
 
     def forward(self, uniform: tuple[bool, ...], device: str = "cpu") -> Any:
         key = "forward", device, uniform
@@ -88,18 +129,42 @@ class Plan:
         """The kernel for the gradients of the wanted leaves; those of the states come with them, because the walk back carries them."""
         key = "backward", device, uniform, wanted
         if key not in self._made:
-            floating, states = self.signature.leaves.floating, self.signature.leaves.places[1]
-            every = tuple(i for i in floating if i in wanted or i in states)
-            program = self.pullback(source)[1].only([floating.index(i) for i in every])
-            self._made[key] = backward_kernel(device, self.program, program, self.signature, uniform, every)
+            _, states, _, matrices = self.signature.leaves.places
+            every = tuple(i for i in self.signature.leaves.floating if i in wanted or i in states)
+            # What flows back is what the pullback gives of the leaves; into a matrix, of what its products give.
+            us = range(sum(self.counts), len(self.leaves))
+            into = [i for i in every if i not in matrices]
+            into += [u for u, product in zip(us, self.products.each) if matrices and matrices[product.matrix] in every]
+            floating = [i for i, leaf in enumerate(self.leaves) if leaf.dtype.is_floating_point]
+            of, (tape, program) = [floating.index(i) for i in into], self.pullback(source)
+            if self.products.each:
+                program = _network(tape, self._back(), of, exact=False, prefix="q")
+                recorded = tuple(i - us[0] for i in into if i in us)
+                ends = len(self.tape.outputs) - len(us)
+                again = [*range(ends - self.counts[1], ends), *(ends + j for j in recorded)]
+                forward = _network(self.tape, self.products, again, exact=True, prefix="k")
+                self._made[key] = network_backward_kernel(
+                    device, forward, program, self.signature, uniform, every, recorded
+                )
+            else:
+                assert program
+                self._made[key] = backward_kernel(
+                    device, self.program, program.only(of), self.signature, uniform, every
+                )
         return self._made[key]
 
-    def pullback(self, source: Later = None) -> tuple[Tape, Program]:
-        """`(*leaves, *d outputs, *d states) -> gradients of the floating leaves`"""
+    def _back(self) -> Products:
+        """Those of the pullback: what flows into a factor is a product of what flows back into what that gave."""
+        widths = (w for w, x in zip(self.program.output_widths, self.tape.outputs) if floats(x))
+        back = tuple(x.back() for x in self.products.each)
+        return self.products._replace(each=back, widths=(*self.products.widths, *widths))
 
-        def make() -> tuple[Tape, Program]:
-            function, extra, around = source() if source else Source(self.tape)
-            cotangents = self._cotangents()
+    def pullback(self, source: Later = None) -> tuple[Tape, Program | None]:
+        """`(*leaves, *what flows back into the results) -> gradients of the floating leaves`"""
+
+        def make() -> tuple[Tape, Program | None]:
+            function, extra, around = self._source(source)
+            cotangents = sum(self.flowing, [])
 
             def pullback(*arguments: Tensor) -> tuple[Tensor, ...]:
                 leaves, moves, rest = split(arguments, self.leaves, cotangents)
@@ -107,14 +172,19 @@ class Plan:
                 return torch.func.vjp(only, *floats)[1](tuple(moves))
 
             tape = read(Source(pullback, extra, around), (*self.leaves, *cotangents), derivative=True)
+            if self.products.each:
+                return tape, None
             return tape, program_of(tape, exact=False, prefix="q", cotangents=len(cotangents))
 
         return self._once("pullback", make)
 
     def tangent(self, source: Later = None) -> "Plan":
         def make() -> Plan:
-            function, extra, around = source() if source else Source(self.tape)
-            parts = [(part, _floating(part)) for part in self.signature.leaves.split(self.leaves)]
+            function, extra, around = self._source(source)
+            n = len(self.products.each)
+            *given, us = self.parts
+            # What a product gives moves as both of its factors do.
+            parts = [*((part, _floating(part)) for part in given), (us, [*us, *us])]
             forms = [form for part, d_part in parts for form in (*part, *d_part)]
 
             def tangent(*rest: Tensor) -> tuple[Tensor, ...]:
@@ -123,21 +193,33 @@ class Plan:
                     primal, d_primal, rest = map(tuple, split(rest, part, d_part))
                     primals += primal
                     tangents += d_primal
+                if n:
+                    tangents[-2 * n :] = [a + b for a, b in zip(tangents[-2 * n : -n], tangents[-n:])]
                 step = lambda *leaves: self._checked(function(*leaves, *rest))
                 floats, only = only_floats(step, primals)
                 values = step(*primals)
                 moves = [torch.zeros_like(x) for x in values if x.is_floating_point()]
                 if moves and floats:  # else there is nothing to differentiate, which torch refuses
                     moves = list(torch.func.jvp(only, floats, tuple(tangents))[1])
-                outputs, states = self.signature.results.split(values)
-                d_outputs, d_states = self.signature.cotangents.split(moves)
-                return (*outputs, *d_outputs, *states, *d_states)
+                outputs, states, zs = self._results(values)
+                d_outputs, d_states, d_zs = split(moves, *self.flowing[:2])
+                return (*outputs, *d_outputs, *states, *d_states, *zs, *d_zs, *zs)
 
             tape = read(Source(tangent, extra, around), forms, derivative=True)
-            params, states, inputs = (len(part) + len(d_part) for part, d_part in parts)
-            return Plan(tape, (params, states, inputs), exact=False)
+            params, states, inputs = (len(part) + len(d_part) for part, d_part in parts[:3])
+            return Plan(tape, (params, states, inputs), exact=False, products=self._moving(parts))
 
         return self._once("tangent", make)
+
+    def _moving(self, parts: Sequence[tuple[Any, Any]]) -> Products:
+        """The products of the tangent: z W, then dz W, then z dW."""
+        each, matrices, widths = self.products
+        if not each:
+            return NONE
+        of = split(widths, *map(range, self.counts))
+        wide = [w for some, (part, _) in zip(of, parts) for w in (*some, *(w for w, x in zip(some, part) if floats(x)))]
+        moved = tuple(x._replace(matrix=x.matrix + len(matrices)) for x in each)
+        return Products((*each, *each, *moved), (*matrices, *matrices), (*wide, *of[3]))
 
     def faithful(self, source: Later = None) -> bool:
         """Is the derivative of what was read that of the step? It is not where the step has a rule of its own, an `autograd.Function` or
@@ -149,40 +231,72 @@ class Plan:
 
         def make() -> bool:
             forms = [leaf.lane() for leaf in self.leaves]
-            alone = Plan(read(Source(self.tape), forms, derivative=True), self.counts)
+            alone = read(Source(self.tape), forms, derivative=True)
+            plan = Plan(alone, self.counts, products=self.products)
+            both = (x.pullback(later)[0] for x, later in ((self, source), (plan, None)))
             ids: dict[Any, int] = {}
-            return self.pullback(source)[1].expressions(ids) == alone.pullback()[1].expressions(ids)
+            first, second = (program_of(x, exact=False, prefix="q", checked=True).expressions(ids) for x in both)
+            return first == second
 
         return self._once("faithful", make)
 
     def trajectory(self) -> "Plan":
+        """The same, giving the states it began with, and what its products gave and took."""
+
         def make() -> Plan:
-            _, before, _ = self.signature.leaves.split(self.tape.leaves)
-            _, after = self.signature.results.split(self.tape.outputs)
-            return Plan(self.tape.giving((*before, *after)), self.counts)
+            _, before, _, us = split(self.tape.leaves, *map(range, self.counts))
+            _, after, zs = self._results(self.tape.outputs)
+            return Plan(self.tape.giving((*before, *us, *zs, *after, *zs)), self.counts, products=self.products)
 
         return self._once("trajectory", make)
 
     def adjoint(self, source: Later = None) -> "Plan":
+        """Backwards: what flows into the states is carried on, and what flows into params is summed."""
+
         def make() -> Plan:
-            params, states, inputs = self.signature.leaves.split([form.lane() for form in self.leaves])
-            d_outputs, d_states = self.signature.cotangents.split([form.lane() for form in self._cotangents()])
-            d_params = _floating(params)
-            parts = params, d_states, d_params, inputs, states, d_outputs
+            lanes = lambda parts: [[form.lane() for form in part] for part in parts]
+            params, states, inputs, us = lanes(self.parts)
+            d_outputs, d_states, d_zs = lanes(self.flowing)
+            d_params, d_inputs = _floating(params), _floating(inputs)
+            parts = params, d_states, d_params, inputs, states, us, d_outputs, d_zs
             pullback = self.pullback(source)[0]
 
             def adjoint(*leaves: Tensor) -> tuple[Tensor, ...]:
-                p, dm, sums, x, m, dy, _ = split(leaves, *parts)  # y, m: outputs and states, of a step with p and x
-                dp, dm, dx = split(pullback(*p, *m, *x, *dy, *dm), d_params, d_states)
-                return (*dx, *dm, *(a + b for a, b in zip(sums, dp)))
+                p, dm, sums, x, m, u, dy, dz, _ = split(
+                    leaves, *parts
+                )  # y, m: outputs and states, of a step with p and x
+                found = pullback(*p, *m, *x, *u, *dy, *dm, *dz)
+                dp, dm, dx, du, _ = split(found, d_params, d_states, d_inputs, us)
+                return (*dx, *du, *dm, *(a + b for a, b in zip(sums, dp)), *du)
 
-            counts = len(params), len(d_states) + len(d_params), len(inputs) + len(states) + len(d_outputs)
-            return Plan(read(Source(adjoint), sum(parts, []), derivative=True), counts, exact=False)
+            timed = inputs, states, us, d_outputs
+            counts = len(params), len(d_states) + len(d_params), sum(map(len, timed))
+            tape = read(Source(adjoint), sum(parts, []), derivative=True)
+            return Plan(tape, counts, exact=False, products=self._flowing_back())
 
         return self._once("adjoint", make)
 
-    def _cotangents(self) -> list[Form]:
-        return [Form(x.dtype, x.shape) for x in _floating(self.tape.outputs)]
+    def _flowing_back(self) -> Products:
+        """The products of the adjoint."""
+        if not self.products.each:
+            return NONE
+        params, states, inputs, us = split(self.products.widths, *map(range, self.counts))
+        ends = self.program.output_widths
+        d_outputs, d_states, d_zs = (
+            [w for w, x in zip(some, of) if floats(x)]
+            for some, of in zip(self._results(ends), self._results(self.tape.outputs))
+        )
+        d_params = [w for w, x in zip(params, self.parts[0]) if floats(x)]
+        widths = *params, *d_states, *d_params, *inputs, *states, *us, *d_outputs, *d_zs
+        return self.products._replace(each=tuple(x.back() for x in self.products.each), widths=widths)
+
+    def _results(self, items: Sequence[Any]) -> list[Any]:
+        """Outputs, states, and what products take."""
+        return split(items, range(len(items) - self.counts[1] - len(self.products.each)), range(self.counts[1]))
+
+    def _source(self, source: Later) -> Source:
+        """The step, or what was read of it: where widths differ at the shapes that were read, for what it does to one neuron knows none."""
+        return source() if source else Source(self.tape.perform if self.products.each else self.tape)
 
     def _once(self, name: str, make: Callable[[], Any]) -> Any:
         if name not in self._made:
@@ -197,6 +311,10 @@ class Plan:
         return results
 
 
+def _network(tape: Tape, products: Products, wanted: Sequence[int], *, exact: bool, prefix: str) -> Network:
+    return network_of(tape, products.widths, products.each, wanted, exact=exact, prefix=prefix)
+
+
 def only_floats(function: Any, leaves: Sequence[Tensor]) -> tuple[tuple[Tensor, ...], Any]:
     """The floating leaves, and `function` from these alone to its floating results alone."""
 
@@ -209,4 +327,8 @@ def only_floats(function: Any, leaves: Sequence[Tensor]) -> tuple[tuple[Tensor, 
 
 def _floating(items: Iterable[Any]) -> list[Any]:
     """Tensors, forms or nodes of a tape."""
-    return [x for x in items if x.dtype.is_floating_point]
+    return [x for x in items if floats(x)]
+
+
+def floats(x: Any) -> bool:
+    return x.dtype.is_floating_point

@@ -17,14 +17,20 @@ class Role(enum.Enum):
     PARAM = "broadcasts to the lanes from the right; the same at all time steps"
     STATE = "[*lanes]; what one time step gives to the next"
     TIMED = "[T, *lanes]; another one at each time step"
+    MATRIX = "[..., in, out]; what a product takes, the same at all time steps, or one for each group of rows"
 
 
-PARAM, STATE, TIMED = Role  # an enumeration's attributes are slow to look up
+PARAM, STATE, TIMED, MATRIX = Role  # an enumeration's attributes are slow to look up
 
 
 def lane_axis(role: Role) -> int:
     """Where the lanes begin. An axis that `vmap` maps is put there: more samples are more lanes."""
     return 1 if role is TIMED else 0
+
+
+def broadcasts(role: Role) -> bool:
+    """May it have fewer axes than the lanes?"""
+    return role is PARAM or role is MATRIX
 
 
 def split(items: Sequence[Any], *parts: Sized) -> list[Any]:
@@ -40,15 +46,20 @@ def cuts(*sizes: int) -> list[slice]:
 
 @dataclass(frozen=True)
 class Slots:
-    """The places of a flat list, in groups: a role, and the dtypes of the tensors that have it."""
+    """The places of a flat list, in groups: a role, and the dtypes of the tensors that have it.
+
+    `widths`: where products mix neurons, of each tensor how many neurons a row has; `lanes` are the rows then, and what has the role of
+    STATE is [*lanes, width]. Empty where lanes are all there is.
+    """
 
     groups: tuple[tuple[Role, tuple[torch.dtype, ...]], ...]
+    widths: tuple[int, ...] = ()
 
     def __len__(self) -> int:
         return len(self.dtypes)
 
     def __add__(self, other: "Slots") -> "Slots":
-        return Slots(self.groups + other.groups)
+        return Slots(self.groups + other.groups, self.widths + other.widths)
 
     # Each is worked out once: a small scan takes less time than these would.
     parts = cached_property(lambda self: [dtypes for _, dtypes in self.groups])
@@ -57,7 +68,9 @@ class Slots:
     floating = cached_property(lambda self: tuple(i for i, x in enumerate(self.dtypes) if x.is_floating_point))
     places = cached_property(lambda self: self.split(list(range(len(self)))))
     _cuts = cached_property(lambda self: cuts(*map(len, self.parts))[:-1])
-    bytes = cached_property(lambda self: sum(dtype.itemsize for dtype in self.dtypes))  # of one lane at one time step
+    bytes = cached_property(
+        lambda self: sum(self.widths[i] * x.itemsize if self.widths else x.itemsize for i, x in enumerate(self.dtypes))
+    )  # of one lane at one time step
 
     def split(self, items: Sequence[Any]) -> list[Any]:
         """A list as long as this one, group by group."""
@@ -67,7 +80,8 @@ class Slots:
         """Those at some places; a group may become empty."""
         wanted = set(places)
         parts = [tuple(self.dtypes[i] for i in part if i in wanted) for part in self.places]
-        return Slots(tuple(zip((role for role, _ in self.groups), parts)))
+        widths = tuple(w for i, w in enumerate(self.widths) if i in wanted)
+        return Slots(tuple(zip((role for role, _ in self.groups), parts)), widths)
 
     def spread(self, floats: Iterable[Any]) -> list[Any]:
         """Values for the floating places, and None at the others."""
@@ -76,6 +90,8 @@ class Slots:
 
     def shapes(self, lanes: torch.Size, T: int) -> list[Sequence[int]]:
         """Over all lanes, as a gradient is even of a param."""
+        if self.widths:
+            return [(*((T,) if role is TIMED else ()), *lanes, w) for role, w in zip(self.roles, self.widths)]
         timed = (T, *lanes)
         return [timed if role is TIMED else lanes for role in self.roles]
 
@@ -86,22 +102,32 @@ class Slots:
 
 @dataclass(frozen=True)
 class Signature:
-    """`leaves` (params, states, inputs) -> `results` (outputs, new states)"""
+    """`leaves` (params, states, inputs, matrices) -> `results` (outputs, new states)"""
 
     leaves: Slots
     results: Slots
 
     @classmethod
-    def of(cls, counts: Sequence[int], leaves: Sequence[torch.dtype], results: Sequence[torch.dtype]) -> "Signature":
-        """`counts`: how many of the leaves are params, states and inputs."""
-        params, states, inputs, _ = map(tuple, split(leaves, *map(range, counts)))
-        outputs = tuple(results[: len(results) - len(states)])
-        taken = (PARAM, params), (STATE, states), (TIMED, inputs)
-        return cls(Slots(taken), Slots(((TIMED, outputs), (STATE, states))))
+    def of(
+        cls,
+        counts: Sequence[int],
+        leaves: Sequence[torch.dtype],
+        results: Sequence[torch.dtype],
+        widths: tuple[Sequence[int], Sequence[int]] = ((), ()),
+    ) -> "Signature":
+        """`counts`: how many of the leaves are params, states and inputs; the others are matrices. `widths`: of leaves and results."""
+        *taken, matrices = map(tuple, split(leaves, *map(range, counts)))
+        outputs = tuple(results[: len(results) - counts[1]])
+        return cls(
+            Slots((*zip((PARAM, STATE, TIMED), taken), (MATRIX, matrices)), tuple(widths[0])),
+            Slots(((TIMED, outputs), (STATE, taken[1])), tuple(widths[1])),
+        )
 
     # The new states alone; what flows back into the floating results; what the backward is a function of; and the states at some
     # of the time steps, which the forward keeps for the backward, if there is to be one.
     last = cached_property(lambda self: self.results.only(self.results.places[1]))
     cotangents = cached_property(lambda self: self.results.only(self.results.floating))
     backward = cached_property(lambda self: self.leaves + self.cotangents)
-    checkpoints = cached_property(lambda self: Slots(((TIMED, self.leaves.parts[1]),)))
+    checkpoints = cached_property(
+        lambda self: Slots(((TIMED, self.leaves.parts[1]),), self.leaves.only(self.leaves.places[1]).widths)
+    )

@@ -1,0 +1,171 @@
+"""Products of what was put together, or is taken apart, as products of the parts: all that a kernel knows is whole rows.
+
+    cat([x, h]) @ W                       x @ W[:n] + h @ W[n:], of which the first is no business of the states
+    (h @ W + x).chunk(4)[1]               h @ W[:, n : 2 n] + x[:, n : 2 n]
+
+Neurons of the last axis are meant; sums are made in another order, as they are of products anyway.
+"""
+
+import dataclasses
+from collections.abc import Collection
+from typing import Any
+
+import torch
+
+from ..kernels import elementwise, Node, PART, RESHAPES, Tape
+
+
+aten = torch.ops.aten
+PRODUCTS = {"mm": (0, 1), "addmm": (1, 2)}  # where the factor stands, and the matrix
+CUTS = {"split", "split_with_sizes", "chunk"}
+
+
+def distributed(tape: Tape, states: Collection[Node]) -> Tape:
+    """The same with whole rows, where that can be said; what cannot stays as it is."""
+    if not any(node.name == "cat" or node.name == "slice" or node.name in CUTS for node in tape.nodes):
+        return tape
+    made = _Made(states)
+    for node in tape.nodes:
+        made.take(node)
+    outputs = tuple(made.now(x) for x in tape.outputs)
+    whole = dataclasses.replace(tape, nodes=tuple(made.nodes), outputs=outputs)
+    return whole.giving(outputs)
+
+
+class _Made:
+    def __init__(self, states: Collection[Node]) -> None:
+        self.reached = set(states)
+        self.place: dict[Node, Node] = {}
+        self.nodes: list[Node] = []
+        self.slices: dict[tuple[Node, int, int, int], Node] = {}
+
+    def now(self, x: Any) -> Any:
+        """What an argument has become."""
+        if isinstance(x, Node):
+            return self.place.get(x, x)
+        return type(x)(map(self.now, x)) if isinstance(x, (list, tuple)) else x
+
+    def put(self, node: Node) -> Node:
+        if any(x in self.reached for x in node.inputs()):
+            self.reached.add(node)
+        self.nodes.append(node)
+        return node
+
+    def take(self, node: Node) -> None:
+        if node.rule or node.draws or not any(self.now(x) in self.reached for x in node.inputs()):
+            self.keep(node)
+        elif node.name in PRODUCTS and self.parts(self.now(node.args[PRODUCTS[node.name][0]])):
+            self.place[node] = self.sum(node)
+        elif (cut := self.cut(node)) and (whole := self.sliced(*cut)):
+            self.place[node] = whole
+        else:
+            self.keep(node)
+
+    def keep(self, node: Node) -> None:
+        args, kwargs = self.now(node.args), {k: self.now(x) for k, x in node.kwargs.items()}
+        rule = (node.rule[0], self.now(node.rule[1])) if node.rule else None
+        same = args == node.args and kwargs == node.kwargs and rule == node.rule
+        new = node if same else dataclasses.replace(node, args=args, kwargs=kwargs, rule=rule, like=self.now(node.like))
+        if new is not node:
+            self.place[node] = new
+        self.put(new)
+
+    def parts(self, z: Node) -> list[Node] | None:
+        """What a factor was put together of, if it was, along the neurons."""
+        while z.name in RESHAPES and next(z.inputs()).shape[-1:] == z.shape[-1:] and len(z.shape) == 2:
+            inner = next(z.inputs())
+            if inner.name == "cat" and len(inner.shape) != 2:
+                return None
+            z = inner
+        if z.name != "cat" or len(z.args) < 2 or z.args[1] not in (-1, len(z.shape) - 1) or len(z.shape) != 2:
+            return None
+        return list(z.args[0])
+
+    def sum(self, node: Node) -> Node:
+        at, of = PRODUCTS[node.name]
+        first, total = 0, None
+        for x in self.parts(self.now(node.args[at])) or []:
+            matrix = self.slice(self.now(node.args[of]), 0, first, first + x.shape[-1])
+            first += x.shape[-1]
+            each = self.product(node, x, matrix)
+            total = each if total is None else self.add(node, total, each)
+        assert total
+        return self.add(node, total, self.now(node.args[0])) if node.name == "addmm" else total
+
+    def product(self, like: Node, z: Node, matrix: Node) -> Node:
+        shape = torch.Size((z.shape[0], matrix.shape[1]))
+        why = (like.why or "").replace("addmm", "mm")
+        return self.put(Node("mm", aten.mm.default, (z, matrix), {}, like.dtype, shape, like.common, like.line, why))
+
+    def add(self, like: Node, a: Node, b: Node) -> Node:
+        shape = torch.Size((a.shape[0], max(a.shape[-1], *b.shape[-1:])))
+        return self.put(Node("add", aten.add.Tensor, (a, b), {}, like.dtype, shape, like.dtype, like.line))
+
+    def slice(self, x: Node, axis: int, first: int, end: int) -> Node:
+        """Of what no state reaches: an operation as any other."""
+        key = x, axis, first, end
+        if key not in self.slices:
+            shape = torch.Size((*x.shape[:axis], end - first, *x.shape[axis + 1 :]))
+            why = f"{aten.slice.Tensor} is not pointwise"
+            args = (x, axis, first, end)
+            self.slices[key] = self.put(
+                Node("slice", aten.slice.Tensor, args, {}, x.dtype, shape, x.dtype, x.line, why)
+            )
+        return self.slices[key]
+
+    def cut(self, node: Node) -> tuple[Node, int, int] | None:
+        """Is it some neurons of what? Which ones?"""
+        if node.name == PART and next(node.inputs()).name in CUTS:
+            whole = next(node.inputs())
+            x, sizes, *axis = whole.args
+            if (axis or [0])[0] not in (-1, len(x.shape) - 1) or whole.name == "chunk":
+                return None
+            i = node.args[1]
+            first = sum(sizes[:i]) if isinstance(sizes, (list, tuple)) else i * sizes
+            return self.now(x), first, first + node.shape[-1]
+        if node.name == "slice":
+            x: Any = node.args[0]
+            axis, first, _, step = (*node.args[1:], *(0, 0, None, 1)[len(node.args) - 1 :])
+            if axis in (-1, len(x.shape) - 1) and step == 1:
+                first = max((first or 0) + x.shape[-1], 0) if (first or 0) < 0 else first or 0
+                return self.now(x), first, first + node.shape[-1]
+        return None
+
+    def sliced(self, x: Node, first: int, end: int) -> Node | None:
+        """Some neurons of it, made anew; None where that cannot be said."""
+        if not x.shape or x.shape[-1] == 1:
+            return x
+        if x not in self.reached:
+            return self.slice(x, len(x.shape) - 1, first, end)
+        key = x, -1, first, end
+        if key not in self.slices:
+            new = self.remade(x, first, end)
+            if new is None:
+                return None
+            self.slices[key] = new
+        return self.slices[key]
+
+    def remade(self, x: Node, first: int, end: int) -> Node | None:
+        if x.rule or x.draws:
+            return None
+        if x.name in PRODUCTS:
+            at, of = PRODUCTS[x.name]
+            if self.now(x.args[of]) in self.reached:
+                return None
+            new = self.product(x, x.args[at], self.slice(x.args[of], 1, first, end))
+            if x.name == "mm":
+                return new
+            bias = self.sliced(x.args[0], first, end)
+            return self.add(x, new, bias) if bias else None
+        shape = torch.Size((*x.shape[:-1], end - first))
+        if not elementwise(x) or any(y.shape[-1:] not in ((), (1,), x.shape[-1:]) for y in x.inputs()):
+            return None
+        args = []
+        for y in x.args:
+            y = self.sliced(y, first, end) if isinstance(y, Node) else y
+            if y is None:
+                return None
+            args.append(y)
+        if any(isinstance(y, Node) for y in x.kwargs.values()):
+            return None
+        return self.put(dataclasses.replace(x, args=tuple(args), shape=shape))

@@ -1,0 +1,199 @@
+"""A step that holds products of matrices, as kernels see it: the pointwise rest, cut at the products.
+
+    u = z @ matrix                          z: what the neurons of a row give, of which every neuron of u's row gets something
+
+What is left without the products is pointwise: it has each `u` as a leaf, and gives each `z` as a result. So its derivatives are those
+of a pointwise step, and the products come in again from outside: where u = z W, what flows back into z is what flows back into u,
+times W transposed, and that into W is an outer product, which nobody needs before all of time is through.
+
+Rows (samples) never meet. Neurons of a row stand side by side; several layers have several widths.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from functools import cached_property
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ._lines import place
+from ._lower import program_of, Sums
+from ._program import Program, Unsupported
+from ._tape import Node, Tape
+
+
+class Product(NamedTuple):
+    """`z @ matrix`, or `z @ matrix^T`. `matrix`: which one."""
+
+    matrix: int
+    transposed: bool = False
+
+    def back(self) -> "Product":
+        """The one that a cotangent goes through."""
+        return Product(self.matrix, not self.transposed)
+
+
+class Segment(NamedTuple):
+    """Pointwise lines over rows of one width. `reads`, `writes`: the values that are the program's leaves and outputs."""
+
+    program: Program
+    width: int
+    reads: tuple[int, ...]
+    writes: tuple[int, ...]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Network:
+    """`leaves -> results`, segment by segment, with products between them.
+
+    - `items`: in order; a number is a product.
+    - `values`: the dtype and the width of each value, the leaves first, of which the last are what the products give.
+    - `results`, `factors`: which value each result is, and what each product takes (-1 if none of the results needs it). `output_widths`:
+      of both.
+    """
+
+    items: tuple[Segment | int, ...]
+    values: tuple[tuple[torch.dtype, int], ...]
+    results: tuple[int, ...]
+    factors: tuple[int, ...]
+    output_widths: tuple[int, ...]
+    products: tuple[Product, ...]
+    leaves: int
+
+    @cached_property
+    def text(self) -> str:
+        """All that a kernel depends on."""
+        items = [
+            f"product {x}" if isinstance(x, int) else f"{x.width} {x.reads} -> {x.writes}\n{x.program.text}"
+            for x in self.items
+        ]
+        rest = self.values, self.results, self.factors, self.output_widths, self.products, self.leaves
+        return "\n".join([*items, *map(str, rest)])
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Network) and self.text == other.text
+
+    def __hash__(self) -> int:
+        return hash(self.text)
+
+    @cached_property
+    def numbers(self) -> tuple[float, ...]:
+        """The free numbers of all segments."""
+        return tuple(x for item in self.items if isinstance(item, Segment) for x in item.program.numbers)
+
+
+def network_of(
+    tape: Tape, widths: Sequence[int], products: Sequence[Product], wanted: Sequence[int], *, exact: bool, prefix: str
+) -> Network:
+    """- `tape`: what is left without the products. Its last leaves are what these give, its last outputs what these take.
+    - `widths`: of each leaf, how many neurons a row has.
+    - `wanted`: which of the other outputs.
+
+    Raises Unsupported where neurons of different widths meet without a product, or for what is not pointwise.
+    """
+    count = len(products)
+    first = len(tape.leaves) - count
+    us, zs = tape.leaves[first:], tape.outputs[len(tape.outputs) - count :]
+    results = tuple(tape.outputs[i] for i in wanted)
+    tape = tape.giving((*results, *zs))
+    check = Sums(not exact)
+    for node in tape.nodes:
+        if node.why:
+            raise Unsupported(node.why)
+        check.admit(node)
+    width = _widths(tape, widths)
+    needed = _needed(tape, results, us, zs)
+    level = _levels(tape, us, zs)
+    where = lambda x: (level[x], width[x])
+    inside: dict[tuple[int, int], list[Node]] = {}
+    for node in tape.nodes:
+        if node in needed and width[node]:
+            inside.setdefault(where(node), []).append(node)
+    asked = {x for x in (*results, *(z for u, z in zip(us, zs) if u in needed))}
+    for nodes in inside.values():
+        own = set(nodes)
+        asked |= {x for node in nodes for x in node.inputs() if x not in own}
+    constants = [x for x in tape.nodes if not width[x]]
+    number = {leaf: i for i, leaf in enumerate(tape.leaves)}
+    values = [(x.dtype, width[x]) for x in tape.leaves]
+    items: list[Segment | int] = []
+    for depth in range(count + 1):
+        for (at, w), nodes in sorted(inside.items()):
+            if at == depth:
+                items.append(_segment(nodes, w, asked, number, values, constants, exact, prefix))
+        items += [j for j, (u, z) in enumerate(zip(us, zs)) if u in needed and level[z] == depth]
+    if bad := [x for x in (*results, *zs) if x not in number and (x in results or us[zs.index(x)] in needed)]:
+        raise Unsupported(f"it gives what is the same for all neurons{place(bad[0].line)}")
+    return Network(
+        tuple(items),
+        tuple(values),
+        tuple(number[x] for x in results),
+        tuple(number.get(x, -1) for x in zs),
+        tuple(width[x] for x in (*results, *zs)),
+        tuple(products),
+        len(tape.leaves),
+    )
+
+
+def _segment(
+    nodes: list[Node], w: int, asked: set[Node], number: dict[Node, int], values: list[tuple[torch.dtype, int]],
+    constants: list[Node], exact: bool, prefix: str,
+) -> Segment:  # fmt: skip
+    own = {*constants, *nodes}
+    reads = tuple(dict.fromkeys(x for node in nodes for x in node.inputs() if x not in own))
+    writes = tuple(node for node in nodes if node in asked)
+    program = program_of(Tape(reads, (*constants, *nodes), writes), exact=exact, prefix=prefix, checked=True)
+    taken = tuple(number[x] for x in reads)
+    for node in writes:
+        number[node] = len(values)
+        values.append((node.dtype, w))
+    return Segment(program, w, taken, tuple(number[x] for x in writes))
+
+
+def _widths(tape: Tape, widths: Sequence[int]) -> dict[Node, int]:
+    """How many neurons a row of each node has; 0 for what is the same for all of them."""
+    found = dict(zip(tape.leaves, widths))
+    for node in tape.nodes:
+        of = {found[x] for x in node.inputs()} - {0}
+        if len(of) > 1:
+            wide = " and ".join(map(str, sorted(of)))
+            raise Unsupported(f"{node.target} is of rows of {wide} neurons, which no product joins{place(node.line)}")
+        found[node] = of.pop() if of else 0
+    return found
+
+
+def _needed(tape: Tape, results: Sequence[Node], us: Sequence[Node], zs: Sequence[Node]) -> set[Node]:
+    """What the results are made of, through products too."""
+    factor, needed, open_ = dict(zip(us, zs)), set[Node](), list(results)
+    while open_:
+        node = open_.pop()
+        if node not in needed:
+            needed.add(node)
+            open_ += [factor[node]] if node in factor else node.inputs()
+    return needed
+
+
+def _levels(tape: Tape, us: Sequence[Node], zs: Sequence[Node]) -> dict[Node, int]:
+    """How many products, one after another, each node comes after."""
+    found: dict[Node, int] = dict.fromkeys(tape.leaves, 0)
+    for _ in range(len(us) + 1):
+        before = [found[u] for u in us]
+        for node in tape.nodes:
+            found[node] = max((found[x] for x in node.inputs()), default=0)
+        for u, z in zip(us, zs):
+            found[u] = found[z] + 1
+        if before == [found[u] for u in us]:
+            break
+    return found
+
+
+def into_matrix(z: Tensor, d: Tensor, product: Product, shape: torch.Size) -> Tensor:
+    """What flows back into the matrix of a product, summed over time and over the rows that share it: of z [T, *rows, in] and of what
+    flows back into u, d [T, *rows, out]. `shape`: the matrix's, [..., in, out]."""
+    z, d = (d, z) if product.transposed else (z, d)
+    rows, lead = z.dim() - 2, shape[:-2]
+    own = [i for i, n in enumerate((*[1] * (rows - len(lead)), *lead)) if n > 1]
+    order = [*(1 + i for i in own), 0, *(1 + i for i in range(rows) if i not in own)]
+    flat = lambda x: x.permute(*order, rows + 1).reshape(*(x.shape[1 + i] for i in own), -1, x.shape[-1])
+    return (flat(z).mT @ flat(d)).reshape(shape)
