@@ -1,0 +1,68 @@
+"""Products that cost their spikes, on CPUs. See README.md in this folder.
+
+They are torch's own, at another price: chosen at run time by counting, against the dense product. `SNN_FUNCTIONAL_EVENTS=0` in the
+environment turns them off, for comparison.
+"""
+
+import os
+
+import torch
+from torch import Tensor
+
+from .._functorch import intercepted, is_compiling, numbers_in, readable, run, under_old_vmap
+from ..kernels import NoCompiler
+from ._native import crowded
+from ._rules import Events, most, Outer, Product
+
+
+# Multiplications below which too little is to be gained to look for it.
+SMALL = {torch.float32: 1 << 24, torch.float64: 1 << 23, torch.bfloat16: 1 << 26}
+
+
+def product(z: Tensor, w: Tensor, bias: Tensor | None = None) -> Tensor:
+    """z [..., in] @ w [in, out] + bias [out], where z may be mostly zeros."""
+    rows = z.flatten(0, -2) if z.dim() > 2 else z
+    if not _worth(rows, w, w.shape[-1]) or _crowded(rows, w.shape[-1]):
+        y = torch.mm(rows, w) if bias is None else torch.addmm(bias, rows, w)
+    else:
+        y = run(Product, Events(), rows[None], w[None], None if bias is None else bias[None])[0]
+    return y.unflatten(0, z.shape[:-1]) if z.dim() > 2 else y
+
+
+def outer(z: Tensor, g: Tensor) -> Tensor:
+    """z [..., n, in] transposed @ g [..., n, out], where z may be mostly zeros. The axes in front are the same for both."""
+    if not _worth(z, g, g.shape[-1]):
+        return z.mT @ g
+    m = run(Outer, Events(), z.reshape(-1, *z.shape[-2:]), g.reshape(-1, *g.shape[-2:]), False)
+    return m.reshape(*z.shape[:-2], *m.shape[1:])
+
+
+def enabled() -> bool:
+    return os.environ.get("SNN_FUNCTIONAL_EVENTS") != "0"
+
+
+def _worth(z: Tensor, other: Tensor, out: int) -> bool:
+    """May anything be gained? Whether it is, is counted where the numbers are at hand."""
+    return (
+        z.dtype in SMALL
+        and z.dtype == other.dtype
+        and z.device.type == other.device.type == "cpu"
+        and numbers_in(z) * out > SMALL[z.dtype]
+        and enabled()
+        and type(z) in PLAIN
+        and type(other) in PLAIN
+        and not is_compiling()
+        and not intercepted()
+        and not under_old_vmap((z, other))
+    )
+
+
+PLAIN = (Tensor, torch.nn.Parameter)
+
+
+def _crowded(rows: Tensor, out: int) -> bool:
+    """Is it seen here already, with no primitive around it, that there are too many?"""
+    try:
+        return rows.stride(1) == 1 and readable(rows) and crowded(rows, most(rows.dtype, out))
+    except NoCompiler:
+        return True
