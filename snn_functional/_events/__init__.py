@@ -9,10 +9,9 @@ import os
 import torch
 from torch import Tensor
 
-from .._functorch import intercepted, is_compiling, numbers_in, readable, run, under_old_vmap
-from ..kernels import NoCompiler
-from ._native import crowded
-from ._rules import Events, most, Outer, Product
+from .._functorch import intercepted, is_compiling, numbers_in, readable, under_old_vmap
+from ._native import can, crowded
+from ._rules import columns_added, Events, most, rows_added
 
 
 # Multiplications below which too little is to be gained to look for it.
@@ -25,7 +24,7 @@ def product(z: Tensor, w: Tensor, bias: Tensor | None = None) -> Tensor:
     if not _worth(rows, w, w.shape[-1]) or _crowded(rows, w.shape[-1]):
         y = torch.mm(rows, w) if bias is None else torch.addmm(bias, rows, w)
     else:
-        y = run(Product, Events(), rows[None], w[None], None if bias is None else bias[None])[0]
+        y = rows_added(Events(), rows[None], w[None], None if bias is None else bias[None])[0]
     return y.unflatten(0, z.shape[:-1]) if z.dim() > 2 else y
 
 
@@ -33,7 +32,7 @@ def outer(z: Tensor, g: Tensor) -> Tensor:
     """z [..., n, in] transposed @ g [..., n, out], where z may be mostly zeros. The axes in front are the same for both."""
     if not _worth(z, g, g.shape[-1]):
         return z.mT @ g
-    m = run(Outer, Events(), z.reshape(-1, *z.shape[-2:]), g.reshape(-1, *g.shape[-2:]), False)
+    m = columns_added(Events(), z.reshape(-1, *z.shape[-2:]), g.reshape(-1, *g.shape[-2:]))
     return m.reshape(*z.shape[:-2], *m.shape[1:])
 
 
@@ -54,6 +53,7 @@ def _worth(z: Tensor, other: Tensor, out: int) -> bool:
         and not is_compiling()
         and not intercepted()
         and not under_old_vmap((z, other))
+        and can()
     )
 
 
@@ -62,7 +62,4 @@ PLAIN = (Tensor, torch.nn.Parameter)
 
 def _crowded(rows: Tensor, out: int) -> bool:
     """Is it seen here already, with no primitive around it, that there are too many?"""
-    try:
-        return rows.stride(1) == 1 and readable(rows) and crowded(rows, most(rows.dtype, out))
-    except NoCompiler:
-        return True
+    return rows.stride(1) == 1 and readable(rows) and crowded(rows, most(rows.dtype, out))

@@ -9,10 +9,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ..kernels import load
+from ..kernels import load, NoCompiler
 
 
-SOURCE = Path(__file__).with_name("_events.cpp").read_text()
 KINDS = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2}
 SAMPLED, LIST, PRODUCT, OUTER = range(4)
 SLACK = 16  # entries that may be written behind a list
@@ -24,22 +23,29 @@ class Lists(NamedTuple):
     """Where the events of `z` [rows, columns] are. `memory` holds, of each row, where its list begins, and how long it is; then the lists.
     `graded`: is any of them another number than 1?"""
 
+    z: Tensor
     memory: Tensor
-    rows: int
-    columns: int
     total: int
     graded: bool
 
-    def addresses(self) -> tuple[int, int, int]:
-        at, row = self.memory.data_ptr(), 4 * self.rows
-        return at, at + row, at + 2 * row
+    def addresses(self) -> tuple[int, int, int, int]:
+        at, row = self.memory.data_ptr(), 4 * len(self.z)
+        return self.z.data_ptr(), at, at + row, at + 2 * row
 
 
 @functools.cache
 def _function() -> Any:
-    run: Any = load(SOURCE)
+    run: Any = load(Path(__file__).with_name("_events.cpp").read_text())
     run.argtypes = [ctypes.c_void_p] * 3
     return run
+
+
+def can() -> bool:
+    """Is there what they are built with?"""
+    try:
+        return bool(_function())
+    except NoCompiler:
+        return False
 
 
 def _call(what: int, kind: torch.dtype, numbers: Sequence[int], addresses: Sequence[int]) -> Any:
@@ -73,41 +79,40 @@ def lists(z: Tensor, most: float) -> Lists | None:
     if size >= 1 << 31:
         return None
     memory = torch.empty(size, dtype=torch.int32)
-    at = Lists(memory, n, columns, 0, False).addresses()
-    full, total, graded = _call(LIST, z.dtype, (n, columns, z.stride(0), threads, room), (z.data_ptr(), *at))
-    return None if full or total > most * n * columns else Lists(memory, n, columns, total, bool(graded))
+    found = Lists(z, memory, 0, False)
+    full, total, graded = _call(LIST, z.dtype, (n, columns, z.stride(0), threads, room), found.addresses())
+    return None if full or total > most * n * columns else Lists(z, memory, total, bool(graded))
 
 
-def product(events: Lists, z: Tensor, w: Tensor, bias: Tensor | None) -> Tensor | None:
+def product(events: Lists, n: int, w: Tensor, bias: Tensor | None) -> Tensor | None:
     """z [1 or groups, n, in] @ w [1 or groups, in, out] + bias [1 or groups, out]; None where a weight is not finite."""
-    groups, n, (_, columns, out) = max(len(z), len(w), 0 if bias is None else len(bias)), z.shape[1], w.shape
-    y = torch.empty(groups, n, out, dtype=z.dtype)
-    threads = min(torch.get_num_threads(), 1 + events.total * out // GRAIN)
+    several, (_, columns, out) = len(events.z) // n, w.shape
+    groups = max(several, len(w), 0 if bias is None else len(bias))
+    y = torch.empty(groups, n, out, dtype=w.dtype)
     of_bias = (0, 0, 0) if bias is None else (_step(bias), 0, bias.stride(1))
-    numbers = (groups, n, columns, out, threads, events.graded, n if len(z) > 1 else 0, z.stride(1))
-    strides = (_step(w), *w.stride()[1:], *of_bias, *y.stride())
-    addresses = (
-        z.data_ptr(), *events.addresses(), w.data_ptr(), 0 if bias is None else bias.data_ptr(), y.data_ptr(),
-    )  # fmt: skip
-    return None if _call(PRODUCT, z.dtype, numbers + strides, addresses)[0] else y
+    numbers = (groups, n, columns, out, *_how(events, n, out), _step(w), *w.stride()[1:], *of_bias, *y.stride())
+    addresses = (*events.addresses(), w.data_ptr(), 0 if bias is None else bias.data_ptr(), y.data_ptr())
+    return None if _call(PRODUCT, w.dtype, numbers, addresses)[0] else y
 
 
-def outer(events: Lists, z: Tensor, g: Tensor, turned: bool) -> Tensor | None:
+def outer(events: Lists, g: Tensor, turned: bool) -> Tensor | None:
     """z [1 or groups, n, in] transposed @ g [1 or groups, n, out], [groups, in, out]; None where a number of g is not finite.
 
     `turned`: in memory it stands as [groups, out, in].
     """
-    groups, n, (columns, out) = max(len(z), len(g)), z.shape[1], (z.shape[2], g.shape[2])
-    m = (
-        torch.empty(groups, out, columns, dtype=z.dtype).mT
-        if turned
-        else torch.empty(groups, columns, out, dtype=z.dtype)
-    )
+    (_, n, out), columns = g.shape, events.z.shape[1]
+    groups = max(len(events.z) // n, len(g))
+    shape = (groups, out, columns) if turned else (groups, columns, out)
+    m = torch.empty(shape, dtype=g.dtype)
+    m = m.mT if turned else m
+    numbers = (groups, n, columns, out, *_how(events, n, out), _step(g), *g.stride()[1:], *m.stride())
+    return None if _call(OUTER, g.dtype, numbers, (*events.addresses(), g.data_ptr(), m.data_ptr()))[0] else m
+
+
+def _how(events: Lists, n: int, out: int) -> tuple[int, ...]:
+    """Threads; are there values; rows from one group to the next, numbers from one row to the next."""
     threads = min(torch.get_num_threads(), 1 + events.total * out // GRAIN)
-    numbers = (groups, n, columns, out, threads, events.graded, n if len(z) > 1 else 0, z.stride(1))
-    strides = (_step(g), *g.stride()[1:], *m.stride())
-    addresses = (z.data_ptr(), *events.addresses(), g.data_ptr(), m.data_ptr())
-    return None if _call(OUTER, z.dtype, numbers + strides, addresses)[0] else m
+    return threads, events.graded, n if len(events.z) > n else 0, events.z.stride(0)
 
 
 def _step(x: Tensor) -> int:

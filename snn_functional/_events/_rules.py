@@ -13,8 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._functorch import pulled, run
-from ..kernels import NoCompiler
+from .._functorch import in_memory, pulled, run, transforms
 from ._native import Lists, lists, outer, product
 
 
@@ -25,16 +24,13 @@ class Events:
         self.key: Any = None
         self.lists: Lists | None = None
 
-    def of(self, z: Tensor, out: int) -> tuple[Lists | None, Tensor]:
-        """Of z [groups, n, in], and z as rows that stand evenly apart. None where the dense product is faster, `out` columns wide."""
-        groups, n, columns = z.shape
-        key = None if z.is_inference() else (z.data_ptr(), groups * n, z.stride(), z._version)
-        if z.stride(2) != 1 or groups > 1 and z.stride(0) != n * z.stride(1):
-            z = z.contiguous()
+    def of(self, z: Tensor, out: int) -> Lists | None:
+        """Of z [groups, n, in]. None where the dense product is faster, `out` columns wide."""
+        rows = z.flatten(0, 1)  # a view, where rows stand evenly apart
+        key = None if z.is_inference() else (rows.data_ptr(), rows.shape, rows.stride(), rows._version)
         if key is None or key != self.key:
-            rows = z.as_strided((groups * n, columns), (z.stride(1) if n > 1 else z.stride(0), 1))
-            self.key, self.lists = key, lists(rows, most(z.dtype, out))
-        return self.lists, z
+            self.key, self.lists = key, lists(rows if rows.stride(1) == 1 else rows.contiguous(), most(z.dtype, out))
+        return self.lists
 
     def taken(self) -> "Events":
         """For who is the last to need them: a graph that nobody goes back through any more shall not hold them."""
@@ -54,16 +50,26 @@ def most(dtype: torch.dtype, out: int) -> float:
 _MOST = {torch.float32: (0.25, 8), torch.float64: (0.25, 8), torch.bfloat16: (0.12, 64)}
 
 
+def rows_added(events: Events, z: Tensor, w: Tensor, bias: Tensor | None = None) -> Tensor:
+    """z @ w + bias, by its rules. Under two forward modes it is the dense product: torch turns forward mode off inside a Function's jvp,
+    and with it the outer one of the two."""
+    return _dense(z, w, bias) if transforms().count("Jvp") > 1 else run(Product, events, z, w, bias)
+
+
+def columns_added(events: Events, z: Tensor, g: Tensor, turned: bool = False) -> Tensor:
+    """z^T @ g likewise; `turned`: in memory it is the transpose of that."""
+    return _dense(z.mT, g) if transforms().count("Jvp") > 1 else run(Outer, events, z, g, turned)
+
+
 class Product(torch.autograd.Function):
     """`(events, z, w, bias or None) -> z @ w + bias`"""
 
     @staticmethod
     def forward(events: Events, z: Tensor, w: Tensor, bias: Tensor | None) -> Tensor:
-        try:
-            known, rows = events.of(z, w.shape[2])
-            found = None if known is None else product(known, rows, w, bias)
-        except NoCompiler:
-            found = None
+        z, w, *more = in_memory([z, w] if bias is None else [z, w, bias])
+        bias = more[0] if more else None
+        known = events.of(z, w.shape[2])
+        found = None if known is None else product(known, z.shape[1], w, bias)
         return _dense(z, w, bias) if found is None else found
 
     @staticmethod
@@ -80,10 +86,11 @@ class Product(torch.autograd.Function):
     @staticmethod
     def _pull(ctx: Any, d: Tensor) -> Any:
         (z, w), (_, of_z, of_w, of_bias) = ctx.saved_tensors, ctx.needs_input_grad
+        events = ctx.events.taken()
         return (
             None,
             _summed(_dense(d, w.mT), len(z)) if of_z else None,
-            _summed(run(Outer, ctx.events.taken(), z, d, _turned(w)), len(w)) if of_w else None,
+            _summed(columns_added(events, z, d, _turned(w)), len(w)) if of_w else None,
             _summed(d.sum(1), ctx.groups) if of_bias else None,
         )
 
@@ -92,7 +99,7 @@ class Product(torch.autograd.Function):
         (z, w), (_, dz, dw, d_bias) = ctx.saved_tensors, tangents
         parts = [] if dz is None else [_dense(dz, w, d_bias)]
         if dw is not None:
-            parts.append(run(Product, ctx.events, z, dw, d_bias if dz is None else None))
+            parts.append(rows_added(ctx.events, z, dw, d_bias if dz is None else None))
         if not parts:
             parts = [d_bias[:, None].expand(max(len(z), len(w), len(d_bias)), z.shape[1], -1)]
         groups = max(len(z), len(w), ctx.groups or 1)
@@ -109,16 +116,13 @@ class Product(torch.autograd.Function):
 
 
 class Outer(torch.autograd.Function):
-    """`(events, z, g, turned) -> z^T @ g`; `turned`: in memory it is the transpose of that."""
+    """`(events, z, g, turned) -> z^T @ g`"""
 
     @staticmethod
     def forward(events: Events, z: Tensor, g: Tensor, turned: bool) -> Tensor:
-        try:
-            known, rows = events.of(z, g.shape[2])
-            found = None if known is None else outer(known, rows, g, turned)
-        except NoCompiler:
-            found = None
-        if found is not None:
+        z, g = in_memory([z, g])
+        known = events.of(z, g.shape[2])
+        if known is not None and (found := outer(known, g, turned)) is not None:
             return found
         return _dense(g.mT, z).mT if turned else _dense(z.mT, g)
 
@@ -135,10 +139,11 @@ class Outer(torch.autograd.Function):
     @staticmethod
     def _pull(ctx: Any, d: Tensor) -> Any:
         (z, g), (_, of_z, of_g, _) = ctx.saved_tensors, ctx.needs_input_grad
+        events = ctx.events.taken()
         return (
             None,
             _summed(_dense(g, d.mT), len(z)) if of_z else None,
-            _summed(run(Product, ctx.events.taken(), z, d, None), len(g)) if of_g else None,
+            _summed(rows_added(events, z, d), len(g)) if of_g else None,
             None,
         )
 
@@ -146,7 +151,7 @@ class Outer(torch.autograd.Function):
     def jvp(ctx: Any, *tangents: Any) -> Any:
         (z, g), (_, dz, dg, _) = ctx.saved_tensors, tangents
         parts = [] if dz is None else [_dense(dz.mT, g)]
-        parts += [] if dg is None else [run(Outer, ctx.events, z, dg, False)]
+        parts += [] if dg is None else [columns_added(ctx.events, z, dg)]
         return sum(parts[1:], parts[0])
 
     @staticmethod
