@@ -230,6 +230,7 @@ def test_what_is_traced_is_torchs_product(always):
 # ---- Derivatives, and every transform
 
 
+@pytest.mark.filterwarnings("ignore:Please use `torch.vmap`")  # torch's own, where its old vmap goes over gradients
 def test_numerical_derivatives(always):
     double = {"dtype": torch.float64}
     z, w, bias = spikes(9, 6, density=0.4, graded=True, **double), torch.randn(6, 5, **double), torch.randn(5, **double)

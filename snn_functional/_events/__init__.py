@@ -21,7 +21,7 @@ SMALL = {torch.float32: 1 << 24, torch.float64: 1 << 23, torch.bfloat16: 1 << 26
 def product(z: Tensor, w: Tensor, bias: Tensor | None = None) -> Tensor:
     """z [..., in] @ w [in, out] + bias [out], where z may be mostly zeros."""
     rows = z.flatten(0, -2) if z.dim() > 2 else z
-    if not _worth(rows, w, w.shape[-1]) or _crowded(rows, w.shape[-1]):
+    if not worth(rows, w, w.shape[-1]) or _crowded(rows, w.shape[-1]):
         y = torch.mm(rows, w) if bias is None else torch.addmm(bias, rows, w)
     else:
         y = rows_added(Events(), rows[None], w[None], None if bias is None else bias[None])[0]
@@ -30,7 +30,7 @@ def product(z: Tensor, w: Tensor, bias: Tensor | None = None) -> Tensor:
 
 def outer(z: Tensor, g: Tensor) -> Tensor:
     """z [..., n, in] transposed @ g [..., n, out], where z may be mostly zeros. The axes in front are the same for both."""
-    if not _worth(z, g, g.shape[-1]):
+    if not worth(z, g, g.shape[-1]):
         return z.mT @ g
     m = columns_added(Events(), z.reshape(-1, *z.shape[-2:]), g.reshape(-1, *g.shape[-2:]))
     return m.reshape(*z.shape[:-2], *m.shape[1:])
@@ -40,8 +40,8 @@ def enabled() -> bool:
     return os.environ.get("SNN_FUNCTIONAL_EVENTS") != "0"
 
 
-def _worth(z: Tensor, other: Tensor, out: int) -> bool:
-    """May anything be gained? Whether it is, is counted where the numbers are at hand."""
+def worth(z: Tensor, other: Tensor, out: int) -> bool:
+    """May anything be gained, `out` columns wide? Whether it is, is counted where the numbers are at hand."""
     return (
         z.dtype in SMALL
         and z.dtype == other.dtype

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from .._events import product
+from .._events import product, worth
 from .._functorch import transforms
 from ..kernels import elementwise, Node, PART, RESHAPES
 
@@ -60,12 +60,9 @@ def _promotes_alike(node: Node, moving: list[Node]) -> bool:
 def _by_samples(node: Node, moving: Node, x: Tensor, fixed: Mapping[Node, Any], device: torch.device) -> Any:
     """An operation that does the same to each sample: steps are so many samples more."""
     flat = x.flatten(0, 1)
-    if node.name in PRODUCTS and not node.kwargs:
-        bias, w = (None, node.args[1]) if node.name == "mm" else (node.args[0], node.args[2])
-        given = lambda y: fixed[y] if type(y) is Node else y
-        return product(
-            flat, given(w), None if bias is None else given(bias).reshape(-1).expand(node.shape[-1])
-        ).unflatten(0, x.shape[:2])
+    if node.name in ("mm", "addmm") and not node.kwargs and worth(flat, fixed[node.args[-1]], node.shape[1]):
+        bias = fixed[node.args[0]].reshape(-1).expand(node.shape[1]) if node.name == "addmm" else None
+        return product(flat, fixed[node.args[-1]], bias).unflatten(0, x.shape[:2])
     if node.name == "convolution" and flat.dim() == 4 and flat.device.type == "cpu" and "Vmap" not in transforms():
         # On CPUs convolutions, and the pooling behind them, are up to ten times as fast with the channels last.
         flat = flat.to(memory_format=torch.channels_last)
@@ -85,7 +82,6 @@ def _images(node: Node) -> bool:
     return len(node.args[0].shape) == 4
 
 
-PRODUCTS = ("mm", "addmm")
 SAMPLES = {
     "mm": _Samples(0, lambda node: True),
     "addmm": _Samples(1, lambda node: len(node.args[0].shape) < 2 or node.args[0].shape[0] == 1),
