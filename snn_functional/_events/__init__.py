@@ -5,17 +5,21 @@ environment turns them off, for comparison.
 """
 
 import os
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from .._functorch import intercepted, is_compiling, numbers_in, readable, under_old_vmap
+from .._functorch import intercepted, is_compiling, numbers_in, readable, under_old_vmap, untransformed
+from ._convolution import convolved, How, IMAGES
 from ._native import can, crowded
 from ._rules import columns_added, Events, most, rows_added
 
 
 # Multiplications below which too little is to be gained to look for it.
 SMALL = {torch.float32: 1 << 24, torch.float64: 1 << 23, torch.bfloat16: 1 << 26}
+
+WIDE = 32, 64  # channels of a convolution's result, and numbers in a patch, below which it is the lists that cost
 
 
 def product(z: Tensor, w: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -34,6 +38,18 @@ def outer(z: Tensor, g: Tensor) -> Tensor:
         return z.mT @ g
     m = columns_added(Events(), z.reshape(-1, *z.shape[-2:]), g.reshape(-1, *g.shape[-2:]))
     return m.reshape(*z.shape[:-2], *m.shape[1:])
+
+
+def convolution(x: Tensor, w: Tensor, bias: Tensor | None, stride: Any, padding: Any, dilation: Any) -> Tensor | None:
+    """x [samples, channels, height, width] * w [out, channels, height, width] + bias [out]; None where nothing is to be gained."""
+    out, columns = len(w), w[0].numel()
+    if x.dtype == torch.bfloat16 or out < WIDE[0] or columns < WIDE[1] or not worth(x, w, out * w[0, 0].numel()):
+        return None
+    if untransformed() and readable(x) and crowded(x.permute(0, 2, 3, 1).flatten(1), IMAGES * most(x.dtype, out)):
+        return None
+    pair = lambda n: tuple(n) * (2 // len(n))
+    how = How(pair(stride), pair(padding), pair(dilation), tuple(w.shape[2:]))
+    return convolved(Events(), how, x, w, bias)
 
 
 def enabled() -> bool:

@@ -184,7 +184,82 @@ template <class S> static void sample(const i64* a, const i64* at, i64* result) 
 
 template <class S> static void list(const i64* a, const i64* at, i64* found) {
     Listing c = {a[0], a[1], a[2], a[3], a[4], (const char*)at[0], (int32_t*)at[1], (int32_t*)at[2], (int32_t*)at[3], 0, 0, 0};
+    huge(c.column, c.parts * c.room * 4);
     if (!share(list_part<S>, &c, c.parts, 0, c.parts)) c.full = 1;
+    found[0] = c.full, found[1] = c.total, found[2] = c.graded;
+}
+
+// ---- The events in the patch of an image that each pixel of a convolution's result sees, the channels last: lists of rows, as if
+// the patches stood in memory. A patch's column is (its row, its column, channel).
+
+struct Patches {
+    i64 samples, height, width, channels, rows, columns, kernel[2], stride[2], padding[2], dilation[2], parts, room;
+    const char* x;
+    int32_t *begin, *length, *column;
+    i64 total, graded, full;
+};
+
+typedef int32_t sixteen __attribute__((vector_size(64), aligned(4), may_alias));
+
+template <class S> static void list_patches(void* job, i64 part, char* memory) {
+    Patches& c = *(Patches*)job;
+    const i64 lo = c.samples * part / c.parts, hi = c.samples * (part + 1) / c.parts, line = c.width * c.channels;
+    i64 used = part * c.room, total = 0, graded = 0;
+    const i64 end = used + c.room;
+    int32_t* const first = (int32_t*)memory;                      // of a pixel: where in `events` those of its line begin
+    int32_t* const events = first + c.height * (c.width + 1);     // of each line, places in it, one after another
+    for (i64 s = lo; s < hi; ++s) {
+        const typename S::kept* x = (const typename S::kept*)c.x + s * c.height * line;
+        i64 count = 0;
+        for (i64 y = 0; y < c.height; ++y) {
+            int32_t *const at = events + count, *const starts = first + y * (c.width + 1);
+            const i64 n = columns_of((const typename S::bits*)(x + y * line), line, at);
+            for (i64 e = 0; e < n; ++e) graded |= read(x[y * line + at[e]]) != 1;
+            i64 k = 0;
+            for (i64 p = 0; p <= c.width; ++p) {
+                while (k < n && at[k] < p * c.channels) ++k;
+                starts[p] = (int32_t)(count + k);
+            }
+            count += n;
+        }
+        total += count;
+        for (i64 r = s * c.rows * c.columns, i = 0; i < c.rows; ++i) {
+            for (i64 j = 0; j < c.columns; ++j, ++r) {
+                if (used + c.kernel[0] * c.kernel[1] * c.channels + 16 > end) { __atomic_store_n(&c.full, 1, __ATOMIC_RELAXED); return; }
+                const i64 left = j * c.stride[1] - c.padding[1];
+                c.begin[r] = (int32_t)used;
+                for (i64 k = 0; k < c.kernel[0]; ++k) {
+                    const i64 y = i * c.stride[0] - c.padding[0] + k * c.dilation[0];
+                    if (y < 0 || y >= c.height) continue;
+                    const int32_t* const starts = first + y * (c.width + 1);
+                    // Neighbours stand side by side, all of a line at once; what is dilated, one by one.
+                    const i64 runs = c.dilation[1] == 1 ? 1 : c.kernel[1], each = c.dilation[1] == 1 ? c.kernel[1] : 1;
+                    for (i64 l = 0; l < runs; ++l) {
+                        i64 from = left + l * c.dilation[1], to = from + each;
+                        const int32_t shift = (int32_t)(((k * c.kernel[1] + l) - from) * c.channels);
+                        from = from < 0 ? 0 : from;
+                        to = to > c.width ? c.width : to;
+                        if (from >= to) continue;
+                        const int32_t* const here = events + starts[from];
+                        const i64 n = starts[to] - starts[from];
+                        for (i64 e = 0; e < n; e += 16) *(sixteen*)(c.column + used + e) = *(const sixteen*)(here + e) + shift;
+                        used += n;
+                    }
+                }
+                c.length[r] = (int32_t)(used - c.begin[r]);
+            }
+        }
+    }
+    __atomic_fetch_add(&c.total, total, __ATOMIC_RELAXED);
+    if (graded) __atomic_store_n(&c.graded, 1, __ATOMIC_RELAXED);
+}
+
+template <class S> static void patches(const i64* a, const i64* at, i64* found) {
+    Patches c = {a[0], a[1], a[2], a[3], a[4], a[5], {a[6], a[7]}, {a[8], a[9]}, {a[10], a[11]}, {a[12], a[13]}, a[14], a[15],
+                 (const char*)at[0], (int32_t*)at[1], (int32_t*)at[2], (int32_t*)at[3], 0, 0, 0};
+    const i64 bytes = 4 * (c.height * (c.width + 1) + c.height * c.width * c.channels + 64);
+    huge(c.column, c.parts * c.room * 4);
+    if (!share(list_patches<S>, &c, c.parts, bytes, c.parts)) c.full = 1;
     found[0] = c.full, found[1] = c.total, found[2] = c.graded;
 }
 
@@ -441,6 +516,7 @@ template <class S> static void outer(const i64* a, const i64* at, i64* found) {
 template <class S> static void call(i64 what, const i64* numbers, const i64* addresses, i64* found) {
     if (what == 0) sample<S>(numbers, addresses, found);
     else if (what == 1) list<S>(numbers, addresses, found);
+    else if (what == 4) patches<S>(numbers, addresses, found);
     else if (what == 2) product<S>(numbers, addresses, found);
     else outer<S>(numbers, addresses, found);
 }

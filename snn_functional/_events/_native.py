@@ -2,6 +2,7 @@
 
 import ctypes
 import functools
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,23 +14,29 @@ from ..kernels import load, NoCompiler
 
 
 KINDS = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2}
-SAMPLED, LIST, PRODUCT, OUTER = range(4)
+SAMPLED, LIST, PRODUCT, OUTER, PATCHES = range(5)
 SLACK = 16  # entries that may be written behind a list
 SAMPLE = 1 << 13  # numbers among which events are counted first
 GRAIN = 1 << 18  # additions that are worth a thread: to begin and end one takes some 100 us
 
 
 class Lists(NamedTuple):
-    """Where the events of `z` [rows, columns] are. `memory` holds, of each row, where its list begins, and how long it is; then the lists.
-    `graded`: is any of them another number than 1?"""
+    """Where the events of so many rows of so many columns are: those of `z`, from one row of which to the next are `step` numbers.
+
+    `memory` holds, of each row, where its list begins, and how long it is; then the lists. `graded`: is any of them another number
+    than 1? `total`: how many there are.
+    """
 
     z: Tensor
+    rows: int
+    columns: int
+    step: int
     memory: Tensor
-    total: int
-    graded: bool
+    total: int = 0
+    graded: bool = False
 
     def addresses(self) -> tuple[int, int, int, int]:
-        at, row = self.memory.data_ptr(), 4 * len(self.z)
+        at, row = self.memory.data_ptr(), 4 * self.rows
         return self.z.data_ptr(), at, at + row, at + 2 * row
 
 
@@ -73,20 +80,37 @@ def lists(z: Tensor, most: float) -> Lists | None:
     if crowded(z, most):
         return None
     n, columns = z.shape
-    threads = max(1, min(torch.get_num_threads(), n * columns // GRAIN))
+    threads = _threads(n * columns)
     room = int(min(1.0, 2 * most) * -(-n // threads) * columns) + columns + SLACK
-    size = 2 * n + threads * room
-    if size >= 1 << 31:
+    if 2 * n + threads * room >= 1 << 31:
         return None
-    memory = torch.empty(size, dtype=torch.int32)
-    found = Lists(z, memory, 0, False)
+    found = Lists(z, n, columns, z.stride(0), torch.empty(2 * n + threads * room, dtype=torch.int32))
     full, total, graded = _call(LIST, z.dtype, (n, columns, z.stride(0), threads, room), found.addresses())
-    return None if full or total > most * n * columns else Lists(z, memory, total, bool(graded))
+    return None if full or total > most * n * columns else found._replace(total=total, graded=bool(graded))
+
+
+def patches(x: Tensor, y: Sequence[int], kernel: Sequence[int], how: Sequence[int], most: float) -> Lists | None:
+    """The events in the patches of x [samples, height, width, channels] that each pixel of a convolution's result [height, width] = y sees.
+    `how`: stride, padding, dilation, two each. None where they are too many, or graded."""
+    if crowded(x.flatten(1), most):
+        return None
+    samples, height, width, channels = x.shape
+    n, columns = samples * math.prod(y), math.prod(kernel) * channels
+    threads = min(samples, _threads(x.numel()))
+    room = int(min(1.0, 2 * most) * -(-samples // threads) * math.prod(y) * columns) + columns + SLACK
+    if 2 * n + threads * room >= 1 << 31:
+        return None
+    found = Lists(x, n, columns, 0, torch.empty(2 * n + threads * room, dtype=torch.int32))
+    numbers = (samples, height, width, channels, *y, *kernel, *how, threads, room)
+    full, total, graded = _call(PATCHES, x.dtype, numbers, found.addresses())
+    if full or graded or total > most * x.numel():
+        return None
+    return found._replace(total=total * math.prod(kernel))  # so many at most: those at the rim are in fewer patches
 
 
 def product(events: Lists, n: int, w: Tensor, bias: Tensor | None) -> Tensor | None:
     """z [1 or groups, n, in] @ w [1 or groups, in, out] + bias [1 or groups, out]; None where a weight is not finite."""
-    several, (_, columns, out) = len(events.z) // n, w.shape
+    several, (_, columns, out) = events.rows // n, w.shape
     groups = max(several, len(w), 0 if bias is None else len(bias))
     y = torch.empty(groups, n, out, dtype=w.dtype)
     of_bias = (0, 0, 0) if bias is None else (_step(bias), 0, bias.stride(1))
@@ -100,8 +124,8 @@ def outer(events: Lists, g: Tensor, turned: bool) -> Tensor | None:
 
     `turned`: in memory it stands as [groups, out, in].
     """
-    (_, n, out), columns = g.shape, events.z.shape[1]
-    groups = max(len(events.z) // n, len(g))
+    (_, n, out), columns = g.shape, events.columns
+    groups = max(events.rows // n, len(g))
     shape = (groups, out, columns) if turned else (groups, columns, out)
     m = torch.empty(shape, dtype=g.dtype)
     m = m.mT if turned else m
@@ -111,8 +135,11 @@ def outer(events: Lists, g: Tensor, turned: bool) -> Tensor | None:
 
 def _how(events: Lists, n: int, out: int) -> tuple[int, ...]:
     """Threads; are there values; rows from one group to the next, numbers from one row to the next."""
-    threads = min(torch.get_num_threads(), 1 + events.total * out // GRAIN)
-    return threads, events.graded, n if len(events.z) > n else 0, events.z.stride(0)
+    return _threads(events.total * out), events.graded, n if events.rows > n else 0, events.step
+
+
+def _threads(work: int) -> int:
+    return max(1, min(torch.get_num_threads(), work // GRAIN))
 
 
 def _step(x: Tensor) -> int:

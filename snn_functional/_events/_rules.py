@@ -8,6 +8,7 @@ All have groups in front, one for each part of a mapped axis, or one for all: z 
 """
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -24,12 +25,11 @@ class Events:
         self.key: Any = None
         self.lists: Lists | None = None
 
-    def of(self, z: Tensor, out: int) -> Lists | None:
-        """Of z [groups, n, in]. None where the dense product is faster, `out` columns wide."""
-        rows = z.flatten(0, 1)  # a view, where rows stand evenly apart
-        key = None if z.is_inference() else (rows.data_ptr(), rows.shape, rows.stride(), rows._version)
+    def of(self, x: Tensor, seek: Callable[[], Lists | None]) -> Lists | None:
+        """None where the dense product is faster."""
+        key = None if x.is_inference() else (x.data_ptr(), x.shape, x.stride(), x._version)
         if key is None or key != self.key:
-            self.key, self.lists = key, lists(rows if rows.stride(1) == 1 else rows.contiguous(), most(z.dtype, out))
+            self.key, self.lists = key, seek()
         return self.lists
 
     def taken(self) -> "Events":
@@ -38,6 +38,12 @@ class Events:
         other.key, other.lists = self.key, self.lists
         self.key = self.lists = None
         return other
+
+
+def _rows(events: Events, z: Tensor, out: int) -> Lists | None:
+    """Of z [groups, n, in], `out` columns wide."""
+    rows = z.flatten(0, 1)  # a view, where rows stand evenly apart
+    return events.of(rows, lambda: lists(rows if rows.stride(1) == 1 else rows.contiguous(), most(z.dtype, out)))
 
 
 def most(dtype: torch.dtype, out: int) -> float:
@@ -68,7 +74,7 @@ class Product(torch.autograd.Function):
     def forward(events: Events, z: Tensor, w: Tensor, bias: Tensor | None) -> Tensor:
         z, w, *more = in_memory([z, w] if bias is None else [z, w, bias])
         bias = more[0] if more else None
-        known = events.of(z, w.shape[2])
+        known = _rows(events, z, w.shape[2])
         found = None if known is None else product(known, z.shape[1], w, bias)
         return _dense(z, w, bias) if found is None else found
 
@@ -103,7 +109,7 @@ class Product(torch.autograd.Function):
         if not parts:
             parts = [d_bias[:, None].expand(max(len(z), len(w), len(d_bias)), z.shape[1], -1)]
         groups = max(len(z), len(w), ctx.groups or 1)
-        return sum(parts[1:], parts[0]).expand(groups, -1, -1)
+        return added(parts).expand(groups, -1, -1)
 
     @staticmethod
     def vmap(info: Any, in_dims: Any, *args: Any) -> Any:
@@ -121,7 +127,7 @@ class Outer(torch.autograd.Function):
     @staticmethod
     def forward(events: Events, z: Tensor, g: Tensor, turned: bool) -> Tensor:
         z, g = in_memory([z, g])
-        known = events.of(z, g.shape[2])
+        known = _rows(events, z, g.shape[2])
         if known is not None and (found := outer(known, g, turned)) is not None:
             return found
         return _dense(g.mT, z).mT if turned else _dense(z.mT, g)
@@ -152,7 +158,7 @@ class Outer(torch.autograd.Function):
         (z, g), (_, dz, dg, _) = ctx.saved_tensors, tangents
         parts = [] if dz is None else [_dense(dz.mT, g)]
         parts += [] if dg is None else [columns_added(ctx.events, z, dg)]
-        return sum(parts[1:], parts[0])
+        return added(parts)
 
     @staticmethod
     def vmap(info: Any, in_dims: Any, *args: Any) -> Any:
@@ -177,6 +183,10 @@ def _dense(z: Tensor, w: Tensor, bias: Tensor | None = None) -> Tensor:
     if len(z) == 1 and len(w) == 1 and (bias is None or len(bias) == 1):
         return (torch.mm(z[0], w[0]) if bias is None else torch.addmm(bias[0], z[0], w[0]))[None]
     return z @ w if bias is None else z @ w + bias[:, None]
+
+
+def added(parts: list[Tensor]) -> Tensor:
+    return functools.reduce(torch.add, parts)
 
 
 def _summed(x: Tensor, groups: int) -> Tensor:
