@@ -176,3 +176,45 @@ def direct_apply(function: type[torch.autograd.Function]) -> Any:
     """`function.apply`, without the look at a signature that costs as much as a small kernel; for when no transform is active."""
     below: Any = super(torch.autograd.Function, function)
     return below.apply if untransformed() else function.apply
+
+
+def numbers_in(tensor: Tensor) -> int:
+    """How many numbers it has, all that a `vmap` goes over included."""
+    while _functorch.maybe_get_level(tensor) >= 0:
+        tensor = _functorch.get_unwrapped(tensor)
+    return tensor.numel()
+
+
+def run(function: type[torch.autograd.Function], *args: Any) -> Any:
+    """A primitive, with its rules where something is done to a tensor among `args`. Where nothing is, no transform that is active
+    around it shall see what is done inside: it would take the kernel's memory for tensors of its own."""
+    if wrapping(x for x in args if isinstance(x, Tensor)):
+        return direct_apply(function)(*args)
+    return bare(function, *args)
+
+
+def bare(function: type[torch.autograd.Function], *args: Any) -> Any:
+    """The same, where nothing is done to any of the tensors."""
+    if untransformed():
+        return function.forward(*args)
+    with outside():
+        return function.forward(*args)
+
+
+def pulled(rule: Any, cotangents: tuple[Any, ...]) -> tuple[Any, ...]:
+    """`rule(*cotangents)`, what a backward gives; where torch's old vmap goes over the cotangents, which no rule sees, by the new one."""
+    there = [i for i, c in enumerate(cotangents) if c is not None]
+    if not under_old_vmap(cotangents[i] for i in there):
+        return rule(*cotangents)
+    given: list[bool] = []  # of the results, which ones are None cannot come out of a vmap
+
+    def mapped(*tensors: Tensor) -> tuple[Tensor, ...]:
+        every: list[Any] = [None] * len(cotangents)
+        for i, c in zip(there, tensors):
+            every[i] = c
+        results = rule(*every)
+        given[:] = [x is not None for x in results]
+        return tuple(x for x in results if x is not None)
+
+    found = iter(by_old_vmap(mapped, [cotangents[i] for i in there]))
+    return tuple(next(found) if real else None for real in given)

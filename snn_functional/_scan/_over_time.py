@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from .._events import convolution, product, worth
 from .._functorch import transforms
 from ..kernels import elementwise, Node, PART, RESHAPES
 
@@ -62,9 +63,23 @@ def _by_samples(node: Node, moving: Node, x: Tensor, fixed: Mapping[Node, Any], 
     if node.name == "convolution" and flat.dim() == 4 and flat.device.type == "cpu" and "Vmap" not in transforms():
         # On CPUs convolutions, and the pooling behind them, are up to ten times as fast with the channels last.
         flat = flat.to(memory_format=torch.channels_last)
-    found = node.perform(lambda y: flat if y is moving else fixed[y], device)
+    found = _by_events(node, flat, fixed)
+    if found is None:
+        found = node.perform(lambda y: flat if y is moving else fixed[y], device)
     back = lambda y: y.unflatten(0, x.shape[:2])
     return tuple(map(back, found)) if isinstance(found, (tuple, list)) else back(found)
+
+
+def _by_events(node: Node, x: Tensor, fixed: Mapping[Node, Any]) -> Tensor | None:
+    """A product of samples that may be spikes; None where there is nothing to gain, or it is none."""
+    if node.name == "convolution":
+        _, w, bias, *how, transposed, _, groups = node.args
+        if len(x.shape) == 4 and not transposed and groups == 1:
+            return convolution(x, fixed[w], None if bias is None else fixed[bias], *how)
+    elif node.name in ("mm", "addmm") and not node.kwargs and worth(x, fixed[node.args[-1]], node.shape[1]):
+        bias = fixed[node.args[0]].reshape(-1).expand(node.shape[1]) if node.name == "addmm" else None
+        return product(x, fixed[node.args[-1]], bias)
+    return None
 
 
 class _Samples(NamedTuple):
