@@ -17,8 +17,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from .._events import outer
 from .._functorch import by_old_vmap, outside, under_old_vmap, untransformed, wrapping
-from ..kernels import broadcast, broadcasts, into_matrix, lane_axis, Later, only_floats, Plan, Role, split, Unsupported
+from ..kernels import broadcast, broadcasts, Flow, lane_axis, Later, only_floats, Plan, Role, split, Unsupported
 
 
 class Call(NamedTuple):
@@ -144,7 +145,8 @@ class Adjoint(torch.autograd.Function):
         if not checkpoints and every == T:
             checkpoints = [state[None] for state in plan.signature.leaves.split(leaves)[1]]
         checkpoints = [x.contiguous() for x in checkpoints]  # vmap may have expanded them
-        found = dict(zip(kernel.wanted, kernel(leaves, cotangents, checkpoints, lanes, T, reverse, every)))
+        found, flows = kernel(leaves, cotangents, checkpoints, lanes, T, reverse, every)
+        _into_matrices(found, flows, plan, leaves, outer)
         return tuple(_summed(found[i], leaves[i]) if i < len(uniform) else found[i] for i in wanted)
 
     @staticmethod
@@ -217,10 +219,8 @@ def _adjoint_by_scans(
         """`taken`: what the products took."""
         of_inputs, of_products, of_states, of_params, _ = split(results, d_inputs, products, d_states, d_params)
         found = dict(zip(signature.leaves.floating, (*of_params, *of_states, *of_inputs)))
-        for z, d, product in zip(taken, of_products, products):
-            i = signature.leaves.places[3][product.matrix]
-            more = into_matrix(z, d, product, leaves[i].shape)
-            found[i] = found[i] + more if i in found else more
+        flows = map(Flow, products, taken, of_products)
+        _into_matrices(found, list(flows), plan, leaves, lambda z, d: z.mT @ d)
         is_param = lambda i: signature.leaves.roles[i] is Role.PARAM
         return tuple(found[i].sum_to_size(leaves[i].shape) if is_param(i) else found[i] for i in wanted)
 
@@ -238,6 +238,22 @@ def _adjoint_by_scans(
         return gradients(results, ()), gradients(d_results, ())
     pair: Any = torch.func.jvp(lambda results, taken: gradients(results, taken), (results, taken), (d_results, d_taken))
     return pair
+
+
+def _into_matrices(
+    found: dict[int, Tensor], flows: list[Flow], plan: Plan, leaves: Sequence[Tensor], outer: Any
+) -> None:
+    """Adds the gradients of matrices: outer products, summed over time and over the rows that share a matrix. `outer(z, d)`: z^T d for
+    z [..., n, in] and d [..., n, out]."""
+    for product, z, d in flows:
+        i = plan.signature.leaves.places[3][product.matrix]
+        lead, rows = leaves[i].shape[:-2], z.dim() - 2
+        own = [a for a, n in enumerate((*[1] * (rows - len(lead)), *lead)) if n > 1]
+        order = [*(1 + a for a in own), 0, *(1 + a for a in range(rows) if a not in own), rows + 1]
+        z, d = (x.permute(*order).reshape(*(x.shape[1 + a] for a in own), -1, x.shape[-1]) for x in (z, d))
+        more = outer(z, d)
+        more = (more.mT if product.transposed else more).reshape(leaves[i].shape)
+        found[i] = found[i] + more if i in found else more
 
 
 def _tangent(call: Call, leaves: Any, moves: Any) -> tuple[list[Tensor], list[Tensor]]:

@@ -9,7 +9,7 @@ from .._functorch import in_memory
 from ._cpu import lines_of, named, TIME
 from ._cpu_rows import groups_of, NetworkKernel, Target
 from ._loops import ForwardLoop, Walk
-from ._network import into_matrix, Network
+from ._network import Flow, Network
 from ._print import computed, keep
 from ._signature import Signature, Slots, TIMED
 
@@ -108,8 +108,9 @@ class Backward(NetworkKernel):
     def __call__(
         self, numbers: tuple[float, ...], leaves: Sequence[Tensor], cotangents: Sequence[Tensor], checkpoints: Sequence[Tensor],
         lanes: torch.Size, T: int, reverse: bool, every: int,
-    ) -> list[Tensor]:  # fmt: skip
-        """The gradients of the wanted leaves: params over all lanes (in parts to be summed where one number serves all)."""
+    ) -> tuple[dict[int, Tensor], list[Flow]]:  # fmt: skip
+        """The gradients of the wanted leaves but matrices: params over all lanes (in parts to be summed where one number serves all). And
+        what flows into the matrices."""
         walk = Walk(lanes, T, reverse, every, bool(checkpoints), torch.get_num_threads())
         takes, points = in_memory([*leaves, *cotangents]), checkpoints or [None] * len(self.points)
         groups = max([1, *(groups_of(leaves[i], lanes) for i in self.matrices)])
@@ -123,12 +124,7 @@ class Backward(NetworkKernel):
         self.launch(numbers, [*takes, *points, *gradients, *records], walk)
         found = dict(zip(self.argument, gradients))
         flowing = dict(zip(self.apart, records[len(self.recorded) :])) | {j: found[i] for j, i in self.shared.items()}
-        for j, z in zip(self.recorded, records):
-            product = self.again.products[j]
-            i = self.matrices[product.matrix]
-            more = into_matrix(z, flowing[j], product, leaves[i].shape)
-            found[i] = found[i] + more if i in found else more
-        return [found[i] if i in found else torch.zeros_like(leaves[i]) for i in self.wanted]
+        return found, [Flow(self.again.products[j], z, flowing[j]) for j, z in zip(self.recorded, records)]
 
     @property
     def source(self) -> str:

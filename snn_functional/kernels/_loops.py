@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from .._functorch import in_memory
-from ._network import Network
+from ._network import Flow, Network
 from ._program import Program
 from ._signature import Role, Signature, Slots, TIMED
 
@@ -130,8 +130,9 @@ class BackwardLoop(Loop):
     def __call__(
         self, numbers: tuple[float, ...], leaves: Sequence[Tensor], cotangents: Sequence[Tensor], checkpoints: Sequence[Tensor],
         lanes: torch.Size, T: int, reverse: bool, every: int,
-    ) -> list[Tensor]:  # fmt: skip
-        """The gradients of the wanted leaves: params over all lanes (in parts to be summed where one number serves all).
+    ) -> tuple[dict[int, Tensor], list[Flow]]:  # fmt: skip
+        """The gradients of the wanted leaves: params over all lanes (in parts to be summed where one number serves all). Nothing flows into
+        matrices, of which there are none.
 
         `numbers`: those of the forward program at hand, then those of its derivative.
         """
@@ -143,7 +144,7 @@ class BackwardLoop(Loop):
             for i, shape, dtype in zip(self.wanted, shapes, self.gradients.dtypes)
         ]
         self.launch(numbers, [*takes, *points, *gradients], walk)
-        return gradients
+        return dict(zip(self.wanted, gradients)), []
 
     def sum_shape(self, walk: Walk) -> Sequence[int]:
         """Of the gradient of a number that serves all lanes, before the caller sums it."""

@@ -34,6 +34,14 @@ class Product(NamedTuple):
         return Product(self.matrix, not self.transposed)
 
 
+class Flow(NamedTuple):
+    """What the gradient of a matrix is made of: over time, what a product takes, and what flows back into what it gives."""
+
+    product: Product
+    factor: Tensor
+    back: Tensor
+
+
 class Segment(NamedTuple):
     """Pointwise lines over rows of one width. `reads`, `writes`: the values that are the program's leaves and outputs."""
 
@@ -186,14 +194,3 @@ def _levels(tape: Tape, us: Sequence[Node], zs: Sequence[Node]) -> dict[Node, in
         if before == [found[u] for u in us]:
             break
     return found
-
-
-def into_matrix(z: Tensor, d: Tensor, product: Product, shape: torch.Size) -> Tensor:
-    """What flows back into the matrix of a product, summed over time and over the rows that share it: of z [T, *rows, in] and of what
-    flows back into u, d [T, *rows, out]. `shape`: the matrix's, [..., in, out]."""
-    z, d = (d, z) if product.transposed else (z, d)
-    rows, lead = z.dim() - 2, shape[:-2]
-    own = [i for i, n in enumerate((*[1] * (rows - len(lead)), *lead)) if n > 1]
-    order = [*(1 + i for i in own), 0, *(1 + i for i in range(rows) if i not in own)]
-    flat = lambda x: x.permute(*order, rows + 1).reshape(*(x.shape[1 + i] for i in own), -1, x.shape[-1])
-    return (flat(z).mT @ flat(d)).reshape(shape)
