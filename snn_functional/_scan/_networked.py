@@ -79,7 +79,8 @@ def networked(tape: Tape, params: int, states: int, T: int, device: torch.device
     matrices = tuple(number[x] for x in cut.matrices)
     whole = Tape((*(x for _, x in leaves), *us), tuple(cut.nodes), (*gives, *zs), cut=tape.cut)
     widths = (*(w for (_, w), _ in leaves), *(u.shape[-1] for u in us))
-    products = Products(tuple(cut.products), tuple(x.dtype for x in cut.matrices), widths)
+    given = tuple(x.shape[-1] for x in (*gives, *zs))
+    products = Products(tuple(cut.products), tuple(x.dtype for x in cut.matrices), widths, given)
     plan = Plan(whole, (len(cut.given), states, len(cut.timed)), products=products)
     taken = tuple((number[x], w) for (x, w), _ in leaves)
     return Networked(

@@ -236,7 +236,8 @@ def _adjoint_by_scans(
     results, d_results = _tangent(back, arranged(tensors, path, zeros), d_back)
     if not products:
         return gradients(results, ()), gradients(d_results, ())
-    pair: Any = torch.func.jvp(lambda results, taken: gradients(results, taken), (results, taken), (d_results, d_taken))
+    both = (tuple(results), tuple(taken)), (tuple(d_results), tuple(d_taken))
+    pair: Any = torch.func.jvp(gradients, *both)
     return pair
 
 

@@ -101,7 +101,7 @@ class Backward(NetworkKernel):
         us = sum(dtype.itemsize * w for dtype, w in self.again.values[: self.again.leaves][-len(self.again.products) :])
         sums = 8 * sum(self.arguments.widths[i] for i in self.params)
         beside = (
-            2 * self.arguments.bytes + self.row_bytes(self.again) + self.row_bytes(self.program) + self.beside + sums
+            2 * (self.arguments.bytes + self.row_bytes(self.again)) + self.row_bytes(self.program) + self.beside + sums
         )
         return beside + self.signature.checkpoints.bytes * states + us * walk.every
 
@@ -136,7 +136,7 @@ class Backward(NetworkKernel):
         first = len(self.again.numbers)
         remade, again = self.step(self.again, [*leaves, *U], self.states_to(N) | self.recording(), "V", 0)
         alone, once = self.step(self.again, [*leaves[: len(self.params)], *S, *leaves[len(self.params) + len(S) :], *U],
-                                self.states_to(N), "V", 0)  # fmt: skip
+                                self.states_to(N), "O", 0)  # fmt: skip
         d_leaves = [*leaves, *U, *(f"X{i}" for i in self.d_outputs), *G, *named("F", products)]
         walked, back = self.step(self.program, d_leaves, self.gradients_to(new), "B", first)
         place = "{1}* H{0} = w.take<{1}>(n{3} * every);\n"
@@ -157,7 +157,7 @@ class Backward(NetworkKernel):
             + remade
             + walked,
             "    const i64 points = (T + every - 1) / every;\n" + lines_of(4, places),
-            f"    if (!{made}) {{\n" + self.gather(S, self.states) + self.take(N, self.states),
+            f"    if (!{made}) {{\n" + self.gather(S, self.states) + self.take(N, self.states) + alone,
             lines_of(4, (f"auto* {u} = R{j};" for j, u in enumerate(U))),
             TIME,
             lines_of(

@@ -57,15 +57,13 @@ class Network:
 
     - `items`: in order; a number is a product.
     - `values`: the dtype and the width of each value, the leaves first, of which the last are what the products give.
-    - `results`, `factors`: which value each result is, and what each product takes (-1 if none of the results needs it). `output_widths`:
-      of both.
+    - `results`, `factors`: which value each result is, and what each product takes (-1 if none of the results needs it).
     """
 
     items: tuple[Segment | int, ...]
     values: tuple[tuple[torch.dtype, int], ...]
     results: tuple[int, ...]
     factors: tuple[int, ...]
-    output_widths: tuple[int, ...]
     products: tuple[Product, ...]
     leaves: int
 
@@ -76,7 +74,7 @@ class Network:
             f"product {x}" if isinstance(x, int) else f"{x.width} {x.reads} -> {x.writes}\n{x.program.text}"
             for x in self.items
         ]
-        rest = self.values, self.results, self.factors, self.output_widths, self.products, self.leaves
+        rest = self.values, self.results, self.factors, self.products, self.leaves
         return "\n".join([*items, *map(str, rest)])
 
     def __eq__(self, other: object) -> bool:
@@ -92,14 +90,16 @@ class Network:
 
 
 def network_of(
-    tape: Tape, widths: Sequence[int], products: Sequence[Product], wanted: Sequence[int], *, exact: bool, prefix: str
-) -> Network:
+    tape: Tape, widths: Sequence[int], given: Sequence[int], products: Sequence[Product], wanted: Sequence[int], *,
+    exact: bool, prefix: str,
+) -> Network:  # fmt: skip
     """- `tape`: what is left without the products. Its last leaves are what these give, its last outputs what these take.
-    - `widths`: of each leaf, how many neurons a row has.
+    - `widths`, `given`: of each leaf and each output, how many neurons a row has.
     - `wanted`: which of the other outputs.
 
     Raises Unsupported where neurons of different widths meet without a product, or for what is not pointwise.
     """
+    tape, rows = _rows(tape, given)
     count = len(products)
     first = len(tape.leaves) - count
     us, zs = tape.leaves[first:], tape.outputs[len(tape.outputs) - count :]
@@ -110,7 +110,7 @@ def network_of(
         if node.why:
             raise Unsupported(node.why)
         check.admit(node)
-    width = _widths(tape, widths)
+    width = _widths(tape, widths, rows)
     needed = _needed(tape, results, us, zs)
     level = _levels(tape, us, zs)
     where = lambda x: (level[x], width[x])
@@ -131,14 +131,11 @@ def network_of(
             if at == depth:
                 items.append(_segment(nodes, w, asked, number, values, constants, exact, prefix))
         items += [j for j, (u, z) in enumerate(zip(us, zs)) if u in needed and level[z] == depth]
-    if bad := [x for x in (*results, *zs) if x not in number and (x in results or us[zs.index(x)] in needed)]:
-        raise Unsupported(f"it gives what is the same for all neurons{place(bad[0].line)}")
     return Network(
         tuple(items),
         tuple(values),
         tuple(number[x] for x in results),
         tuple(number.get(x, -1) for x in zs),
-        tuple(width[x] for x in (*results, *zs)),
         tuple(products),
         len(tape.leaves),
     )
@@ -159,7 +156,27 @@ def _segment(
     return Segment(program, w, taken, tuple(number[x] for x in writes))
 
 
-def _widths(tape: Tape, widths: Sequence[int]) -> dict[Node, int]:
+def _rows(tape: Tape, given: Sequence[int]) -> tuple[Tape, dict[Node, int]]:
+    """With a row of its own for each output that is a constant, a gradient of 0 say."""
+    found, constant = set(tape.leaves), set[Node]()
+    for node in tape.nodes:
+        if not any(x in found for x in node.inputs()):
+            constant.add(node)
+        else:
+            found.add(node)
+    if constant.isdisjoint(tape.outputs):
+        return tape, {}
+    rows: dict[tuple[Node, int], Node] = {}
+    for x, w in zip(tape.outputs, given):
+        if x in constant and (x, w) not in rows:
+            rows[x, w] = Node("clone", torch.ops.aten.clone.default, (x,), {}, x.dtype, x.shape, x.dtype, x.line)
+    outputs = tuple(rows.get((x, w), x) for x, w in zip(tape.outputs, given))
+    return dataclasses.replace(tape, nodes=(*tape.nodes, *rows.values()), outputs=outputs), {
+        row: w for (_, w), row in rows.items()
+    }
+
+
+def _widths(tape: Tape, widths: Sequence[int], rows: dict[Node, int]) -> dict[Node, int]:
     """How many neurons a row of each node has; 0 for what is the same for all of them."""
     found = dict(zip(tape.leaves, widths))
     for node in tape.nodes:
@@ -167,7 +184,7 @@ def _widths(tape: Tape, widths: Sequence[int]) -> dict[Node, int]:
         if len(of) > 1:
             wide = " and ".join(map(str, sorted(of)))
             raise Unsupported(f"{node.target} is of rows of {wide} neurons, which no product joins{place(node.line)}")
-        found[node] = of.pop() if of else 0
+        found[node] = of.pop() if of else rows.get(node, 0)
     return found
 
 

@@ -68,12 +68,13 @@ class Products(NamedTuple):
     """The products of a step; its tape is then what is left without them (see `_network.py`).
 
     - `each`: in order. What they give are the last leaves of the tape, what they take its last outputs.
-    - `matrices`: their dtypes. `widths`: of each leaf of the tape, how many neurons a row has.
+    - `matrices`: their dtypes. `widths`, `given`: of each leaf and each output of the tape, how many neurons a row has.
     """
 
     each: tuple[Product, ...] = ()
     matrices: tuple[torch.dtype, ...] = ()
     widths: tuple[int, ...] = ()
+    given: tuple[int, ...] = ()
 
 
 NONE = Products()
@@ -96,7 +97,7 @@ class Plan:
         if products.each:
             self.program = _network(tape, products, range(ends), exact=exact, prefix="k")
             # No product mixes the neurons of a matrix, so to say.
-            widths = [*products.widths[: sum(counts)], *[0] * len(products.matrices)], self.program.output_widths[:ends]
+            widths = [*products.widths[: sum(counts)], *[0] * len(products.matrices)], products.given[:ends]
         else:
             self.program = program_of(tape, exact=exact, prefix="k")
         self.signature = Signature.of(counts, *dtypes, widths)
@@ -155,9 +156,10 @@ class Plan:
 
     def _back(self) -> Products:
         """Those of the pullback: what flows into a factor is a product of what flows back into what that gave."""
-        widths = (w for w, x in zip(self.program.output_widths, self.tape.outputs) if floats(x))
+        _, matrices, widths, given = self.products
         back = tuple(x.back() for x in self.products.each)
-        return self.products._replace(each=back, widths=(*self.products.widths, *widths))
+        flowing = (w for w, x in zip(given, self.tape.outputs) if floats(x))
+        return Products(back, matrices, (*widths, *flowing), tuple(w for w, x in zip(widths, self.leaves) if floats(x)))
 
     def pullback(self, source: Later = None) -> tuple[Tape, Program | None]:
         """`(*leaves, *what flows back into the results) -> gradients of the floating leaves`"""
@@ -213,13 +215,16 @@ class Plan:
 
     def _moving(self, parts: Sequence[tuple[Any, Any]]) -> Products:
         """The products of the tangent: z W, then dz W, then z dW."""
-        each, matrices, widths = self.products
+        each, matrices, widths, given = self.products
         if not each:
             return NONE
         of = split(widths, *map(range, self.counts))
         wide = [w for some, (part, _) in zip(of, parts) for w in (*some, *(w for w, x in zip(some, part) if floats(x)))]
         moved = tuple(x._replace(matrix=x.matrix + len(matrices)) for x in each)
-        return Products((*each, *each, *moved), (*matrices, *matrices), (*wide, *of[3]))
+        outputs, states, zs = ([*zip(*pair)] for pair in zip(self._results(given), self._results(self.tape.outputs)))
+        ends = [w for part in (outputs, states) for some in (part, [x for x in part if floats(x[1])]) for w, _ in some]
+        zs = [w for w, _ in zs] * 3
+        return Products((*each, *each, *moved), (*matrices, *matrices), (*wide, *of[3]), (*ends, *zs))
 
     def faithful(self, source: Later = None) -> bool:
         """Is the derivative of what was read that of the step? It is not where the step has a rule of its own, an `autograd.Function` or
@@ -246,7 +251,10 @@ class Plan:
         def make() -> Plan:
             _, before, _, us = split(self.tape.leaves, *map(range, self.counts))
             _, after, zs = self._results(self.tape.outputs)
-            return Plan(self.tape.giving((*before, *us, *zs, *after, *zs)), self.counts, products=self.products)
+            _, states, _, given = split(self.products.widths, *map(range, self.counts))
+            _, ends, taken = self._results(self.products.given)
+            products = self.products._replace(given=(*states, *given, *taken, *ends, *taken))
+            return Plan(self.tape.giving((*before, *us, *zs, *after, *zs)), self.counts, products=products)
 
         return self._once("trajectory", make)
 
@@ -281,14 +289,16 @@ class Plan:
         if not self.products.each:
             return NONE
         params, states, inputs, us = split(self.products.widths, *map(range, self.counts))
-        ends = self.program.output_widths
         d_outputs, d_states, d_zs = (
             [w for w, x in zip(some, of) if floats(x)]
-            for some, of in zip(self._results(ends), self._results(self.tape.outputs))
+            for some, of in zip(self._results(self.products.given), self._results(self.tape.outputs))
         )
-        d_params = [w for w, x in zip(params, self.parts[0]) if floats(x)]
+        d_params, d_inputs = (
+            [w for w, x in zip(*pair) if floats(x)] for pair in ((params, self.parts[0]), (inputs, self.parts[2]))
+        )
         widths = *params, *d_states, *d_params, *inputs, *states, *us, *d_outputs, *d_zs
-        return self.products._replace(each=tuple(x.back() for x in self.products.each), widths=widths)
+        given = *d_inputs, *us, *d_states, *d_params, *us
+        return Products(tuple(x.back() for x in self.products.each), self.products.matrices, widths, given)
 
     def _results(self, items: Sequence[Any]) -> list[Any]:
         """Outputs, states, and what products take."""
@@ -312,7 +322,7 @@ class Plan:
 
 
 def _network(tape: Tape, products: Products, wanted: Sequence[int], *, exact: bool, prefix: str) -> Network:
-    return network_of(tape, products.widths, products.each, wanted, exact=exact, prefix=prefix)
+    return network_of(tape, products.widths, products.given, products.each, wanted, exact=exact, prefix=prefix)
 
 
 def only_floats(function: Any, leaves: Sequence[Tensor]) -> tuple[tuple[Tensor, ...], Any]:

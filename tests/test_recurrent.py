@@ -1,0 +1,261 @@
+"""Steps that hold products: one kernel, whose answer is the loop's under every transform."""
+
+import optree
+import pytest
+import torch
+import torch.nn.functional as F
+from helpers import assert_allclose, assert_equal, law, needs_kernels
+from hypothesis import given, settings, strategies as st
+from networks import dyadic
+from torch.func import grad, jvp, vjp, vmap
+
+import snn_functional as snf
+
+
+SPIKE = snf.surrogate.ATan()
+pytestmark = needs_kernels
+
+
+def fire(mem, beta=0.875):
+    spk = SPIKE(mem - 1)
+    return spk, mem - spk
+
+
+def feedback(p, s, x):
+    spk, mem = fire(0.875 * s[0] + x @ p[0] + s[1] @ p[1])
+    return spk, (mem, spk)
+
+
+def biased(p, s, x):
+    """`F.linear` with its bias, a leak for each neuron, one threshold for all."""
+    mem = p[2] * s[0] + x @ p[0] + F.linear(s[1], p[1].T, p[3])
+    spk = SPIKE(mem - p[4])
+    return (spk, mem), (mem - spk * p[4], spk)
+
+
+def low_rank(p, s, x):
+    spk, mem = fire(0.875 * s[0] + x @ p[0] + (s[1] @ p[1]) @ p[2])
+    return spk, (mem, spk)
+
+
+def two_layers(p, s, x):
+    """Which feed back to one another, of two widths."""
+    a, mem = fire(0.875 * s[0] + x @ p[0] + s[3] @ p[1])
+    b, other = fire(0.5 * s[1] + a @ p[2] + s[3] @ p[3])
+    return (a, b), (mem, other, a, b)
+
+
+def gated(p, s, x):
+    """Products of what was put together, taken apart again."""
+    i, f, o = F.linear(torch.cat([x, s[0]], -1), p[0].T, p[1]).chunk(3, -1)
+    cell = torch.sigmoid(f) * s[1] + torch.tanh(i)
+    mem = torch.sigmoid(o) * cell
+    return mem, (mem, cell)
+
+
+def masked(p, s, x):
+    out, new = feedback(p, s, x)
+    valid = x[..., :1] > 0
+    return out, tuple(torch.where(valid, n, o) for n, o in zip(new, s))
+
+
+def graded(p, s, x):
+    """What goes through the matrix is no spike; the matrix is used twice, once the other way round."""
+    mem = 0.5 * s[0] + x @ p[0] + torch.relu(s[0] - 0.25) @ p[1] - s[1] @ p[1].T
+    spk, mem = fire(mem)
+    return mem, (mem, spk)
+
+
+CASES = {f.__name__: f for f in (feedback, biased, low_rank, two_layers, gated, masked, graded)}
+
+
+def world(name, T=7, batch=5, n=6, inputs=4, m=3, dtype=torch.float64, seed=0, rows=None):
+    g = torch.Generator().manual_seed(seed)
+    w = lambda *shape, scale=1.0: dyadic(*shape, generator=g, scale=scale).to(dtype)
+    rest = lambda k: torch.zeros(*(rows if rows is not None else (batch,)), k, dtype=dtype)
+    xs = (torch.rand(T, *(rows if rows is not None else (batch,)), inputs, generator=g) < 0.4).to(dtype)
+    params, state = {
+        "feedback": ((w(inputs, n), w(n, n)), (rest(n), rest(n))),
+        "biased": (
+            (w(inputs, n), w(n, n), torch.full((n,), 0.875, dtype=dtype), w(n), torch.tensor(1.0, dtype=dtype)),
+            (rest(n), rest(n)),
+        ),
+        "low_rank": ((w(inputs, n), w(n, m), w(m, n)), (rest(n), rest(n))),
+        "two_layers": ((w(inputs, n), w(m, n), w(n, m), w(m, m)), (rest(n), rest(m), rest(n), rest(m))),
+        "gated": ((w(inputs + n, 3 * n), w(3 * n)), (rest(n), rest(n))),
+        "masked": ((w(inputs, n), w(n, n)), (rest(n), rest(n))),
+        "graded": ((w(inputs, n), w(n, n)), (rest(n), rest(n))),
+    }[name]
+    return CASES[name], params, state, xs
+
+
+def weighed(found):
+    """A cotangent of its own for every number."""
+    waves = lambda x: torch.cos(1.7 * torch.arange(x.numel(), dtype=torch.float64)).to(x.dtype).reshape(x.shape)
+    return sum((waves(x) * x).sum() for x in optree.tree_leaves(found))
+
+
+def loss(step, xs, kind, **more):
+    return lambda params, state, xs=xs: weighed(snf.scan(step, params, state, xs, kind=kind, **more))
+
+
+every = pytest.mark.parametrize("name", CASES)
+
+
+@every
+def test_it_is_one_kernel(name):
+    stages = snf.explain(*world(name)).stages
+    assert {"loop", "kernel"} & {part.how for part in stages} == {"kernel"}
+    assert any("mm" in what for part in stages if part.how == "kernel" for what in part.operations)
+
+
+@every
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("T", [1, 7, 40])
+def test_values_and_gradients_are_the_loops(name, T, reverse):
+    step, params, state, xs = world(name, T=T)
+    fast, slow = (snf.scan(step, params, state, xs, kind=kind, reverse=reverse) for kind in ("auto", "loop"))
+    assert_allclose(fast, slow) if name == "gated" else assert_equal(fast, slow)
+    fast, slow = (
+        grad(loss(step, xs, kind, reverse=reverse), (0, 1, 2))(params, state, xs) for kind in ("auto", "loop")
+    )
+    assert_allclose(fast, slow)
+
+
+sizes = st.sampled_from([1, 2, 8, 15, 16, 17, 33, 64, 65, 100])
+
+
+@settings(law, max_examples=30)
+@given(name=st.sampled_from([*CASES]), n=sizes, m=sizes, inputs=st.integers(1, 9), batch=st.sampled_from([1, 2, 5, 6, 7, 13, 49, 50]),
+       dtype=st.sampled_from([torch.float32, torch.float64]), seed=st.integers(0, 100))  # fmt: skip
+def test_any_size(name, n, m, inputs, batch, dtype, seed):
+    step, params, state, xs = world(name, T=5, batch=batch, n=n, m=m, inputs=inputs, dtype=dtype, seed=seed)
+    fast, slow = (snf.scan(step, params, state, xs, kind=kind) for kind in ("auto", "loop"))
+    assert_allclose(fast, slow) if name == "gated" else assert_equal(fast, slow)
+    close = {"rtol": 1e-4, "atol": 1e-3} if dtype == torch.float32 else {}
+    assert_allclose(*(grad(loss(step, xs, kind), (0, 1))(params, state) for kind in ("auto", "loop")), **close)
+
+
+@every
+def test_under_plain_autograd(name):
+    def of(kind):
+        step, params, state, xs = world(name)
+        leaves = [x.clone().requires_grad_() for x in (*params, *state, xs)]
+        total = weighed(
+            snf.scan(step, tuple(leaves[: len(params)]), tuple(leaves[len(params) : -1]), leaves[-1], kind=kind)
+        )
+        return torch.autograd.grad(total, leaves, allow_unused=True, materialize_grads=True)
+
+    assert_allclose(of("auto"), of("loop"))
+
+
+def transforms(step, params, state, xs, kind):
+    f = loss(step, xs, kind)
+    gradient = grad(f, (0, 1))
+    moved = optree.tree_map(
+        lambda x: torch.cos(torch.arange(x.numel(), dtype=x.dtype)).reshape(x.shape), (params, state)
+    )
+    many = optree.tree_map(lambda x: torch.stack([x, 0.5 * x, -x]), params)
+    one = lambda p, s, x: grad(lambda p: loss(step, x, kind)(p, s))(p)
+    apart = optree.tree_map(lambda x: x[:, None], state)
+    yield "jvp", jvp(lambda *a: snf.scan(step, *a, xs, kind=kind), (params, state), moved)
+    yield (
+        "vjp",
+        vjp(lambda x: snf.scan(step, params, state, x, kind=kind)[0], xs)[1](snf.scan(step, params, state, xs)[0]),
+    )
+    yield "ensemble", vmap(lambda p: snf.scan(step, p, state, xs, kind=kind))(many)
+    yield "of one matrix", vmap(lambda w: f((params[0], w, *params[2:]), state))(many[1])
+    yield "gradients of an ensemble", vmap(gradient, (0, None))(many, state)
+    yield "per sample", vmap(one, (None, 0, 1))(params, apart, xs[:, :, None])
+    yield "samples of an ensemble", vmap(vmap(one, (None, 0, 1)), (0, None, None))(many, apart, xs[:, :, None])
+    yield "forward over reverse", jvp(gradient, (params, state), moved)
+    yield "reverse over reverse", grad(lambda p: weighed(gradient(p, state)))(params)
+    yield "reverse over forward", grad(lambda p: jvp(f, (p, state), moved)[1])(params)
+    yield (
+        "second, per sample",
+        vmap(lambda s, x: grad(lambda p: weighed(one(p, s, x)))(params), (0, 1))(apart, xs[:, :, None]),
+    )
+
+
+@every
+def test_every_transform(name):
+    fast, slow = (transforms(*world(name, T=5, batch=3), kind) for kind in ("auto", "loop"))
+    for (what, a), (_, b) in zip(fast, slow, strict=True):
+        try:
+            assert_allclose(a, b)
+        except AssertionError as error:
+            raise AssertionError(what) from error
+
+
+@pytest.mark.parametrize("rows", [(), (2, 3), (1,), (2, 1, 3)])
+def test_rows_of_any_shape(rows):
+    for name in ("feedback", "two_layers", "biased"):
+        step, params, state, xs = world(name, rows=rows)
+        assert [p for p in snf.explain(step, params, state, xs).stages if p.how == "loop"] == []
+        assert_equal(*(snf.scan(step, params, state, xs, kind=kind) for kind in ("auto", "loop")))
+        assert_allclose(*(grad(loss(step, xs, kind), (0, 1))(params, state) for kind in ("auto", "loop")))
+
+
+def test_threads_and_events_leave_every_bit(monkeypatch):
+    step, params, state, xs = world("feedback", T=60, batch=50, n=40, dtype=torch.float32)
+    of = lambda: (snf.scan(step, params, state, xs), grad(loss(step, xs, "auto"), 1)(params, state))
+    once = of()
+    monkeypatch.setenv("SNN_FUNCTIONAL_EVENTS", "0")
+    dense = of()
+    monkeypatch.delenv("SNN_FUNCTIONAL_EVENTS")
+    try:
+        torch.set_num_threads(2)
+        two = of()
+    finally:
+        torch.set_num_threads(1)
+    assert_equal(once, dense)
+    assert_equal(once, two)
+
+
+@pytest.mark.parametrize("value", [torch.inf, -torch.inf, torch.nan])
+def test_weights_that_are_not_finite_are_seen_as_a_product_sees_them(value):
+    step, params, state, xs = world("feedback", batch=8)
+    params[1][2, 3] = value
+    fast, slow = (snf.scan(step, params, state, xs, kind=kind) for kind in ("auto", "loop"))
+    for a, b in zip(optree.tree_leaves(fast), optree.tree_leaves(slow)):
+        torch.testing.assert_close(a, b, rtol=0, atol=0, equal_nan=True)
+
+
+def test_half_precision_keeps_its_dtype():
+    step, params, state, xs = world("feedback", dtype=torch.bfloat16, n=16)
+    fast, slow = (snf.scan(step, params, state, xs, kind=kind) for kind in ("auto", "loop"))
+    assert_equal(fast, slow)  # few bits are needed here
+    assert_allclose(*(grad(loss(step, xs, kind), 0)(params, state) for kind in ("auto", "loop")), rtol=0.1, atol=0.5)
+
+
+def test_a_gradient_does_not_keep_the_trajectory():
+    """What is kept over time are checkpoints; what is recorded of a product lives for the backward only."""
+    step, params, state, xs = world("feedback", T=400, batch=8, n=32, dtype=torch.float32)
+    leaves = [x.clone().requires_grad_() for x in params]
+    spks, _ = snf.scan(step, tuple(leaves), state, xs)
+    kept, seen = 0, set()
+    todo = [spks.grad_fn]
+    while todo:
+        node = todo.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        todo += [n for n, _ in node.next_functions]
+        for x in getattr(node, "saved_tensors", ()):
+            kept += x.untyped_storage().nbytes() if x is not None and x.data_ptr() not in seen else 0
+            seen.add(x.data_ptr() if x is not None else None)
+    assert kept < 3 * spks.numel() * spks.element_size()
+
+
+def test_what_meets_without_a_product_is_the_loop():
+    """Rows of two widths, a sum over the neurons, a matrix that the states make."""
+    w, s, xs = torch.eye(4).double(), torch.zeros(3, 4).double(), torch.ones(5, 3, 4).double()
+    for step in (
+        lambda p, s, x: (s, torch.relu(s @ p + x - s.sum(-1, keepdim=True))),
+        lambda p, s, x: (s, s @ (p * s.sum()) + x),
+        lambda p, s, x: (s, torch.einsum("bi,io->bo", s, p) + x.flip(-1)),
+        lambda p, s, x: (s, (p @ s.T).T + x),
+    ):
+        plan = snf.explain(step, w, s, xs)
+        assert plan.kind == "loop" or "kernel" not in [part.how for part in plan.stages]
+        assert_allclose(*(snf.scan(step, w, s, xs, kind=kind) for kind in ("auto", "loop")))
