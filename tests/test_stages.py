@@ -434,6 +434,15 @@ def test_complex_numbers_conjugated_or_not(no_kernels, reverse):
     assert_allclose(snf.scan(step, p, s, xs), snf.scan(step, p, s, xs, kind="loop"))
 
 
+def test_a_step_that_asks_for_inference_mode_gets_the_loops_answer():
+    step = lambda p, s, x: (x @ p * (2 if torch.is_inference_mode_enabled() else 3), s + x)
+    xs = torch.rand(4, 2, 3)
+    for mode in (True, False):
+        with torch.inference_mode(mode):
+            fast, slow = (snf.scan(step, torch.eye(3), xs[0], xs, kind=kind) for kind in ("auto", "loop"))
+        assert_equal(fast, slow)
+
+
 @needs_kernels
 @pytest.mark.skipif(
     not hasattr(torch._C._autograd, "_top_saved_tensors_default_hooks"),
