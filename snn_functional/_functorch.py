@@ -163,6 +163,11 @@ def without_hooks() -> Iterator[None]:
             graph._push_saved_tensors_default_hooks(*pair)
 
 
+def ends_a_recomputation(error: Exception) -> bool:
+    """Is it no failure at all, but how `torch.utils.checkpoint` stops when it has all that a backward needs?"""
+    return type(error).__module__ == "torch.utils.checkpoint"
+
+
 def autocast() -> Any:
     """What autocast does to operations now, on the CPU and on CUDA; None where it is off."""
     if not hasattr(torch, "get_autocast_dtype"):  # before torch 2.4, whose scans are all loops

@@ -513,12 +513,19 @@ def test_a_fork_after_use_works():
 @pytest.mark.long
 def test_the_printed_loop_is_vectorised(tmp_path):
     x = torch.randn(3, 2, 64)
-    for neuron, params in (
-        (snf.leaky, LEAKY),
-        (snf.synaptic, snf.SynapticParams(0.8, 0.7)),
-        (snf.alpha, snf.AlphaParams(0.9, 0.8)),
+
+    def masked(p, s, x):
+        x, valid = x
+        spk, new = snf.leaky_step(p, s, x)
+        return spk, snf.LeakyState(torch.where(valid, new.mem, s.mem))
+
+    for step, world in (
+        (snf.leaky_step, of_neuron(LEAKY, x)),
+        (snf.synaptic_step, of_neuron(snf.SynapticParams(0.8, 0.7), x, snf.synaptic)),
+        (snf.alpha_step, of_neuron(snf.AlphaParams(0.9, 0.8), x, snf.alpha)),
+        (masked, (LEAKY, snf.LeakyState(x[0]), (x, x > 0))),
     ):
-        plan = snf._scan._known.prepare(neuron.step, *of_neuron(params, x, neuron), 3).known.plan
+        plan = snf._scan._known.prepare(step, *world, 3).known.plan
         uniform = (True,) * plan.counts[0]
         floats = plan.signature.leaves.floating
         for kernel in (plan.forward(uniform), plan.backward(uniform, floats)):

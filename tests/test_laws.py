@@ -16,6 +16,7 @@ from hypothesis import given, HealthCheck, Phase, settings, strategies as st
 from torch.func import grad
 
 import snn_functional as snf
+from snn_functional import kernels
 
 
 pytestmark = needs_kernels
@@ -165,9 +166,21 @@ def test_nothing_that_a_step_held_outlives_it():
         params = snf.LeakyParams(0.9, spike_grad=fire)
         return lambda p, s, x: (lambda y, m: (y, m.mem))(*snf.leaky_step(params, snf.LeakyState(s), x)), table
 
+    def nothing():
+        step = lambda p, s, x: (x + s, s + x)
+        return step, step
+
+    def function():
+        class Spike(UsersSpike):
+            @staticmethod
+            def backward(ctx, cotangent):
+                return cotangent
+
+        return lambda p, s, x: (Spike.apply(x @ torch.ones(3, 3)), s + x), Spike
+
     for _ in range(12):
         own = Own()
-        for step, held in ((own, own.table), closure(), list_of_tensors(), choice()):
+        for step, held in ((own, own.table), closure(), list_of_tensors(), choice(), nothing(), function()):
             refs.append(weakref.ref(held))
             x = XS.clone().requires_grad_()
             snf.scan(step, (), S, x)[0].sum().backward()
@@ -187,6 +200,29 @@ def test_what_is_remembered_is_bounded():
         snf.scan(space["step"], (), S[: 1 + i % 3], XS[:, : 1 + i % 3])
     assert len(_known._known) <= _known._known.size
     assert len(snf._identity._functions) < 1000
+
+
+@pytest.mark.parametrize("holds", ["nothing", "a partial", "a module"])
+def test_what_another_thread_draws_meanwhile_it_does_not_draw_again(holds, monkeypatch):
+    """What a reading has changed is put back. Generators are left alone where the step cannot reach them."""
+    drawn, record, layer = [], kernels._plan.record, torch.nn.Linear(3, 3)
+    draw = lambda: drawn.append((torch.rand(()).item(), random.random(), np.random.rand()))
+
+    def meanwhile(*args):
+        thread = threading.Thread(target=draw)
+        thread.start(), thread.join()
+        return record(*args)
+
+    monkeypatch.setattr(kernels._plan, "record", meanwhile)
+    step = lambda p, s, x: (x * 0.8125 + s, s + x)
+    if holds == "a partial":
+        step = functools.partial(step)
+    if holds == "a module":
+        step = lambda p, s, x: (layer(x) + s, s + x)
+    snf.scan(step, (), S, XS)
+    draw()
+    assert len(drawn) > 1
+    assert all(len(set(column)) == len(drawn) for column in zip(*drawn))
 
 
 def test_new_steps_in_many_threads_keep_apart():

@@ -3,6 +3,7 @@
 import optree
 import pytest
 import torch
+import torch.utils.checkpoint
 from helpers import assert_allclose, assert_equal, EXAMPLES, law, needs_kernels
 from hypothesis import given, HealthCheck, settings, strategies as st
 from networks import dyadic, Net, nets, SMOOTH
@@ -207,6 +208,17 @@ class Noisy(OfTheOldKind):
         return u * torch.rand(2)
 
 
+def slope_of(slope):
+    """A surrogate made anew, whose derivative has numbers of the step that it is made in."""
+
+    class Sloped(OfTheOldKind):
+        @staticmethod
+        def backward(ctx, cotangent):
+            return cotangent / (1 + slope * ctx.saved_tensors[0] ** 2)
+
+    return Sloped.apply
+
+
 def contiguous(x):
     """Another name of `x`, where it lies in order."""
     y = x.contiguous()
@@ -236,6 +248,9 @@ STEPS = {
     "a Function beside one without a gradient": lambda p, s, x: (
         sum(Pair.apply(x @ p)) + OfTheOldKind.apply(x @ p).detach(),
         {"a": s["a"] + x, "b": s["b"]},
+    ),
+    "a Function made of numbers of the step": lambda p, s, x: (
+        slope_of(x.abs())(x @ p), {"a": s["a"] + x, "b": s["b"]}
     ),
     "a Function that draws": lambda p, s, x: (Noisy.apply(x @ p), {"a": s["a"] + x, "b": s["b"]}),
     "a draw in another order of memory": lambda p, s, x: (
@@ -394,3 +409,59 @@ def test_a_step_that_catches_what_it_is_refused_is_the_loop():
     xs = torch.rand(4, 2, 3)
     assert snf.explain(step, (), xs[0], xs).kind == "loop"
     assert_equal(snf.scan(step, (), xs[0], xs), snf.scan(step, (), xs[0], xs, kind="loop"))
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_complex_numbers_conjugated_or_not(no_kernels, reverse):
+    """torch leaves a conjugate for later, so that it lies in memory as what it is not."""
+
+    def step(p, s, x):
+        s = (0.5 * s + x @ p).conj()
+        return s.imag + x.imag + p.real, s
+
+    g = torch.Generator().manual_seed(0)
+    draw = lambda *shape: torch.complex(dyadic(*shape, generator=g), dyadic(*shape, generator=g)).conj()
+    p, xs, s = draw(2, 2), draw(5, 2, 2), draw(2, 2)
+    assert snf.explain(step, p, s, xs).kind == "staged"
+
+    def found(kind):
+        leaves = [x.clone().requires_grad_() for x in (p, s, xs)]
+        outputs, last = snf.scan(step, *leaves, kind=kind, reverse=reverse)
+        return outputs, last, torch.autograd.grad((outputs**2).sum() + last.abs().sum(), leaves)
+
+    assert_allclose(found("auto"), found("loop"))
+    p = p.clone().conj()  # one that is still to be conjugated is no other tensor
+    assert_allclose(snf.scan(step, p, s, xs), snf.scan(step, p, s, xs, kind="loop"))
+
+
+def test_a_step_that_asks_for_inference_mode_gets_the_loops_answer():
+    step = lambda p, s, x: (x @ p * (2 if torch.is_inference_mode_enabled() else 3), s + x)
+    xs = torch.rand(4, 2, 3)
+    for mode in (True, False):
+        with torch.inference_mode(mode):
+            fast, slow = (snf.scan(step, torch.eye(3), xs[0], xs, kind=kind) for kind in ("auto", "loop"))
+        assert_equal(fast, slow)
+
+
+@needs_kernels
+@pytest.mark.skipif(
+    not hasattr(torch._C._autograd, "_top_saved_tensors_default_hooks"),
+    reason="what is saved while a step is read cannot be told from what it saves",
+)
+@pytest.mark.parametrize("last", ["a kernel", "an operation under vmap"])
+def test_a_network_that_is_checkpointed(last):
+    """A recomputation is stopped by an exception as soon as it has saved what the backward needs."""
+    params, state, xs = two()
+
+    def step(p, s, x):
+        spk, first = snf.leaky_step(p["first"], s[0], x @ p["in"])
+        out, second = snf.leaky_step(p["second"], s[1], spk @ p["out"])
+        return (out if last == "a kernel" else (spk @ p["out"]).softmax(-1)), (first, second)
+
+    def grads(kind):
+        p = {k: params[k].clone().requires_grad_() for k in ("in", "out")}
+        run = lambda a, b: snf.scan(step, params | {"in": a, "out": b}, state, xs, kind=kind)[0]
+        outputs = torch.utils.checkpoint.checkpoint(run, *p.values(), use_reentrant=False)
+        return torch.autograd.grad((outputs**2).sum(), list(p.values()))
+
+    assert_allclose(grads("auto"), grads("loop"))

@@ -7,6 +7,8 @@ import types
 from collections.abc import Hashable, Iterable
 from typing import Any
 
+import torch
+
 from ._code import read as read_code
 from ._held import attributes, cell as held_cell, contents, entries, mapping
 from ._reach import looks, Reach
@@ -19,7 +21,8 @@ def _function(reach: Reach, x: types.FunctionType, name: str) -> Hashable:
     if pure(module):
         return x if x.__closure__ is None else _trusted_closure(reach, x, name)
     if library(module):
-        reach.is_loose(f"calls {module}.{x.__name__}, which may look at what it is not given")
+        draws = not str(module).startswith("torch.nn.")
+        reach.is_loose(f"calls {module}.{x.__name__}, which may look at what it is not given", draws=draws)
         return (types.FunctionType, x.__code__)
     code = read_code(x.__code__)
     names = ("__code__", "__defaults__", "__kwdefaults__")
@@ -36,7 +39,7 @@ def _function(reach: Reach, x: types.FunctionType, name: str) -> Hashable:
         else:
             _builtin_name(reach, n, x)
     for module in code.imports:
-        reach.is_loose(f"imports {module} when it runs")
+        reach.is_loose(f"imports {module} when it runs", draws=True)
         if module in sys.modules:
             _handed_on(reach, sys.modules[module], module)
     reach.holds(lambda: mapping(f"an attribute of {name}", x.__dict__))
@@ -56,7 +59,7 @@ def _builtin_name(reach: Reach, name: str, function: types.FunctionType) -> None
     if name not in (space if isinstance(space, dict) else vars(space)):
         return
     if name in BY_NAME:
-        reach.is_loose(f"looks names up with {name}(...)")
+        reach.is_loose(f"looks names up with {name}(...)", draws=True)
         if name in ("globals", "__import__", "vars", "locals"):
             reach.holds(lambda: mapping("a global name", function.__globals__))
     elif name not in BUILTINS and not isinstance(vars(builtins).get(name), type):
@@ -75,7 +78,7 @@ def along(reach: Reach, x: Any, paths: Iterable[tuple[str, ...]], name: str) -> 
             _handed_on(reach, x, name)
         elif path[0] not in vars(x):
             if not library(x.__name__):
-                reach.is_loose(f"looks up {name}.{path[0]}, which is made when it is asked for")
+                reach.is_loose(f"looks up {name}.{path[0]}, which is made when it is asked for", draws=True)
         else:
             where = f"{name}.{path[0]}"
             reach.holds(lambda x=x, n=path[0], where=where: entries(where, vars(x), (n,)))
@@ -85,7 +88,7 @@ def along(reach: Reach, x: Any, paths: Iterable[tuple[str, ...]], name: str) -> 
 
 def _handed_on(reach: Reach, x: types.ModuleType, name: str) -> None:
     if x.__name__ not in ("torch.nn.functional", "math"):
-        reach.is_loose(f"hands the module {name} on")
+        reach.is_loose(f"hands the module {name} on", draws=True)
     if not library(x.__name__):
         reach.holds(lambda: mapping(name, vars(x)))
 
@@ -104,9 +107,11 @@ def _builtin(reach: Reach, x: types.BuiltinFunctionType, name: str) -> Hashable:
         module = owner.__name__ if owner is not None else x.__module__
         if module == "builtins":
             if x.__name__ in BY_NAME:
-                reach.is_loose(f"looks names up with {x.__name__}(...)")
+                reach.is_loose(f"looks names up with {x.__name__}(...)", draws=True)
             elif x.__name__ not in BUILTINS:
                 reach.is_opaque(f"calls {x.__name__}(...)")
+        elif x is torch.is_inference_mode_enabled:  # which is off while a step is read
+            reach.is_opaque("asks whether inference mode is on")
         elif (module or "").partition(".")[0] == "torch":
             reach.is_loose(f"calls {x.__name__}, which may look at what it is not given")
         elif not pure(module):

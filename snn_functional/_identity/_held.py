@@ -9,6 +9,7 @@ import operator
 import random
 import sys
 import types
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -68,18 +69,20 @@ def entries(name: str, x: dict[str, Any], names: tuple[str, ...]) -> Held:
     return Held(name, lambda: all(x.get(n, MISSING) is held.get(n, MISSING) for n in names), restore)
 
 
-def attributes(name: str, x: Any, names: tuple[str, ...]) -> Held:
-    """Attributes that stand in no dictionary: slots, a function's defaults, a class's own."""
-    held = {n: getattr(x, n, MISSING) for n in names}
+def attributes(name: str, x: types.FunctionType, names: tuple[str, ...]) -> Held:
+    """What a function has that stands in no dictionary: its code, its defaults. The function itself is not kept alive."""
+    held, alive = {n: getattr(x, n) for n in names}, weakref.ref(x)
+
+    def same() -> bool:
+        now = alive()
+        return now is None or all(getattr(now, n) is value for n, value in held.items())
 
     def restore() -> None:
         for n, value in held.items():
-            if value is not MISSING and getattr(x, n, MISSING) is not value:
-                object.__setattr__(x, n, value) if not isinstance(x, type) else type.__setattr__(x, n, value)
-            elif value is MISSING and hasattr(x, n):
-                object.__delattr__(x, n) if not isinstance(x, type) else type.__delattr__(x, n)
+            if getattr(alive(), n, value) is not value:
+                setattr(alive(), n, value)
 
-    return Held(name, lambda: all(getattr(x, n, MISSING) is value for n, value in held.items()), restore)
+    return Held(name, same, restore)
 
 
 def slots(name: str, x: Any, members: list[types.MemberDescriptorType]) -> Held:

@@ -95,14 +95,15 @@ def _other(reach: Reach, x: Any, name: str) -> Hashable:
     if isinstance(x, types.ModuleType):
         return along(reach, x, {()}, name)
     if isinstance(x, enum.Enum):
-        reach.is_loose(f"holds {a(x)}")
+        reach.is_loose(f"holds {a(x)}", draws=True)
         return None
     if isinstance(x, types.MethodWrapperType):
         return (types.MethodWrapperType, x.__name__, reach.look(x.__self__, name))
     if isinstance(x, DESCRIPTORS):
         return x
     if module.startswith("_cython") and str(getattr(x, "__module__", "")).startswith("numpy.random"):
-        reach.is_loose("calls a generator of random numbers")  # np.random.rand, of numpy's own generator or another
+        # np.random.rand, of numpy's own generator or another
+        reach.is_loose("calls a generator of random numbers", draws=True)
         return reach.look(getattr(x, "__self__", None), name)
     if module.partition(".")[0] == "numpy":
         return _numpys(reach, x, name)
@@ -130,7 +131,7 @@ def _class(reach: Reach, x: type, name: str) -> Hashable:
         reach.is_opaque(f"uses {x.__module__}.{x.__qualname__}, whose state cannot be looked at")
         return None
     if not library(type(x).__module__):
-        reach.is_loose(f"uses the class {x.__qualname__}, which has a metaclass")
+        reach.is_loose(f"uses the class {x.__qualname__}, which has a metaclass", draws=True)
     parts: list[Hashable] = [token(x)]
     for cls in x.__mro__:
         if library(cls.__module__) or (cls is not x and id(cls) in reach.seen):

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ._held import contents, Held, mapping, sequence
+from ._held import contents, generators, Held, mapping, sequence
 
 
 BUDGET = 20_000  # values; a step that reaches more is not looked through
@@ -43,12 +43,14 @@ def looks(*kinds: type) -> Callable[[Look], Look]:
 class Reach:
     """- `key`: equal for roots that do the same, where nothing is loose.
     - `loose`, `opaque`: of the first such value, a reason that goes on "it ...".
+    - `draws`: may it move a generator that everybody draws from, by more than torch's operations?
     - `tensors`: in the order in which they were met.
     """
 
     def __init__(self, roots: Iterable[tuple[str, Any]]) -> None:
         self.loose: str | None = None
         self.opaque: str | None = None
+        self.draws = False
         self.tensors: list[Tensor] = []
         self.seen: dict[int, int] = {}
         self._held_alive: list[Any] = []  # so that no id is given twice
@@ -57,14 +59,15 @@ class Reach:
 
     def hold(self) -> list[Held]:
         """What all of it holds now."""
-        return [make() for make in self._writable]
+        return [*(generators() if self.draws else ()), *(make() for make in self._writable)]
 
     def holds(self, make: Callable[[], Held]) -> None:
         """Here is something that can be written to. `make` is called only if the step is to be read."""
         self._writable.append(make)
 
-    def is_loose(self, reason: str) -> None:
+    def is_loose(self, reason: str, *, draws: bool = False) -> None:
         self.loose = self.loose or reason
+        self.draws = self.draws or draws
 
     def is_opaque(self, reason: str) -> None:
         self.opaque = self.opaque or reason

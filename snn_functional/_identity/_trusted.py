@@ -5,6 +5,7 @@ Everything else is looked through like the user's own code, or, where it cannot 
 
 import functools
 import types
+import weakref
 from typing import Any
 
 import torch
@@ -64,9 +65,17 @@ def operation(x: Any) -> bool:
     return isinstance(module, str) and module.startswith(TORCH)
 
 
-@functools.lru_cache(4096)
 def written_in_python(cls: type) -> bool:
     """Was it made by a class statement, so that all that its instances hold is in their dictionaries, their slots and their base?"""
+    if cls not in _written:
+        _written[cls] = _looks_written(cls)
+    return _written[cls]
+
+
+_written: weakref.WeakKeyDictionary[type, bool] = weakref.WeakKeyDictionary()
+
+
+def _looks_written(cls: type) -> bool:
     made, fixed = (
         cls.__flags__ & (1 << bit) for bit in (9, 8)
     )  # on the heap; immutable, as the types of extensions are

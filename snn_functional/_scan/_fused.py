@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._functorch import direct_apply, wrapping
+from .._functorch import direct_apply, ends_a_recomputation, wrapping
 from .._tree import tree_map, tree_unflatten
 from ..kernels import lane_axis, NoCompiler, Plan, Role, Unsupported
 from ._door import admit
@@ -94,6 +94,8 @@ def _run(prepared: Prepare, plan: Plan, reverse: bool) -> list[Tensor]:
     except Unsupported:
         raise
     except Exception as error:  # whatever it is: the loop runs
+        if ends_a_recomputation(error):
+            raise
         reason = (str(error).splitlines() or [""])[0]
         raise Unsupported(f"its kernel fails: {type(error).__name__}: {reason}") from error
 

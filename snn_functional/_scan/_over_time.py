@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from .._events import convolution, product, worth
-from .._functorch import transforms
+from .._functorch import ends_a_recomputation, transforms
 from ..kernels import elementwise, Node, PART, RESHAPES
 
 
@@ -42,7 +42,9 @@ def _mapped(
     try:
         every: Any = torch.func.vmap(step)
         return every(*xs)
-    except Exception:  # an error of its own it has in a step, too
+    except Exception as error:  # one of its own it has in a step, too
+        if ends_a_recomputation(error):
+            raise
         steps = [step(*(x[t] for x in xs)) for t in range(T)]
     return torch.stack(steps) if isinstance(steps[0], Tensor) else tuple(map(torch.stack, zip(*steps)))
 

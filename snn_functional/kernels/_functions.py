@@ -21,6 +21,16 @@ def call_of_a_function(within: Any) -> Any:
 _APPLY = torch.autograd.Function.apply.__func__.__code__
 
 
+def rules() -> set[type]:
+    """Every `autograd.Function` that there is."""
+    found, waiting = set[type](), [torch.autograd.Function]
+    while waiting:
+        new = {*waiting.pop().__subclasses__()} - found
+        found |= new
+        waiting += new
+    return found
+
+
 def rules_of_their_own(results: Sequence[Tensor]) -> list[type]:
     """The `autograd.Function`s that the results come through."""
     waiting, seen, found = [x.grad_fn for x in results if x.grad_fn is not None], set(), []

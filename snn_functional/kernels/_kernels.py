@@ -63,7 +63,7 @@ _kernels: Registry[Any] = Registry(1000)
 def _found_or_made(device: str, which: str, of: tuple[Any, ...], *beside: Any, network: bool = False) -> Any:
     backends = NETWORKS if network else BACKENDS
     if device not in backends:
-        raise Unsupported(f"there is no kernel for {'products' if network else 'it'} on {device}")
+        raise Unsupported(f"there is no kernel for {device}{', with products' if network else ''}")
     make: Any = getattr(importlib.import_module(f".{backends[device]}", __package__), which)
     key = make, of, beside
     # Made quickly: a kernel is printed and built when it is first called.

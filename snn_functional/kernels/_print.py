@@ -14,7 +14,7 @@ from ._program import Const, Line, Operand, Program, rounded, Unsupported, Value
 
 HALF = {torch.bfloat16: "bf16", torch.float16: "f16"}
 STORED = HALF | {
-    torch.float32: "float", torch.float64: "double", torch.bool: "bool", torch.uint8: "uint8_t", torch.int8: "int8_t",
+    torch.float32: "float", torch.float64: "double", torch.bool: "uint8_t", torch.uint8: "uint8_t", torch.int8: "int8_t",
     torch.int16: "int16_t", torch.int32: "int32_t", torch.int64: "int64_t",
 }  # fmt: skip
 
@@ -32,7 +32,7 @@ FLOATING |= {name: f"__builtin_{name}{{f}}({{0}}, {{1}})" for name in ("pow", "a
 
 
 def stored(dtype: torch.dtype) -> str:
-    """The type in memory."""
+    """The type in memory. A truth is a byte there: in a loop that loads a bool for more than one selection, gcc sees no vectors."""
     if dtype not in STORED:
         raise Unsupported(f"{dtype} has no kernel")
     return STORED[dtype]
@@ -40,7 +40,7 @@ def stored(dtype: torch.dtype) -> str:
 
 def computed(dtype: torch.dtype) -> str:
     """The type in a register."""
-    return "float" if dtype in HALF else stored(dtype)
+    return "float" if dtype in HALF else "bool" if dtype == torch.bool else stored(dtype)
 
 
 def keep(x: str, dtype: torch.dtype) -> str:

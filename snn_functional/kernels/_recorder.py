@@ -11,6 +11,7 @@ tensor is refused.
 What is written down is functional: an operation that writes into a tensor is the same operation with a new result.
 """
 
+import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -19,7 +20,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from .._tree import tree_leaves, tree_map
-from ._functions import call_of_a_function, rules_of_their_own
+from ._functions import call_of_a_function, rules, rules_of_their_own
 from ._lines import place, users_line
 from ._operations import CHECKS, fill_of, FILLED, FIRST, SHAPES, VIEWS
 from ._program import not_to_be_caught, Refused
@@ -62,6 +63,7 @@ class _Recorder(TorchDispatchMode):
         self.drawn = torch.get_rng_state()
         self.likes: dict[int, tuple[Node, ...]] = {}  # of a tensor without numbers yet: what it lies like
         self.calls: dict[Any, list[Node]] = {}  # of each call of an `autograd.Function`, by its frame, what it did
+        self.rules = rules() if differentiable else set[type]()
         self.nodes: list[Node] = []
         self.depends: set[Node] = set()  # on an argument
         self.of: dict[int, Node] = {}  # the value of each tensor, by its root
@@ -96,15 +98,16 @@ class _Recorder(TorchDispatchMode):
         return whole.giving(outputs)
 
     def call(self, frame: Any, inner: set[Node], nodes: Sequence[Node], outputs: Sequence[Node]) -> bool:
-        """Marks what a call of an `autograd.Function` gave, if that is one tensor, and nothing was drawn for it."""
+        """Marks what a call of an `autograd.Function` gave, if that is one tensor, and nothing was drawn for it. One that the step has
+        made itself may hold what is this step's only."""
         used = {x for node in nodes if node not in inner for x in node.inputs()} | {*outputs}
         gave = [x for x in inner if x in used]
         cls, args = frame.f_locals["cls"], frame.f_locals["args"]
-        plain = all(isinstance(x, (Tensor, bool, int, float, str, type(None))) for x in args)
+        plain = cls in self.rules and all(isinstance(x, (Tensor, bool, int, float, str, type(None))) for x in args)
         known = all(self.root.get(id(x), id(x)) in self.of for x in args if isinstance(x, Tensor))
         if len(gave) != 1 or not plain or not known or any(x.draws for x in inner):
             return not gave
-        gave[0].rule = cls.apply, tuple(map(self.node_or_same, args))
+        gave[0].rule = weakref.ref(cls), tuple(map(self.node_or_same, args))
         for node in inner - set(gave):
             node.inner = True
         return True

@@ -21,8 +21,8 @@ class Node:
     - `line`: the user's code.
     - `why`: why it is not pointwise, if so. Its result may then be several tensors, each a node that takes one out (`PART`).
     - `draws`: does it draw from torch's generator? `like`: what tells in which order of memory.
-    - `rule`: what gives it is an `autograd.Function`, called so; then it is called, for its derivative, where the node is performed. A
-      kernel has what the call did: `inner` nodes, which stand before this one and are nobody else's.
+    - `rule`: what gives it is an `autograd.Function`, kept weakly, called so; then it is called, for its derivative, where the node is
+      performed. A kernel has what the call did: `inner` nodes, which stand before this one and are nobody else's.
     """
 
     name: str
@@ -58,12 +58,14 @@ class Node:
         """The operation itself, on what `value` says its nodes are."""
         name = self.name
         if self.rule:
-            return self.rule[0](*(_given(x, value) for x in self.rule[1]))
+            return self.rule[0]().apply(*(_given(x, value) for x in self.rule[1]))
         if name == CONSTANT:
             return torch.tensor(self.args[0], dtype=self.dtype)
         if name in FILLED:
             return torch.full(self.shape, fill_of(name, self.args), dtype=self.dtype, device=device)
         args = [_given(x, value) for x in self.args]
+        if name == "view_as_real":  # which lacks what torch does first for a conjugate that is not worked out yet
+            args = [args[0].resolve_conj()]
         if name in RESHAPES:  # of a stand-in any reshaping is a view
             return args[0].reshape(self.shape)
         if name in SAME:
