@@ -14,7 +14,7 @@ from torch.func import grad, jvp
 
 import snn_functional as snf
 from snn_functional import kernels
-from snn_functional.kernels import _kernels
+from snn_functional.kernels import _cpu, _kernels
 from snn_functional.kernels._program import rounded
 
 
@@ -24,8 +24,8 @@ pytestmark = needs_kernels
 @pytest.fixture
 def built(monkeypatch):
     """The texts that are built."""
-    texts, load = [], kernels._cpu.load
-    monkeypatch.setattr(kernels._cpu, "load", lambda text, *more: texts.append(text) or load(text, *more))
+    texts, load = [], _cpu.load
+    monkeypatch.setattr(_cpu, "load", lambda text, *more: texts.append(text) or load(text, *more))
     monkeypatch.setattr(_kernels, "_kernels", snf._identity.Registry(100))
     return texts
 
@@ -163,8 +163,8 @@ def test_kernels_are_bounded_and_hold_nothing_of_a_step(monkeypatch):
 
 
 def test_threads_that_ask_at_once_build_once(built, monkeypatch):
-    x, results, load = torch.randn(30, 50), {}, kernels._cpu.load
-    monkeypatch.setattr(kernels._cpu, "load", lambda text: time.sleep(0.2) or load(text))
+    x, results, load = torch.randn(30, 50), {}, _cpu.load
+    monkeypatch.setattr(_cpu, "load", lambda text: time.sleep(0.2) or load(text))
 
     def run(i):
         step = lambda p, s, x: ((0.1 + i) * x + s, s * 0.25)
