@@ -28,7 +28,7 @@ def product(z: Tensor, w: Tensor, bias: Tensor | None = None) -> Tensor:
     if not worth(rows, w, w.shape[-1]) or _crowded(rows, w.shape[-1]):
         y = torch.mm(rows, w) if bias is None else torch.addmm(bias, rows, w)
     else:
-        y = rows_added(Events(), rows[None], w[None], None if bias is None else bias[None])[0]
+        y = rows_added(Events(), rows[None], w[None], None if bias is None else bias[None]).squeeze(0)
     return y.unflatten(0, z.shape[:-1]) if z.dim() > 2 else y
 
 
