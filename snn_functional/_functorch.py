@@ -185,13 +185,10 @@ def applied(function: type[torch.autograd.Function], *args: Any) -> Any:
     if untransformed():
         return below.apply(*args)
     level = _only_grad()
-    if level is None or torch.is_autocast_enabled() or forward_ad._current_level >= 0:
-        return function.apply(*args)
-    inside = (
-        _functorch.get_unwrapped(x) for x in args if isinstance(x, Tensor) and _functorch.maybe_get_level(x) == level
-    )
-    if any(x.requires_grad or _functorch.maybe_get_level(x) != -1 for x in inside) or any(
-        x.requires_grad for x in args if isinstance(x, Tensor) and _functorch.maybe_get_level(x) == -1
+    if (
+        level is None
+        or forward_ad._current_level >= 0
+        or not all(_of_level(x, level) for x in args if isinstance(x, Tensor))
     ):
         return function.apply(*args)
     before = _functorch.get_single_level_autograd_function_allowed()
@@ -200,6 +197,15 @@ def applied(function: type[torch.autograd.Function], *args: Any) -> Any:
         return _at_one_level(function, level).apply(*args)
     finally:
         _functorch.set_single_level_autograd_function_allowed(before)
+
+
+def _of_level(tensor: Tensor, level: int) -> bool:
+    """Is it of this level alone, or of none? One that an inner `grad` has left its wrapper on is neither."""
+    own = _functorch.maybe_get_level(tensor)
+    if own == level:
+        tensor = _functorch.get_unwrapped(tensor)
+        own = _functorch.maybe_get_level(tensor)
+    return own == -1 and not tensor.requires_grad
 
 
 def _only_grad() -> int | None:
@@ -226,7 +232,7 @@ def _at_one_level(function: type[torch.autograd.Function], level: int) -> Any:
 
     rules: Any = function
     methods = {"forward": forward, "setup_context": rules.setup_context, "backward": rules.backward}
-    base: Any = torch.autograd.function._SingleLevelFunction  # pyright: ignore[reportPrivateUsage]
+    base: Any = torch.autograd.function._SingleLevelFunction
     return type(function.__name__, (base,), {name: staticmethod(method) for name, method in methods.items()})
 
 
