@@ -439,13 +439,13 @@ template <class S, int R, bool GRADED> static void add_columns(
     for (i64 i = lo; i < hi; ++i) {
         V* const to = (V*)(sums + (i - lo) * (R * N));
         V sum[R];
-        for (int k = 0; k < R; ++k) sum[k] = fresh ? V{} : to[k];
+        for (int k = 0; k < R; ++k) sum[k] = V{};
         for (int32_t e = first[i], end = first[i + 1]; e < end; ++e) {
             const V* g = (const V*)(packed + (i64)row[e] * (R * N));
             if (GRADED) for (int k = 0; k < R; ++k) sum[k] += value[e] * g[k];
             else for (int k = 0; k < R; ++k) sum[k] += g[k];
         }
-        for (int k = 0; k < R; ++k) to[k] = sum[k];
+        for (int k = 0; k < R; ++k) to[k] = fresh ? sum[k] : to[k] + sum[k];   // a chunk's sum, then that of chunks: rounds less
     }
 }
 
