@@ -247,6 +247,19 @@ def test_a_gradient_does_not_keep_the_trajectory():
     assert kept < 3 * spks.numel() * spks.element_size()
 
 
+def test_a_layer_alone_is_fused():
+    """Where all of it is in the kernel, that can be asked for."""
+    g = torch.Generator().manual_seed(0)
+    params = snf.RLeakyParams(0.875, V=snf.Linear(dyadic(6, 6, generator=g).float(), torch.zeros(6)))
+    xs = torch.rand(7, 3, 6)
+    state = snf.rleaky_init(params, xs[0])
+    plan = snf.explain(snf.rleaky_step, params, state, xs)
+    assert plan.kind == "fused" and plan.reason is None and "addmm" in plan
+    assert_allclose(*(snf.scan(snf.rleaky_step, params, state, xs, kind=kind) for kind in ("fused", "loop")))
+    with pytest.raises(ValueError, match="has no kernel: .*mm.* is not pointwise .*in stages"):
+        snf.scan(*world("feedback"), kind="fused")
+
+
 def test_what_meets_without_a_product_is_the_loop():
     """Rows of two widths, a sum over the neurons, a matrix that the states make."""
     w, s, xs = torch.eye(4).double(), torch.zeros(3, 4).double(), torch.ones(5, 3, 4).double()

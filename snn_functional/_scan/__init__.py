@@ -19,7 +19,7 @@ from ..kernels import NoCompiler, Unsupported
 from ._checkpointed import checkpointed
 from ._door import admit
 from ._explain import explain_stages, Explanation as Explanation, Part as Part
-from ._fused import fused
+from ._fused import fused, Several
 from ._known import FirstDiffers, prepare
 from ._loop import loop, Step, step_name as step_name
 from ._reading import obstacle as obstacle
@@ -79,8 +79,9 @@ def scan(
             if kind == "fused":
                 length = admit(step, params, state, inputs, length)
                 _once(step, params, state, inputs)  # an error of the user's step is raised as it is
+                how = "in stages" if isinstance(reason, Several) else "as the loop"
                 raise ValueError(
-                    f'scan(kind="fused"): {step_name(step)} has no kernel: {reason}. With kind="auto" it runs as the loop.'
+                    f'scan(kind="fused"): {step_name(step)} has no kernel: {reason}. With kind="auto" it runs {how}.'
                 ) from reason.__cause__
         except NoCompiler as reason:
             if kind == "fused":

@@ -69,6 +69,9 @@ def explain_stages(name: str, step: Staged, state: Any, loose: str | None) -> Ex
     parts = [_part(stage, core, names) for stage, core in zip(step.fission.stages, step.cores)]
     if step.fission.draws:
         parts.insert(0, Part("drawn", (), _operations(step.fission.draws)))
+    if step.alone and parts[0].how == "kernel":
+        said = f"fused: {name} is pointwise but for its products, {'; '.join(parts[0].operations)}, one kernel for all {step.T} steps."
+        return Explanation(said, "fused", parts, loose=loose)
     lines = "".join(f"\n    {i} {part}" for i, part in enumerate(parts))
     return Explanation(f"layer by layer, {step.T} steps of {name}:{lines}", "staged", parts, step.why, loose)
 

@@ -44,6 +44,11 @@ class Staged(NamedTuple):
     tree: Any
 
     @property
+    def alone(self) -> bool:
+        """Is it one kernel after all, one with products in it?"""
+        return [type(core) for core in self.cores] == [Networked] and not self.fission.draws
+
+    @property
     def why(self) -> str:
         """Why it is not one kernel."""
         return obstacle(self.tape.nodes)
