@@ -9,7 +9,7 @@ is not pointwise as a whole (`_fission.py`): products run once over all of time,
 """
 
 import warnings
-from typing import Any
+from typing import Any, get_args, Literal
 
 import torch
 
@@ -21,24 +21,24 @@ from ._door import admit
 from ._explain import explain_stages, Explanation as Explanation, Part as Part
 from ._fused import fused, Several
 from ._known import FirstDiffers, prepare
-from ._loop import loop, Step, step_name as step_name
+from ._loop import loop, P, S, Step, step_name as step_name, X, Y
 from ._reading import obstacle as obstacle
 from ._stages import Staged
 
 
-KINDS = ("auto", "loop", "checkpointed", "fused")
+Kind = Literal["auto", "loop", "checkpointed", "fused"]
 
 
 def scan(
-    step: Step,
-    params: Any,
-    state: Any,
-    inputs: Any,
+    step: Step[P, S, X, Y],
+    params: P,
+    state: S,
+    inputs: X,
     *,
-    kind: str = "auto",
+    kind: Kind = "auto",
     reverse: bool = False,
     length: int | None = None,
-) -> tuple[Any, Any]:
+) -> tuple[Y, S]:
     """Run `step` along the leading axis of `inputs`.
 
         for t in range(T):
@@ -70,8 +70,8 @@ def scan(
         >>> spks[:, 0, 0]
         tensor([0., 0., 1., 0., 0.])
     """
-    if kind not in KINDS:
-        raise ValueError(f"scan(kind={kind!r}): unknown kind. It is one of {', '.join(map(repr, KINDS))}.")
+    if kind not in get_args(Kind):
+        raise ValueError(f"scan(kind={kind!r}): unknown kind. It is one of {', '.join(map(repr, get_args(Kind)))}.")
     if kind in ("auto", "fused"):
         try:
             return fused(step, params, state, inputs, length, reverse, stages=kind == "auto")
@@ -92,7 +92,7 @@ def scan(
     return run(step, params, state, inputs, length, reverse)
 
 
-def in_stages(step: Step, params: Any, state: Any, inputs: Any) -> tuple[Any, Any]:
+def in_stages(step: Step[P, S, X, Y], params: P, state: S, inputs: X) -> tuple[Y, S]:
     """What `scan` returns, where that is one kernel or stages. Raises Unsupported where it would be the loop, before anything has run."""
     try:
         return fused(step, params, state, inputs, None, False, stages=True)
@@ -100,7 +100,7 @@ def in_stages(step: Step, params: Any, state: Any, inputs: Any) -> tuple[Any, An
         raise Unsupported(str(reason)) from None
 
 
-def explain(step: Step, params: Any, state: Any, inputs: Any, *, length: int | None = None) -> Explanation:
+def explain(step: Step[P, S, X, Y], params: P, state: S, inputs: X, *, length: int | None = None) -> Explanation:
     """How `scan(kind="auto")` runs this step at these arguments, and why: text, and a value to be asserted on (`Explanation`). Raises
     as `scan` does.
 
@@ -121,7 +121,7 @@ def explain(step: Step, params: Any, state: Any, inputs: Any, *, length: int | N
     return said
 
 
-def planned(step: Step, params: Any, state: Any, inputs: Any, length: int) -> Explanation:
+def planned(step: Step[Any, Any, Any, Any], params: Any, state: Any, inputs: Any, length: int) -> Explanation:
     """How a step would run, which is not called but to be read."""
     name = step_name(step)
     try:
@@ -141,7 +141,7 @@ def planned(step: Step, params: Any, state: Any, inputs: Any, length: int) -> Ex
     return Explanation(f"loop: {why}.", "loop", reason=why)
 
 
-def _once(step: Step, params: Any, state: Any, inputs: Any) -> None:
+def _once(step: Step[Any, Any, Any, Any], params: Any, state: Any, inputs: Any) -> None:
     """One step of the loop, for its errors; what it changes is put back, and where that cannot be it is not run."""
     what = identify(step, params, state, inputs)
     if what.opaque:
