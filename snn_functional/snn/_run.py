@@ -26,9 +26,10 @@ from .._functionalize._calls import (
 from .._functionalize._functional import Functional
 from .._functionalize._memory import NATIVE, STATE
 from .._functorch import is_compiling
-from .._scan import Explanation, in_stages, planned
+from .._scan._explain import Explanation, planned
+from .._scan._fused import fused
 from .._tree import tree_map
-from ..kernels import Unsupported
+from ..kernels import NoCompiler, Unsupported
 from .utils import _layers
 
 
@@ -50,7 +51,7 @@ def run(net: nn.Module, xs: Tensor) -> Any:
     """
     _admit(net, xs)
     if _obstacle(net) is None:
-        with contextlib.suppress(Unsupported), _read(net) as live:
+        with contextlib.suppress(Unsupported, NoCompiler), _read(net) as live:
             return live.run(xs)
     begun = _first_steps(net, xs)
     steps = [*begun, *(net(x) for x in xs[len(begun) :].unbind(0))]
@@ -84,8 +85,8 @@ class Live(Functional):
                     yield f"{type(module).__name__}.{name}", value
 
     def run(self, xs: Tensor) -> Any:
-        """What the net returns over time; what it holds is then what it would be. Raises Unsupported, and then nothing has changed."""
-        outputs, state = in_stages(self, self._params, self._state, xs)
+        """What the net returns over time; what it holds is then what it would be. Raises as `fused` does, and then nothing has changed."""
+        outputs, state = fused(self, self._params, self._state, xs, None, False, stages=True)
         with torch.no_grad():
             for x, name in self._statistics:
                 x.copy_(state[name])
