@@ -5,6 +5,7 @@ gradient-tracking one, `jvp` in a dual one.
 """
 
 import contextlib
+import functools
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -177,10 +178,62 @@ def autocast() -> Any:
     return tuple(torch.is_autocast_enabled(kind) and torch.get_autocast_dtype(kind) for kind in ("cpu", "cuda"))
 
 
-def direct_apply(function: type[torch.autograd.Function]) -> Any:
-    """`function.apply`, without the look at a signature that costs as much as a small kernel; for when no transform is active."""
+def applied(function: type[torch.autograd.Function], *args: Any) -> Any:
+    """`function.apply(*args)` for one that gives new tensors only, without what costs more than a small kernel: a look at a signature, and
+    under a single `grad` a class made for the call, trees of the arguments and a second `apply`."""
     below: Any = super(torch.autograd.Function, function)
-    return below.apply if untransformed() else function.apply
+    if untransformed():
+        return below.apply(*args)
+    level = _only_grad()
+    if (
+        level is None
+        or forward_ad._current_level >= 0
+        or not all(_of_level(x, level) for x in args if isinstance(x, Tensor))
+    ):
+        return function.apply(*args)
+    before = _functorch.get_single_level_autograd_function_allowed()
+    _functorch.set_single_level_autograd_function_allowed(True)
+    try:
+        return _at_one_level(function, level).apply(*args)
+    finally:
+        _functorch.set_single_level_autograd_function_allowed(before)
+
+
+def _of_level(tensor: Tensor, level: int) -> bool:
+    """Is it of this level alone, or of none? One that an inner `grad` has left its wrapper on is neither."""
+    own = _functorch.maybe_get_level(tensor)
+    if own == level:
+        tensor = _functorch.get_unwrapped(tensor)
+        own = _functorch.maybe_get_level(tensor)
+    return own == -1 and not tensor.requires_grad
+
+
+def _only_grad() -> int | None:
+    """The level of a `grad` or `vjp` that is the only transform."""
+    if not hasattr(_functorch, "get_interpreter_stack") or not hasattr(
+        _functorch, "get_single_level_autograd_function_allowed"
+    ):
+        return None
+    stack = _functorch.get_interpreter_stack()
+    return stack[0].level() if len(stack) == 1 and _kind(stack[0]) == "Grad" else None
+
+
+@functools.cache
+def _at_one_level(function: type[torch.autograd.Function], level: int) -> Any:
+    """What torch makes of a Function under one `grad`: its tensors are taken out of their wrappers, and put into new ones."""
+
+    def forward(*args: Any) -> Any:
+        bare_args = [_functorch._unwrap_for_grad(x, level) if isinstance(x, Tensor) else x for x in args]
+        with outside():
+            results = function.forward(*bare_args)
+        if isinstance(results, Tensor):
+            return _functorch._wrap_for_grad(results, level)
+        return tuple([_functorch._wrap_for_grad(x, level) for x in results])
+
+    rules: Any = function
+    methods = {"forward": forward, "setup_context": rules.setup_context, "backward": rules.backward}
+    base: Any = torch.autograd.function._SingleLevelFunction
+    return type(function.__name__, (base,), {name: staticmethod(method) for name, method in methods.items()})
 
 
 def numbers_in(tensor: Tensor) -> int:
@@ -194,7 +247,7 @@ def run(function: type[torch.autograd.Function], *args: Any) -> Any:
     """A primitive, with its rules where something is done to a tensor among `args`. Where nothing is, no transform that is active
     around it shall see what is done inside: it would take the kernel's memory for tensors of its own."""
     if wrapping(x for x in args if isinstance(x, Tensor)):
-        return direct_apply(function)(*args)
+        return applied(function, *args)
     return bare(function, *args)
 
 

@@ -19,6 +19,7 @@ from ._rules import columns_added, Events, most, rows_added
 # Multiplications below which too little is to be gained to look for it.
 SMALL = {torch.float32: 1 << 24, torch.float64: 1 << 23, torch.bfloat16: 1 << 26}
 
+RULES = 4  # times as many under a transform: a primitive with rules takes half a millisecond there
 WIDE = 32, 64  # channels of a convolution's result, and numbers in a patch, below which it is the lists that cost
 
 
@@ -28,7 +29,7 @@ def product(z: Tensor, w: Tensor, bias: Tensor | None = None) -> Tensor:
     if not worth(rows, w, w.shape[-1]) or _crowded(rows, w.shape[-1]):
         y = torch.mm(rows, w) if bias is None else torch.addmm(bias, rows, w)
     else:
-        y = rows_added(Events(), rows[None], w[None], None if bias is None else bias[None])[0]
+        y = rows_added(Events(), rows[None], w[None], None if bias is None else bias[None]).squeeze(0)
     return y.unflatten(0, z.shape[:-1]) if z.dim() > 2 else y
 
 
@@ -62,7 +63,7 @@ def worth(z: Tensor, other: Tensor, out: int) -> bool:
         z.dtype in SMALL
         and z.dtype == other.dtype
         and z.device.type == other.device.type == "cpu"
-        and numbers_in(z) * out > SMALL[z.dtype]
+        and numbers_in(z) * out > SMALL[z.dtype] * (1 if untransformed() else RULES)
         and enabled()
         and type(z) in PLAIN
         and type(other) in PLAIN

@@ -40,7 +40,7 @@ def _seen(events: Events, how: How, x: Tensor, y: tuple[int, ...], out: int) -> 
     return events.of(x, lambda: patches(last.contiguous(), y, how.kernel, numbers, IMAGES * most(x.dtype, out)))
 
 
-IMAGES = 0.6  # lists of patches cost more than those of rows, by this much the density must be less
+IMAGES = 0.7  # lists of patches cost more than those of rows, by this much the density must be less
 
 
 def convolved(events: Events, how: How, x: Tensor, w: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -90,7 +90,7 @@ class Convolution(torch.autograd.Function):
             None,
             None,
             _back(d, x, w, ctx.how, 0) if of_x else None,
-            _weights(events, ctx.how, x[None], d[None])[0] if of_w else None,
+            _weights(events, ctx.how, x[None], d[None]).squeeze(0) if of_w else None,
             d.sum((0, 2, 3)) if of_bias else None,
         )
 

@@ -17,6 +17,7 @@ KINDS = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2}
 SAMPLED, LIST, PRODUCT, OUTER, PATCHES = range(5)
 SLACK = 16  # entries that may be written behind a list
 SAMPLE = 1 << 13  # numbers among which events are counted first
+SURELY = 1.15  # times as many there as may be: these are surely too many
 GRAIN = 1 << 18  # additions that are worth a thread: to begin and end one takes some 100 us
 
 
@@ -69,10 +70,10 @@ def _array(numbers: Sequence[int]) -> Any:
 
 
 def crowded(z: Tensor, most: float) -> bool:
-    """Are surely more than `most` of the numbers of z [rows, columns] events? Looks at a few of the rows: a third too many there are."""
+    """Are surely more than `most` of the numbers of z [rows, columns] events? Looks at a few of the rows."""
     n, columns = z.shape
-    some = min(n, max(8, SAMPLE // columns))
-    return _call(SAMPLED, z.dtype, (n, columns, z.stride(0), some), (z.data_ptr(),))[0] > 4 / 3 * most * some * columns
+    some = min(n, max(16, SAMPLE // columns))
+    return _call(SAMPLED, z.dtype, (n, columns, z.stride(0), some), (z.data_ptr(),))[0] > SURELY * most * some * columns
 
 
 def lists(z: Tensor, most: float) -> Lists | None:

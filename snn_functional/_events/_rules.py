@@ -53,7 +53,7 @@ def most(dtype: torch.dtype, out: int) -> float:
 
 
 # Up to which density, if the result is wide; and for what width half of it: lists cost the same for a narrow one.
-_MOST = {torch.float32: (0.25, 8), torch.float64: (0.25, 8), torch.bfloat16: (0.12, 64)}
+_MOST = {torch.float32: (0.25, 4), torch.float64: (0.25, 4), torch.bfloat16: (0.12, 64)}
 
 
 def rows_added(events: Events, z: Tensor, w: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -181,7 +181,8 @@ def _merged(size: int, *mapped: tuple[Any, int | None]) -> list[Any]:
 
 def _dense(z: Tensor, w: Tensor, bias: Tensor | None = None) -> Tensor:
     if len(z) == 1 and len(w) == 1 and (bias is None or len(bias) == 1):
-        return (torch.mm(z[0], w[0]) if bias is None else torch.addmm(bias[0], z[0], w[0]))[None]
+        pair = z.squeeze(0), w.squeeze(0)  # whose derivatives are views, as those of z[0] are not
+        return (torch.mm(*pair) if bias is None else torch.addmm(bias.squeeze(0), *pair))[None]
     return z @ w if bias is None else z @ w + bias[:, None]
 
 

@@ -7,14 +7,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._functorch import direct_apply, ends_a_recomputation, wrapping
+from .._functorch import applied, bare, ends_a_recomputation, wrapping
 from .._tree import tree_map, tree_unflatten
 from ..kernels import lane_axis, NoCompiler, Plan, Role, Unsupported
 from ._door import admit
 from ._known import FirstDiffers, prepare
 from ._loop import loop, Step
 from ._prepared import Prepare
-from ._primitive import bare, Call, checkpointing, lanes_of, Scan
+from ._primitive import Call, checkpointing, lanes_of, Scan
 from ._stages import run as run_stages, Staged
 
 
@@ -75,7 +75,7 @@ def _run(prepared: Prepare, plan: Plan, reverse: bool) -> list[Tensor]:
     done = prepared.derivatives()
     every = checkpointing(known.T, plan) if "tracked" in done else 0
     call = Call(plan, prepared.source, known.T, reverse, every)
-    go = direct_apply(Scan) if done == {"tracked"} else Scan.apply if done else functools.partial(bare, Scan)
+    go = functools.partial(applied if done else bare, Scan)
     order = None if plan.products.each else _order(takes.split(leaves)[2], known.lanes)
     try:
         if done and not plan.built and done <= {"tracked", "wrapped"} and known.lanes.numel():

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from .._events import outer
-from .._functorch import by_old_vmap, outside, under_old_vmap, untransformed, wrapping
+from .._functorch import outside, pulled, run
 from ..kernels import broadcast, broadcasts, Flow, lane_axis, Later, only_floats, Plan, Role, split, Unsupported
 
 
@@ -32,41 +32,6 @@ class Call(NamedTuple):
     T: int
     reverse: bool
     every: int
-
-
-def run(function: type[torch.autograd.Function], *args: Any) -> Any:
-    """The primitive, with its rules where something is done to a tensor among `args`. Where nothing is, no transform that is active
-    around it shall see what is done inside: it would take the kernel's memory for tensors of its own."""
-    if wrapping(x for x in args if isinstance(x, Tensor)):
-        return function.apply(*args)
-    return bare(function, *args)
-
-
-def bare(function: type[torch.autograd.Function], *args: Any) -> Any:
-    """The same, where nothing is done to any of the tensors."""
-    if untransformed():
-        return function.forward(*args)
-    with outside():
-        return function.forward(*args)
-
-
-def pulled(rule: Any, cotangents: tuple[Any, ...]) -> tuple[Any, ...]:
-    """`rule(*cotangents)`, what a backward gives; where torch's old vmap goes over the cotangents, which no rule sees, by the new one."""
-    there = [i for i, c in enumerate(cotangents) if c is not None]
-    if not under_old_vmap(cotangents[i] for i in there):
-        return rule(*cotangents)
-    given: list[bool] = []  # of the results, which ones are None cannot come out of a vmap
-
-    def mapped(*tensors: Tensor) -> tuple[Tensor, ...]:
-        every: list[Any] = [None] * len(cotangents)
-        for i, c in zip(there, tensors):
-            every[i] = c
-        results = rule(*every)
-        given[:] = [x is not None for x in results]
-        return tuple(x for x in results if x is not None)
-
-    found = iter(by_old_vmap(mapped, [cotangents[i] for i in there]))
-    return tuple(next(found) if real else None for real in given)
 
 
 class Scan(torch.autograd.Function):
