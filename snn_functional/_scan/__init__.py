@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 
 Kind = Literal["auto", "loop", "checkpointed", "fused"]
+KINDS = get_args(Kind)
 
 
 def scan(
@@ -68,8 +69,8 @@ def scan(
         >>> spks[:, 0, 0]
         tensor([0., 0., 1., 0., 0.])
     """
-    if kind not in get_args(Kind):
-        raise ValueError(f"scan(kind={kind!r}): unknown kind. It is one of {', '.join(map(repr, get_args(Kind)))}.")
+    if kind not in KINDS:
+        raise ValueError(f"scan(kind={kind!r}): unknown kind. It is one of {', '.join(map(repr, KINDS))}.")
     if kind in ("auto", "fused"):
         from ._fused import fused, NoCompiler, Several, Unsupported
 
