@@ -184,7 +184,7 @@ def applied(function: type[torch.autograd.Function], *args: Any) -> Any:
     below: Any = super(torch.autograd.Function, function)
     if untransformed():
         return below.apply(*args)
-    level = _only_grad()
+    level = only_grad()
     if (
         level is None
         or forward_ad._current_level >= 0
@@ -208,7 +208,7 @@ def _of_level(tensor: Tensor, level: int) -> bool:
     return own == -1 and not tensor.requires_grad
 
 
-def _only_grad() -> int | None:
+def only_grad() -> int | None:
     """The level of a `grad` or `vjp` that is the only transform."""
     if not hasattr(_functorch, "get_interpreter_stack") or not hasattr(
         _functorch, "get_single_level_autograd_function_allowed"

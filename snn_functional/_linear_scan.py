@@ -9,15 +9,18 @@ product of decays, which would overflow: with |a| <= 1 nothing grows.
 Blelloch 1990, Prefix sums and their applications; Martin & Cundy 2018, arXiv:1709.04057.
 """
 
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from ._scan import scan
+from ._scan import Kind as OfScan, scan
 
 
-def linear_scan(a: Tensor | float, b: Tensor, h0: Tensor | float | None = None, *, kind: str = "auto") -> Tensor:
+Kind = OfScan | Literal["parallel"]
+
+
+def linear_scan(a: Tensor | float, b: Tensor, h0: Tensor | float | None = None, *, kind: Kind = "auto") -> Tensor:
     """h[t] = a[t] h[t-1] + b[t] for every t, stacked: in the shape of `b`. The last state is `h[-1]`.
 
     - `a`: broadcasts to b from the right: a number, (neurons,), (batch, 1), or with all of b's axes, and then per time step.

@@ -234,7 +234,7 @@ def test_explain_says_what_auto_takes():
     with pytest.raises(ValueError, match="the time axes differ"):
         snf.explain(affine, params, state, (xs[0], xs[1][:3]))
     with pytest.raises(
-        ValueError, match=r'running_mean has no kernel: aten.mean.dim .* With kind="auto" it runs as the loop'
+        ValueError, match=r'running_mean has no kernel: aten.mean.dim .* With kind="auto" it runs in stages'
     ):
         snf.scan(running_mean, params, state, xs[0], kind="fused")
     assert torch.equal(

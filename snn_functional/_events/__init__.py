@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._functorch import intercepted, is_compiling, numbers_in, readable, under_old_vmap, untransformed
+from .._functorch import intercepted, is_compiling, numbers_in, only_grad, readable, under_old_vmap, untransformed
 from ._convolution import convolved, How, IMAGES
 from ._native import can, crowded
 from ._rules import columns_added, Events, most, rows_added
@@ -19,7 +19,9 @@ from ._rules import columns_added, Events, most, rows_added
 # Multiplications below which too little is to be gained to look for it.
 SMALL = {torch.float32: 1 << 24, torch.float64: 1 << 23, torch.bfloat16: 1 << 26}
 
-RULES = 4  # times as many under a transform: a primitive with rules takes half a millisecond there
+RULES = (
+    4  # times as many under transforms, but for a single `grad`: a primitive with rules takes half a millisecond there
+)
 WIDE = 32, 64  # channels of a convolution's result, and numbers in a patch, below which it is the lists that cost
 
 
@@ -63,7 +65,7 @@ def worth(z: Tensor, other: Tensor, out: int) -> bool:
         z.dtype in SMALL
         and z.dtype == other.dtype
         and z.device.type == other.device.type == "cpu"
-        and numbers_in(z) * out > SMALL[z.dtype] * (1 if untransformed() else RULES)
+        and numbers_in(z) * out > SMALL[z.dtype] * (1 if untransformed() or only_grad() else RULES)
         and enabled()
         and type(z) in PLAIN
         and type(other) in PLAIN

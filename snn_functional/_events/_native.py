@@ -1,4 +1,4 @@
-"""The calls into `_events.cpp`, on tensors that stand in memory: no transform, no derivative."""
+"""The calls into `_lists.cpp` and `_sums.cpp`, on tensors that stand in memory: no transform, no derivative."""
 
 import ctypes
 import functools
@@ -13,6 +13,7 @@ from torch import Tensor
 from ..kernels import load, NoCompiler
 
 
+TEXTS = "_lists.cpp", "_sums.cpp"
 KINDS = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2}
 SAMPLED, LIST, PRODUCT, OUTER, PATCHES = range(5)
 SLACK = 16  # entries that may be written behind a list
@@ -43,7 +44,7 @@ class Lists(NamedTuple):
 
 @functools.cache
 def _function() -> Any:
-    run: Any = load(Path(__file__).with_name("_events.cpp").read_text())
+    run: Any = load("".join(Path(__file__).with_name(name).read_text() for name in TEXTS))
     run.argtypes = [ctypes.c_void_p] * 3
     return run
 

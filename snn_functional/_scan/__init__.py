@@ -6,39 +6,37 @@
 
 Each kind is a function `(step, params, state, inputs, length, reverse) -> (outputs, state)` behind this one door. "auto" takes apart what
 is not pointwise as a whole (`_fission.py`): products run once over all of time, and what feeds itself back in kernels (`_stages.py`).
+All that is about kernels is loaded by the first step that may have one, because it is half of what `import snn_functional` would cost.
 """
 
 import warnings
-from typing import Any
+from typing import Any, get_args, Literal, TYPE_CHECKING
 
 import torch
 
 from .._identity import generators, identify, undone
 from .._tree import tree_map
-from ..kernels import NoCompiler, Unsupported
-from ._checkpointed import checkpointed
 from ._door import admit
-from ._explain import explain_stages, Explanation as Explanation, Part as Part
-from ._fused import fused
-from ._known import FirstDiffers, prepare
-from ._loop import loop, Step, step_name as step_name
-from ._reading import obstacle as obstacle
-from ._stages import Staged
+from ._loop import loop, P, S, Step, step_name as step_name, X, Y
 
 
-KINDS = ("auto", "loop", "checkpointed", "fused")
+if TYPE_CHECKING:
+    from ._explain import Explanation
+
+
+Kind = Literal["auto", "loop", "checkpointed", "fused"]
 
 
 def scan(
-    step: Step,
-    params: Any,
-    state: Any,
-    inputs: Any,
+    step: Step[P, S, X, Y],
+    params: P,
+    state: S,
+    inputs: X,
     *,
-    kind: str = "auto",
+    kind: Kind = "auto",
     reverse: bool = False,
     length: int | None = None,
-) -> tuple[Any, Any]:
+) -> tuple[Y, S]:
     """Run `step` along the leading axis of `inputs`.
 
         for t in range(T):
@@ -70,36 +68,34 @@ def scan(
         >>> spks[:, 0, 0]
         tensor([0., 0., 1., 0., 0.])
     """
-    if kind not in KINDS:
-        raise ValueError(f"scan(kind={kind!r}): unknown kind. It is one of {', '.join(map(repr, KINDS))}.")
+    if kind not in get_args(Kind):
+        raise ValueError(f"scan(kind={kind!r}): unknown kind. It is one of {', '.join(map(repr, get_args(Kind)))}.")
     if kind in ("auto", "fused"):
+        from ._fused import fused, NoCompiler, Several, Unsupported
+
         try:
             return fused(step, params, state, inputs, length, reverse, stages=kind == "auto")
         except Unsupported as reason:
             if kind == "fused":
                 length = admit(step, params, state, inputs, length)
                 _once(step, params, state, inputs)  # an error of the user's step is raised as it is
+                how = "in stages" if isinstance(reason, Several) else "as the loop"
                 raise ValueError(
-                    f'scan(kind="fused"): {step_name(step)} has no kernel: {reason}. With kind="auto" it runs as the loop.'
+                    f'scan(kind="fused"): {step_name(step)} has no kernel: {reason}. With kind="auto" it runs {how}.'
                 ) from reason.__cause__
         except NoCompiler as reason:
             if kind == "fused":
                 raise
             _warn(str(reason))
     length = admit(step, params, state, inputs, length)
-    run = checkpointed if kind == "checkpointed" else loop
-    return run(step, params, state, inputs, length, reverse)
+    if kind == "checkpointed":
+        from ._checkpointed import checkpointed
+
+        return checkpointed(step, params, state, inputs, length, reverse)
+    return loop(step, params, state, inputs, length, reverse)
 
 
-def in_stages(step: Step, params: Any, state: Any, inputs: Any) -> tuple[Any, Any]:
-    """What `scan` returns, where that is one kernel or stages. Raises Unsupported where it would be the loop, before anything has run."""
-    try:
-        return fused(step, params, state, inputs, None, False, stages=True)
-    except NoCompiler as reason:
-        raise Unsupported(str(reason)) from None
-
-
-def explain(step: Step, params: Any, state: Any, inputs: Any, *, length: int | None = None) -> Explanation:
+def explain(step: Step[P, S, X, Y], params: P, state: S, inputs: X, *, length: int | None = None) -> "Explanation":
     """How `scan(kind="auto")` runs this step at these arguments, and why: text, and a value to be asserted on (`Explanation`). Raises
     as `scan` does.
 
@@ -113,6 +109,8 @@ def explain(step: Step, params: Any, state: Any, inputs: Any, *, length: int | N
     >>> explain(leaky_step, params, leaky_init(params, xs[0]), xs).kind
     'fused'
     """
+    from ._explain import planned
+
     length = admit(step, params, state, inputs, length)
     said = planned(step, params, state, inputs, length)
     if said.kind == "loop":
@@ -120,27 +118,7 @@ def explain(step: Step, params: Any, state: Any, inputs: Any, *, length: int | N
     return said
 
 
-def planned(step: Step, params: Any, state: Any, inputs: Any, length: int) -> Explanation:
-    """How a step would run, which is not called but to be read."""
-    name = step_name(step)
-    try:
-        what = prepare(step, params, state, inputs, length)
-        if isinstance(what.known, Staged):
-            return explain_stages(name, what.known, state, what.loose)
-        what.derivatives()
-        why = what.known.plan.failed if what.known.plan is not None else None
-        if why is None:
-            said = f"fused: {name} is pointwise, one kernel for all {length} steps."
-            return Explanation(said, "fused", loose=what.loose)
-    except FirstDiffers:
-        said = f"fused: {name} is pointwise, one kernel for all steps but the first, which broadcasts the state."
-        return Explanation(said, "fused")
-    except (Unsupported, NoCompiler) as reason:
-        why = str(reason)
-    return Explanation(f"loop: {why}.", "loop", reason=why)
-
-
-def _once(step: Step, params: Any, state: Any, inputs: Any) -> None:
+def _once(step: Step[Any, Any, Any, Any], params: Any, state: Any, inputs: Any) -> None:
     """One step of the loop, for its errors; what it changes is put back, and where that cannot be it is not run."""
     what = identify(step, params, state, inputs)
     if what.opaque:

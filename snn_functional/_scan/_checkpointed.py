@@ -18,10 +18,10 @@ from .._functorch import depends, transforms
 from .._identity import generators, Held, identify, undone
 from .._tree import tree_flatten, tree_leaves, tree_map, tree_unflatten
 from ..kernels import only_floats
-from ._loop import loop, Step, step_name
+from ._loop import loop, P, S, Step, step_name, X, Y
 
 
-def checkpointed(step: Step, params: Any, state: Any, inputs: Any, length: int, reverse: bool) -> tuple[Any, Any]:
+def checkpointed(step: Step[P, S, X, Y], params: P, state: S, inputs: X, length: int, reverse: bool) -> tuple[Y, S]:
     """What `loop` returns, with its gradients. The step must take all its differentiable tensors as arguments."""
     _refuse_captures(step, params, state, inputs)
     if transforms().count("Jvp") > 1:

@@ -32,6 +32,13 @@ def distributed(tape: Tape, states: Collection[Node]) -> Tape:
     return whole.giving(outputs)
 
 
+def _of_products(x: Node) -> bool:
+    """Is it made of products, which are better taken apart before than after?"""
+    if x.name in PRODUCTS:
+        return True
+    return elementwise(x) and any(_of_products(y) for y in x.inputs() if y.shape[-1:] == x.shape[-1:])
+
+
 class _Made:
     def __init__(self, states: Collection[Node]) -> None:
         self.reached = set(states)
@@ -135,7 +142,7 @@ class _Made:
         """Some neurons of it, made anew; None where that cannot be said."""
         if not x.shape or x.shape[-1] == 1:
             return x
-        if x not in self.reached:
+        if x not in self.reached and not _of_products(x):
             return self.slice(x, len(x.shape) - 1, first, end)
         key = x, -1, first, end
         if key not in self.slices:
@@ -150,7 +157,7 @@ class _Made:
             return None
         if x.name in PRODUCTS:
             at, of = PRODUCTS[x.name]
-            if self.now(x.args[of]) in self.reached:
+            if x.args[of] in self.reached:
                 return None
             new = self.product(x, x.args[at], self.slice(x.args[of], 1, first, end))
             if x.name == "mm":

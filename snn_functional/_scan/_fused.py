@@ -18,6 +18,10 @@ from ._primitive import Call, checkpointing, lanes_of, Scan
 from ._stages import run as run_stages, Staged
 
 
+class Several(Unsupported):
+    """The step has stages, and is not one kernel."""
+
+
 def fused(
     step: Step, params: Any, state: Any, inputs: Any, length: int | None, reverse: bool, stages: bool = False
 ) -> tuple[Any, Any]:
@@ -28,8 +32,8 @@ def fused(
         return _after_first(step, params, state, inputs, length, reverse, stages, reason)
     known = prepared.known
     if isinstance(known, Staged):
-        if not stages:
-            raise Unsupported(known.why)
+        if not (stages or known.alone):
+            raise Several(known.why)
         outputs, last = run_stages(known, prepared.every, reverse, _whole)
     else:
         outputs, last = _whole(prepared, reverse)

@@ -2,20 +2,24 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from .._functorch import intercepted, is_compiling
 from .._tree import tree_flatten, tree_leaves, tree_unflatten
-from ..kernels import line_of
 
 
-Step = Callable[[Any, Any, Any], tuple[Any, Any]]
+# The trees of params, state, one step's input and output. A tree of many steps is the same tree, its leaves with time in front.
+P = TypeVar("P")
+S = TypeVar("S")
+X = TypeVar("X")
+Y = TypeVar("Y")
+Step = Callable[[P, S, X], tuple[Y, S]]
 
 
-def loop(step: Step, params: Any, state: Any, inputs: Any, length: int, reverse: bool) -> tuple[Any, Any]:
+def loop(step: Step[P, S, X, Y], params: P, state: S, inputs: X, length: int, reverse: bool) -> tuple[Y, S]:
     """`output[t], state = step(params, state, input[t])` for every t, forwards or backwards."""
     # unbind, never x[t]: the backward of an index fills a whole [T, ...] tensor for every step.
     xs, tree = tree_flatten(inputs)
@@ -30,6 +34,8 @@ def loop(step: Step, params: Any, state: Any, inputs: Any, length: int, reverse:
                 if cure := refused_function(error):
                     raise type(error)(f"{error}{cure}") from error
                 if type(error) is RuntimeError and ("shape" in str(error) or "size" in str(error)):
+                    from ..kernels import line_of
+
                     raise RuntimeError(f"{error}{line_of(error)}") from error  # which of its layers does not fit
                 raise
             output, new = _pair(returned, step)

@@ -44,6 +44,11 @@ class Staged(NamedTuple):
     tree: Any
 
     @property
+    def alone(self) -> bool:
+        """Is it one kernel after all, one with products in it?"""
+        return [type(core) for core in self.cores] == [Networked] and not self.fission.draws
+
+    @property
     def why(self) -> str:
         """Why it is not one kernel."""
         return obstacle(self.tape.nodes)
@@ -158,8 +163,9 @@ def _as(state: Tensor, form: Form) -> Tensor:
 def _pieces(xs: Sequence[Tensor], T: int, largest: int) -> list[tuple[int, list[Tensor]]]:
     """How many steps each piece of time has, and the inputs there. `largest`: how many numbers what is made in one step has at most."""
     size = max(1, ROWS // max([1, *(x.shape[1] for x in xs if x.dim() > 2)]), NUMBERS // max(1, largest))
-    if not xs or T <= size:
+    if not xs or T <= 2 * size:  # a short rest would not pay
         return [(T, list(xs))]
+    size = -(-T // (T // size))
     return [(len(some[0]), list(some)) for some in zip(*(x.split(size) for x in xs))]
 
 

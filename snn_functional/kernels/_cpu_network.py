@@ -76,7 +76,9 @@ class Backward(NetworkKernel):
             if v in inputs and again.values[first + j][0] == signature.leaves.dtypes[inputs[v]]
         }
         self.apart = tuple(j for j in recorded if j not in self.shared)
-        of_z = [again.values[again.factors[j]] for j in recorded]
+        # Several products may take the same: it is recorded once.
+        self.factors = list(dict.fromkeys(again.factors[j] for j in recorded))
+        of_z = [again.values[v] for v in self.factors]
         of_u = [again.values[first + j] for j in self.apart]
         records = Slots(
             tuple((TIMED, tuple(x for x, _ in of)) for of in (of_z, of_u)), tuple(w for _, w in of_z + of_u)
@@ -123,8 +125,10 @@ class Backward(NetworkKernel):
         records = [torch.empty((T, *lanes, w), dtype=dtype) for dtype, w in kinds]
         self.launch(numbers, [*takes, *points, *gradients, *records], walk)
         found = dict(zip(self.argument, gradients))
-        flowing = dict(zip(self.apart, records[len(self.recorded) :])) | {j: found[i] for j, i in self.shared.items()}
-        return found, [Flow(self.again.products[j], z, flowing[j]) for j, z in zip(self.recorded, records)]
+        flowing = dict(zip(self.apart, records[len(self.factors) :])) | {j: found[i] for j, i in self.shared.items()}
+        taken = dict(zip(self.factors, records))
+        again = self.again
+        return found, [Flow(again.products[j], taken[again.factors[j]], flowing[j]) for j in self.recorded]
 
     @property
     def source(self) -> str:
@@ -188,14 +192,14 @@ class Backward(NetworkKernel):
     def recording(self) -> dict[int, list[Target]]:
         """What the recorded products take; beside the new states, if it is one of these."""
         targets: dict[int, list[Target]] = {}
-        for j, c in zip(self.recorded, self.zs):
-            targets.setdefault(self.again.factors[j], []).append(Target(f"Z{j}", self.arguments.dtypes[c]))
+        for j, (v, c) in enumerate(zip(self.factors, self.zs)):
+            targets[v] = [Target(f"Z{j}", self.arguments.dtypes[c])]
         states = self.states_to(named("N", self.states))
         return {v: [*states.get(v, ()), *x] for v, x in targets.items()}
 
     def recorded_rows(self) -> str:
         row = "{1}* __restrict Z{0} = ({1}*)c[{2}].data + t * lanes{3} + lo{3};"
-        return lines_of(8, (row.format(j, self.kinds[c], c, self.suffixes[c]) for j, c in zip(self.recorded, self.zs)))
+        return lines_of(8, (row.format(j, self.kinds[c], c, self.suffixes[c]) for j, c in enumerate(self.zs)))
 
     def gradients_to(self, new: Sequence[str]) -> dict[int, list[Target]]:
         names = [*self.argument, *(f"D{j}" if j in self.apart else None for j in self.recorded)]

@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import nn, Tensor
 
-from .._linear_scan import linear_scan
+from .._linear_scan import Kind, linear_scan
 from .._scan import scan
 from ..neurons import associative_leaky
 from ..neurons._associative_leaky import project
@@ -27,7 +27,7 @@ class AssociativeLeaky(Whole):
     Raises ValueError for sizes that are not positive, or that contradict each other.
     """
 
-    def __init__(self, in_dim, d_value, d_key, num_spiking_neurons=None, use_q_projection=True, *, kind="auto"):
+    def __init__(self, in_dim, d_value, d_key, num_spiking_neurons=None, use_q_projection=True, *, kind: Kind = "auto"):
         super().__init__()
         for name, size in (("in_dim", in_dim), ("d_value", d_value), ("d_key", d_key)):
             if not size > 0:
@@ -37,7 +37,8 @@ class AssociativeLeaky(Whole):
                 f"AssociativeLeaky(num_spiking_neurons={num_spiking_neurons}): must equal d_value * d_key = {d_value * d_key}. It "
                 "may be left out."
             )
-        self.in_dim, self.d_value, self.d_key, self.kind = in_dim, d_value, d_key, kind
+        self.in_dim, self.d_value, self.d_key = in_dim, d_value, d_key
+        self.kind: Kind = kind
         self.num_spiking_neurons, self.use_q_projection = d_value * d_key, use_q_projection
         self.to_v, self.to_k, self.to_alpha = (nn.Linear(in_dim, size) for size in (d_value, d_key, d_key))
         self.to_q = nn.Linear(in_dim, d_value * d_key) if use_q_projection else None

@@ -11,7 +11,7 @@ import torch
 from torch import nn, Tensor
 
 from .._functionalize._has_state import TakesSequences
-from .._linear_scan import linear_scan, window
+from .._linear_scan import Kind, linear_scan, window
 from .._neuron import SPIKES, unit
 from .._scan import scan
 from ..neurons import state_leaky
@@ -100,7 +100,7 @@ class StateLeaky(Whole):
     def __init__(
         self, beta, channels, threshold=1.0, spike_grad=None, surrogate_disable=False, learn_beta=False,
         learn_threshold=False, state_quant=False, output=True, graded_spikes_factor=1.0, learn_graded_spikes_factor=False,
-        kernel_truncation_steps=None, *, kind="auto",
+        kernel_truncation_steps=None, *, kind: Kind = "auto",
     ):  # fmt: skip
         spiking = (threshold, spike_grad, surrogate_disable, learn_threshold, graded_spikes_factor)
         super().__init__(*spiking, learn_graded_spikes_factor)
@@ -122,7 +122,8 @@ class StateLeaky(Whole):
                 f"({channels},)."
             )
         self.channels, self.output, self.state_quant = channels, output, state_quant
-        self.kernel_truncation_steps, self.kind = kernel_truncation_steps, kind
+        self.kernel_truncation_steps = kernel_truncation_steps
+        self.kind: Kind = kind
 
     def forward(self, input_: Tensor) -> Any:
         """`input_` [T, batch, channels]: `(spk, mem)`, or mem alone."""
@@ -163,7 +164,7 @@ class LinearLeaky(StateLeaky):
     def __init__(
         self, beta, in_features, out_features, bias=True, device=None, dtype=None, threshold=1.0, spike_grad=None,
         surrogate_disable=False, learn_beta=False, learn_threshold=False, state_quant=False, output=True,
-        graded_spikes_factor=1.0, learn_graded_spikes_factor=False, kernel_truncation_steps=None, *, kind="auto",
+        graded_spikes_factor=1.0, learn_graded_spikes_factor=False, kernel_truncation_steps=None, *, kind: Kind = "auto",
     ):  # fmt: skip
         super().__init__(
             beta, out_features, threshold, spike_grad, surrogate_disable, learn_beta, learn_threshold, state_quant, output,
