@@ -1,11 +1,13 @@
 """python benchmarks/ecg.py FOLDER [--neurons 64] [--epochs 100] [--peers]: which wave of a heartbeat is this? Asked at each of 1301 steps.
 
-FOLDER has QTDB_train.mat and QTDB_test.mat: the QT database (PhysioNet), coded by level crossings by Yin et al. 2021 (doi:10.1038/s42256-021-00397-w,
-whose adaptive network gives 0.859): 618 and 141 recordings, 4 channels of -1, 0 and 1, six waves. They are not part of this project.
+FOLDER has QTDB_train.mat and QTDB_test.mat: the QT database (PhysioNet), coded by level crossings by Yin et al. 2021
+(doi:10.1038/s42256-021-00397-w, whose adaptive network gives 0.859): 618 and 141 recordings, 4 channels of -1, 0 and 1, six waves. They
+are not part of this project.
 
-A recurrent layer of adaptive neurons and six leaky readouts; all weights, decays and thresholds are learned, by Adam, in batches of 64. Printed: the
-share of steps that are right, of the test recordings, and the seconds of CPU time an epoch takes. `--peers` times a batch in Norse (its
-LSNNRecurrentCell, which is adaptive too) and snnTorch (RLeaky, which is not: it has no adaptive neuron) as well, interleaved.
+A recurrent layer of adaptive neurons and six leaky readouts; all weights, decays and thresholds are learned, by Adam, in batches of 64.
+Printed: the share of the test recordings' steps that are right, and the seconds of CPU time that an epoch takes. `--peers` times a
+batch in Norse (its LSNNRecurrentCell, which is adaptive too) and snnTorch (RLeaky, which is not: it has no adaptive neuron) as well,
+interleaved.
 """
 
 import argparse
@@ -48,9 +50,11 @@ def network(neurons: int) -> Any:
     decay = lambda low, high, n: torch.exp(-1 / (low + (high - low) * torch.rand(n)))
     beta, rho, slow = decay(5, 40, neurons), decay(30, 300, neurons), decay(5, 30, 6)
     V = snf.Linear.random(neurons, neurons, bias=False)
-    cell = snf.AdaptiveLeakyParams(beta, rho, 1.8 * (1 - rho), torch.ones(neurons), spike_grad=snf.surrogate.ATan(alpha=2.0))
+    cell = snf.AdaptiveLeakyParams(
+        beta, rho, 1.8 * (1 - rho), torch.ones(neurons), spike_grad=snf.surrogate.ATan(alpha=2.0)
+    )
     params = (
-        snf.Linear.random(4, neurons), snf.RecurrentParams(cell, V), snf.Linear.random(neurons, 6), snf.LeakyIntegratorParams(slow),
+        snf.Linear(snf.Linear.random(4, neurons).weight, torch.zeros(neurons)), snf.RecurrentParams(cell, V), snf.Linear(0.2 * snf.Linear.random(neurons, 6).weight, torch.zeros(6)), snf.LeakyIntegratorParams(slow),
     )  # fmt: skip
 
     def scores(params: Any, xs: Any) -> Any:
@@ -84,8 +88,13 @@ def train(options: Any) -> dict[str, Any]:
             right = (scores(params, test[0]).argmax(-1) == test[1]).float().mean().item()
         best = max(best, right)
         if epoch % 5 == 4 or epoch == options.epochs - 1:
-            print(f"    epoch {epoch + 1:3}: loss {loss.item():.3f}, {right:.4f} of the test steps right, {seconds[-1]:.1f} s", flush=True)
-    return dict(neurons=options.neurons, epochs=options.epochs, last=right, best=best, seconds=statistics.median(seconds))
+            print(
+                f"    epoch {epoch + 1:3}: loss {loss.item():.3f}, {right:.4f} of the test steps right, {seconds[-1]:.1f} s",
+                flush=True,
+            )
+    return dict(
+        neurons=options.neurons, epochs=options.epochs, last=right, best=best, seconds=statistics.median(seconds)
+    )
 
 
 def batch_of(who: str, neurons: int) -> Any:
@@ -112,7 +121,9 @@ def batch_of(who: str, neurons: int) -> Any:
             def __init__(self) -> None:
                 super().__init__()
                 self.into, self.out = torch.nn.Linear(4, neurons), torch.nn.Linear(neurons, 6)
-                self.hidden = snn.RLeaky(torch.full((neurons,), 0.95), linear_features=neurons, learn_beta=True, learn_threshold=True)
+                self.hidden = snn.RLeaky(
+                    torch.full((neurons,), 0.95), linear_features=neurons, learn_beta=True, learn_threshold=True
+                )
                 self.readout = snn.Leaky(torch.full((6,), 0.95), learn_beta=True, reset_mechanism="none")
 
             def forward(self, x: Any, state: Any) -> Any:
@@ -138,7 +149,10 @@ def worker(who: str, neurons: int) -> None:
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[-1:])
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    x, y = torch.randint(-1, 2, (1301, BATCH, 4)).float() * (torch.rand(1301, BATCH, 4) < 0.12), torch.randint(6, (1301, BATCH))
+    x, y = (
+        torch.randint(-1, 2, (1301, BATCH, 4)).float() * (torch.rand(1301, BATCH, 4) < 0.12),
+        torch.randint(6, (1301, BATCH)),
+    )
     step = batch_of(who, neurons)
     step(x, y)
     print("ready", flush=True)
@@ -156,7 +170,17 @@ def peers(options: Any) -> dict[str, float]:
         if not python.exists():
             print(f"{who} is left out: it is not installed (benchmarks/peers.sh)")
             continue
-        command = [str(python), "-W", "ignore", __file__, str(options.folder), "--neurons", str(options.neurons), "--worker", who]
+        command = [
+            str(python),
+            "-W",
+            "ignore",
+            __file__,
+            str(options.folder),
+            "--neurons",
+            str(options.neurons),
+            "--worker",
+            who,
+        ]
         workers[who] = subprocess.Popen(command, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         assert workers[who].stdout.readline() == "ready\n", f"{who} does not start"
     taken: dict[str, list[float]] = {who: [] for who in workers}

@@ -1,9 +1,10 @@
-"""python benchmarks/networks.py [--rows recurrent ...] [--repeat 9] [--threads 1]: whole networks, here and in other libraries.
+"""python benchmarks/networks.py [--rows recurrent ...] [--repeat 9] [--threads 1]: whole networks, here and elsewhere.
 
-Forward and backward of all weights (or forward alone, where the row says so), one process for each library, each pinned to the same core and
-asked in turn; medians of CPU time, so read the ratios. All have the same spikes and the same weights, and the same membrane but for where a
-reset stands and whether a spike counts in this step or in the next; the share of hidden neurons that fire a step is printed for each.
-networks/works.py has the rows and their goals, ours.py, of_torch.py and of_jax.py the networks as each library's documentation writes them.
+Forward and backward of all weights (or forward alone, where the row says so), one process for each library, each pinned to the same
+core and asked in turn; medians of CPU time, so read the ratios. All have the same spikes and the same weights, and the same membrane
+but for where a reset stands and whether a spike counts in this step or in the next; the share of hidden neurons that fire a step is
+printed for each. networks/works.py has the rows and their goals; ours.py, of_torch.py and of_jax.py have the networks, as each
+library's documentation writes them.
 
     ours            scan of a chain, torch.func.grad       "own step": one plain step. "snn.run": faces, and .backward()
     ours: dense     the same with dense products           "loop": kind="loop"
@@ -12,9 +13,9 @@ networks/works.py has the rows and their goals, ours.py, of_torch.py and of_jax.
     jax             lax.scan of one plain step, jitted     "hoisted": what no state reaches taken out of the scan
 
 `--rows density` is cost against density, the picture; `--rows planning` what it takes to read a network; without `--rows` all run.
-`benchmarks/peers.sh` installs the peers; who is not installed, or raises, is named and left out. Not timed: SpikingJelly's and sinabs' SLSTM
-and rectified layer (there is none), a convolution in Spyx and jaxpike (theirs have the channels last). Leaves networks-THREADS.json and .png in
-build/benchmarks.
+`benchmarks/peers.sh` installs the peers; who is not installed, or raises, is named and left out. Not timed: SLSTM and the rectified
+layer in SpikingJelly, Norse and sinabs (there is none); convolutions in JAX (XLA's on a CPU, inside a scan and differentiated, took
+40 s a step, 44 times ours). Leaves networks-THREADS.json and .png in build/benchmarks.
 """
 
 import argparse
@@ -61,7 +62,9 @@ class Workers:
             return None
         threads = 2 if who.endswith("two threads") else self.threads
         command = [str(python), "-W", "ignore", str(HERE / "networks/worker.py"), who, str(threads), str(self.images)]
-        worker = subprocess.Popen(command, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment(threads))
+        worker = subprocess.Popen(
+            command, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment(threads)
+        )
         print(f"    {who}: {worker.stdout.readline().strip() or 'does not start'}, {threads} thread(s)", flush=True)  # type: ignore[union-attr]
         self.running[who] = worker
         return worker
@@ -109,7 +112,9 @@ def measure(name: str, workers: Workers, repeat: int) -> list[dict[str, Any]]:
     for r in rows:
         fires = "" if r["hidden"] is None else f"{100 * r['hidden']:5.1f} % of the hidden neurons fire a step"
         wall = f"   {r['wall']:8.2f} ms of time" if "two threads" in row.goals else ""
-        print(f"    {r['who']:22} {r['ms']:9.2f} ms ({r['low']:.2f} to {r['high']:.2f}) {r['ms'] / rows[0]['ms']:7.2f}x  {fires}{wall}")
+        print(
+            f"    {r['who']:22} {r['ms']:9.2f} ms ({r['low']:.2f} to {r['high']:.2f}) {r['ms'] / rows[0]['ms']:7.2f}x  {fires}{wall}"
+        )
     for line in judged(name, rows):
         print("   ", line, flush=True)
     return rows
@@ -170,33 +175,49 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
     dense = [n for n in ("recurrent", "sparse") if sum(r["row"].startswith(f"{n} ") for r in rows)]
     if not names and not dense:
         return
-    figure, axes = plt.subplots(1, len(names) + len(dense), figsize=(4 * (len(names) + len(dense)), 3.8), layout="constrained")
+    figure, axes = plt.subplots(
+        1, len(names) + len(dense), figsize=(4 * (len(names) + len(dense)), 3.8), layout="constrained"
+    )
     axes = list(axes) if len(names) + len(dense) > 1 else [axes]
     for ax, name in zip(axes, names):
         mine = sorted((r for r in rows if r["row"] == name), key=lambda r: -r["ms"])
         colours = ["C1" if r["who"].startswith("ours") else "C7" if r["who"] == "products" else "C0" for r in mine]
         ax.barh([r["who"] for r in mine], [r["ms"] for r in mine], color=colours)
-        ax.set(xscale="log", title=title(name).partition(": ")[2].partition(", T")[0], xlabel="ms, forward and backward")
+        ax.set(
+            xscale="log", title=title(name).partition(": ")[2].partition(", T")[0], xlabel="ms, forward and backward"
+        )
     for ax, name in zip(axes[len(names) :], dense):
         mine = [r for r in rows if r["row"] in (name, *(n for n in DENSITIES if n.startswith(f"{name} ")))]
         for who in ("ours", "ours: dense", "products", *ROWS[f"{name} 1%"].who[3:]):
             at = sorted((ROWS[r["row"]].density, r["ms"]) for r in mine if r["who"] == who)
             ax.plot(*zip(*at), "o-", label=who)
-        ax.set(xscale="log", ylim=(0, None), xlabel="share of the input that is 1", ylabel="ms", title=title(name).partition(": ")[2][:40])
+        ax.set(
+            xscale="log",
+            ylim=(0, None),
+            xlabel="share of the input that is 1",
+            ylabel="ms",
+            title=title(name).partition(": ")[2][:40],
+        )
         ax.legend(frameon=False)
     figure.savefig(path, dpi=110)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", nargs="+", default=[*ROWS, "planning"], choices=[*ROWS, "density", "planning"], metavar="ROW")
+    parser.add_argument(
+        "--rows", nargs="+", default=[*ROWS, "planning"], choices=[*ROWS, "density", "planning"], metavar="ROW"
+    )
     parser.add_argument("--repeat", type=int, default=9)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, default=HERE.parent / "build/benchmarks")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
-    cpu = next((line.split(":")[1].strip() for line in open("/proc/cpuinfo") if "model name" in line), platform.machine())
-    print(f"{cpu}, {options.threads} thread(s), medians of {options.repeat} turns (and quartiles), Python {platform.python_version()}")
+    cpu = next(
+        (line.split(":")[1].strip() for line in open("/proc/cpuinfo") if "model name" in line), platform.machine()
+    )
+    print(
+        f"{cpu}, {options.threads} thread(s), medians of {options.repeat} turns (and quartiles), Python {platform.python_version()}"
+    )
     workers, rows = Workers(options.threads, options.out), []
     names = [n for name in options.rows for n in (DENSITIES if name == "density" else [name])]
     for name in names:

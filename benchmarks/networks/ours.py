@@ -102,7 +102,9 @@ def network(way: str, row: Row) -> Any:
     def recorded(weights: Any, xs: Any) -> Any:
         p, every = params(weights), snf.every_layer(net)
         outs = snf.scan(every.step, p, every.init(p, xs[0]), xs)[0]
-        return {"conv": lambda: outs[5], "slstm": lambda: outs[0], "relu": lambda: outs[0]}.get(row.kind, lambda: outs[1])()
+        return {"conv": lambda: outs[5], "slstm": lambda: outs[0], "relu": lambda: outs[0]}.get(
+            row.kind, lambda: outs[1]
+        )()
 
     return run, recorded
 

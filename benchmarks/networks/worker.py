@@ -1,7 +1,8 @@
 """python worker.py WHO THREADS IMAGES: one library in a process of its own.
 
-Reads the name of a row a line. The first time it builds that row and runs it; then it runs it once to wake up, and for 50 ms or once more,
-and answers with a line of JSON: {"ms": the median of CPU time, "wall": of time, "hidden": the share of hidden spikes that are 1}, or {"error": ...}.
+Reads the name of a row a line. The first time it builds that row and runs it; then it runs it once to wake up, and for 50 ms or once
+more, and answers with a line of JSON: {"ms": the median of CPU time, "wall": of time, "hidden": the share of hidden spikes that are 1},
+or {"error": ...}.
 """
 
 import json
@@ -18,7 +19,13 @@ def versions(names: tuple[str, ...]) -> str:
     return ", ".join(f"{name} {version(name)}" for name in names)
 
 
-OF = {"products": ("torch",), "plain loop": ("torch",), "torch.nn.RNN": ("torch",), "spyx": ("spyx", "jax"), "jaxpike": ("jaxpike", "jax")}
+OF = {
+    "products": ("torch",),
+    "plain loop": ("torch",),
+    "torch.nn.RNN": ("torch",),
+    "spyx": ("spyx", "jax"),
+    "jaxpike": ("jaxpike", "jax"),
+}
 
 
 def work(who: str, threads: int, images: str) -> None:
