@@ -54,7 +54,8 @@ def network(neurons: int) -> Any:
         beta, rho, 1.8 * (1 - rho), torch.ones(neurons), spike_grad=snf.surrogate.ATan(alpha=2.0)
     )
     params = (
-        snf.Linear(snf.Linear.random(4, neurons).weight, torch.zeros(neurons)), snf.RecurrentParams(cell, V), snf.Linear(0.2 * snf.Linear.random(neurons, 6).weight, torch.zeros(6)), snf.LeakyIntegratorParams(slow),
+        snf.Linear(snf.Linear.random(4, neurons).weight, torch.zeros(neurons)), snf.RecurrentParams(cell, V),
+        snf.Linear(0.2 * snf.Linear.random(neurons, 6).weight, torch.zeros(6)), snf.LeakyIntegratorParams(slow),
     )  # fmt: skip
 
     def scores(params: Any, xs: Any) -> Any:
