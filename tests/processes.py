@@ -2,7 +2,7 @@
 
     torchrun --nproc-per-node 2 tests/processes.py
 
-By DistributedDataParallel over a module of faces (`snn.run`, and the script as it stands, step by step) and over `snf.module`; and in
+By DistributedDataParallel over a module of faces (`snn.run`, its loop within, and the script as it stands, which calls it step by step), and over `snf.module`; and in
 the core by one all_reduce of the gradient tree.
 """
 
@@ -80,6 +80,22 @@ def main():
         parallel = DistributedDataParallel(model)
         for _ in range(2):
             torch.testing.assert_close(gradients(parallel, mine), expected, msg=lambda m, name=name: f"{name}: {m}")
+    net = Faces(False).net
+    parallel = DistributedDataParallel(net)  # which sees a forward for each step of time, and one backward
+
+    def moved(model):
+        """The script as it stands, which calls the model in each step."""
+
+        def over_time(xs):
+            snn.utils.reset(net)
+            return torch.stack([model(x) for x in xs])
+
+        over_time.zero_grad, over_time.named_parameters = net.zero_grad, net.named_parameters
+        return over_time
+
+    expected = gradients(moved(net), xs)
+    for _ in range(2):
+        torch.testing.assert_close(gradients(moved(parallel), mine), expected)
     params = tree()
     found, expected = by_one_all_reduce(core(params, mine)), core(params, xs)
     torch.testing.assert_close(snf.named_leaves(found), snf.named_leaves(expected))
