@@ -5,6 +5,7 @@
     _arguments.py     the states that forward takes and returns, and the names of tensors
     _memory.py        what else a forward may keep, which is refused
     _calls.py         what a forward calls its faces for: is it one step of time?
+    _module.py        `module`: a pure neuron as a module
     _vmap.py          which buffers differ between the samples of a `vmap`
 
 The room knows no face: a module without any needs none to be loaded.
@@ -18,6 +19,7 @@ from torch import nn, Tensor
 
 from ._arguments import arguments, check_names, names_of
 from ._functional import faces, Functional
+from ._module import module as module
 
 
 def functionalize(module: nn.Module, *states: Any) -> tuple["Functional", dict[str, Tensor], dict[str, Any]]:
