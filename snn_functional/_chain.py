@@ -20,6 +20,7 @@ from typing import Any
 
 import torch
 
+from ._functionalize import Functional, has_tensors
 from ._functorch import intercepted
 from ._neuron import Neuron
 from ._scan import step_name
@@ -33,7 +34,8 @@ def chain(*layers: Neuron | Callable[[Any], Any]) -> Neuron:
     A layer is
 
     - a `Neuron`: `leaky`, `linear`, `conv2d`, a modified one such as `refractory(leaky, 3)`, another chain;
-    - a function of one step's input: `flatten`, `max_pool2d(2)`, `torch.relu`. Its params and its state are `()`.
+    - a function of one step's input: `flatten`, `max_pool2d(2)`, `torch.relu`. Its params and its state are `()`;
+    - an `nn.Module` with parameters, by `layer`, which gives it and its params.
 
     Raises TypeError for what is neither: a step without its bundle, a tree or a module of parameters.
 
@@ -158,9 +160,10 @@ def _layer(layer: Any) -> Neuron:
         )
     if isinstance(layer, type):
         raise TypeError(f"{call}: a class. Give {layer.__name__}().")
-    if any(True for tensors in ("parameters", "buffers") if hasattr(layer, tensors) for _ in getattr(layer, tensors)()):
+    if isinstance(layer, Functional) or has_tensors(layer):
         raise TypeError(
-            f"{call}: a module with parameters or buffers is no pure function. functionalize(module) makes it a step."
+            f"{call}: a module's tensors go into params and state. Give the two that layer(module) makes of it: norm, of_norm = "
+            "layer(BatchNorm1d(64)); net = chain(linear, norm, leaky); params = (Linear(w), of_norm, LeakyParams(0.9))."
         )
     if isinstance(layer, torch.nn.Module) and any(getattr(m, "inplace", False) for m in layer.modules()):
         raise TypeError(f"{call}: it writes into its input, which is what the layer before put out. Say inplace=False.")
