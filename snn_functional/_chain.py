@@ -59,7 +59,7 @@ class Chain:
     layers: tuple[Neuron, ...]
 
     def __repr__(self) -> str:
-        return f"chain({', '.join(map(_name, self.layers))})"
+        return f"chain({', '.join(name_of(layer.step) for layer in self.layers)})"
 
     def __call__(self, params: Any, state: Any, input: Any) -> tuple[Any, Any]:
         outputs, states = self.each(params, state, input)
@@ -100,6 +100,54 @@ class Chain:
                         f"{self!r}: {name}[{number}] is a tree of {own.__name__}, but {type(tree).__name__} came."
                     )
         return zip(self.layers, params, state)
+
+
+def residual(*layers: Neuron | Callable[[Any], Any]) -> Neuron:
+    """A chain of these layers around which its input goes, too; its params and its state are the chain's.
+
+    output[t] = input[t] + chain(*layers)(input)[t]
+
+        block = residual(linear, leaky)
+        net = chain(linear, leaky, block, block, linear, leaky_integrator)      params: (..., (Linear(w), LeakyParams(0.9)), ...)
+
+    Spikes around spikes give 0, 1 or 2, as in SEW-ResNet's "add" (Fang et al. 2021); with a neuron behind, `chain(residual(linear),
+    leaky)`, currents are added. Raises ValueError where the layers change the shape.
+
+    >>> net = chain(residual(linear, leaky))
+    >>> params = ((Linear(torch.eye(3)), LeakyParams(beta=0.9)),)
+    >>> xs = torch.full((5, 2, 3), 0.4)
+    >>> scan(net.step, params, net.init(params, xs[0]), xs)[0][:, 0, 0]
+    tensor([0.4000, 0.4000, 1.4000, 0.4000, 0.4000])
+    """
+    inner: Any = chain(*layers).step
+    step = Residual(inner)
+    return Neuron(tuple, tuple, inner.init, step)
+
+
+@dataclasses.dataclass(frozen=True)
+class Residual:
+    """The step of `residual`."""
+
+    chain: "Chain"
+
+    def __repr__(self) -> str:
+        return f"residual{repr(self.chain).removeprefix('chain')}"
+
+    def __call__(self, params: Any, state: Any, input: Any) -> tuple[Any, Any]:
+        output, state = self.chain(params, state, input)
+        return self.sum(input, output), state
+
+    def sum(self, input: Any, output: Any) -> Any:
+        """Of what came and what the layers made of it, at one step or at all."""
+        if not isinstance(input, torch.Tensor) or not isinstance(output, torch.Tensor):
+            kinds = f"{type(input).__name__} came and {type(output).__name__} was put out"
+            raise TypeError(f"{self!r}: the input and the output are one tensor each, but {kinds}.")
+        if input.shape != output.shape:
+            raise ValueError(
+                f"{self!r} adds its input {tuple(input.shape)} to its output {tuple(output.shape)}. Expected one shape; a layer that "
+                "changes it stands before or behind."
+            )
+        return input + output
 
 
 def every_layer(net: Neuron) -> Neuron:
@@ -185,6 +233,5 @@ def _arguments(function: Any) -> int | None:
     return sum(p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) for p in parameters)
 
 
-def _name(layer: Neuron) -> str:
-    step = layer.step
+def name_of(step: Any) -> str:
     return step_name(step.function if isinstance(step, Function) else step).removesuffix("_step")
