@@ -17,6 +17,7 @@ from torch import nn, Tensor
 
 from .._functionalize._has_state import HasState
 from .._functorch import intercepted, is_compiling
+from .._neuron import HALF
 from .._scan import scan
 from .._scan._loop import refused_function
 from ..modifiers import immediate_reset, inhibit, quantize
@@ -290,7 +291,7 @@ def register(layer: nn.Module, name: str, value: Tensor, learned: bool) -> None:
 
 
 def _fitted(number: Tensor, dtype: torch.dtype | None) -> Tensor:
-    if dtype is None or number.dim() == 0 or not dtype.is_floating_point or number.dtype == dtype:
+    if dtype is None or dtype in HALF or number.dim() == 0 or not dtype.is_floating_point or number.dtype == dtype:
         return number
     return number.to(dtype) if torch.promote_types(number.dtype, dtype) != dtype else number
 
