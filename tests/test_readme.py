@@ -35,10 +35,10 @@ def test_first_screen(names):
 
 def test_a_deep_network_fires_as_it_was_told(names):
     found = snf.diagnose(
-        names["deep"].step, names["weights"], names["deep"].init(names["weights"], names["xs"][0]), names["xs"]
+        names["deep"].step, names["tree"], names["deep"].init(names["tree"], names["xs"][0]), names["xs"]
     )
     assert not found.problems and all(abs(rate - 0.1) < 0.01 for rate in found.rates.values())
-    assert not names["mems"][~names["valid"]].any() and names["mems"][names["valid"]].abs().min() > 0
+    assert not names["membranes"][~names["valid"]].any() and names["membranes"][names["valid"]].abs().min() > 0
 
 
 def test_the_added_neuron_is_a_neuron(names):
