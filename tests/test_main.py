@@ -462,3 +462,11 @@ def test_adam_is_torchs():
     for mine, x in zip(optree.tree_leaves(params), theirs):
         torch.testing.assert_close(mine, x.detach())
     assert int(state.count) == 20
+
+
+def test_a_silent_layer_is_named(here, unseen, monkeypatch, capsys):
+    dull = dataclasses.replace(train.HIDDEN["leaky"], threshold=torch.tensor(1e6))
+    monkeypatch.setitem(train.HIDDEN, "leaky", dull)
+    assert run("train", "--hidden", "16", "8", "--epochs", "1", "--steps", "4") == 0
+    said = capsys.readouterr().out.splitlines()
+    assert "hidden layer 1 never fires" in said and "hidden layer 2 never fires" in said

@@ -46,6 +46,14 @@ def test_the_training_script_learns_what_it_says(names):
     assert w.weight.grad.abs().sum() > 0 and leaky.beta == 0.9 and last.beta != 0.9
 
 
+def test_a_deep_network_fires_as_it_was_told(names):
+    found = snf.diagnose(
+        names["deep"].step, names["tree"], names["deep"].init(names["tree"], names["xs"][0]), names["xs"]
+    )
+    assert not found.problems and all(abs(rate - 0.1) < 0.01 for rate in found.rates.values())
+    assert not names["membranes"][~names["valid"]].any() and names["membranes"][names["valid"]].abs().min() > 0
+
+
 def test_the_added_neuron_is_a_neuron(names):
     alif = names["alif"]
     params, xs = names["AlifParams"](beta=0.9), torch.rand(40, 3, 5)

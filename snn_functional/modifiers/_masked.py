@@ -61,7 +61,8 @@ class masked(Modifier):
     def _pair(self, input: Any) -> tuple[Any, Tensor]:
         if not isinstance(input, tuple) or len(input) != 2 or getattr(input[1], "dtype", None) != torch.bool:
             raise TypeError(
-                "masked: the input is a pair (x, valid), `valid` a bool tensor [batch], as valid_steps(lengths, T) makes one for each step."
+                f"masked: the input is a pair (x, valid) with a bool tensor valid [batch], not {type(input).__name__}. For each step "
+                "valid_steps(lengths, T) makes one."
             )
         return input
 
@@ -71,4 +72,4 @@ class masked(Modifier):
                 f"masked: valid has shape {tuple(valid.shape)}, but a tensor of the state or output has {tuple(now.shape)}. Expected the "
                 "batch in front of each. What all samples share, running statistics say, cannot stand still for one of them."
             )
-        return torch.where(valid.reshape(*valid.shape, *[1] * (now.dim() - valid.dim())), now, otherwise)
+        return torch.where(valid.reshape(valid.shape + (1,) * (now.dim() - valid.dim())), now, otherwise)
