@@ -218,15 +218,15 @@ def main() -> None:
     print(
         f"{cpu}, {options.threads} thread(s), medians of {options.repeat} turns (and quartiles), Python {platform.python_version()}"
     )
-    workers, rows = Workers(options.threads, options.out), []
+    workers = Workers(options.threads, options.out)
     names = [n for name in options.rows for n in (DENSITIES if name == "density" else [name])]
-    for name in names:
-        rows += planning(options.repeat) if name == "planning" else measure(name, workers, options.repeat)
-    workers.end()
     path = options.out / f"networks-{options.threads}"
     kept = json.loads(path.with_suffix(".json").read_text()) if path.with_suffix(".json").exists() else []
-    rows = [r for r in kept if r["row"] not in names] + rows  # rows that were not asked for stay as they were
-    path.with_suffix(".json").write_text(json.dumps(rows, indent=1))
+    rows = [r for r in kept if r["row"] not in names]  # rows that are not asked for stay as they were
+    for name in names:
+        rows += planning(options.repeat) if name == "planning" else measure(name, workers, options.repeat)
+        path.with_suffix(".json").write_text(json.dumps(rows, indent=1))
+    workers.end()
     draw(rows, path.with_suffix(".png"))
     print(f"\n{path.name}.json and .png are in {options.out}")
 
