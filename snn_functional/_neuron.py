@@ -96,7 +96,8 @@ def wired(params: Any, state: Any, input: Tensor, axes: int, weight: Tensor) -> 
 
     Spikes (bool, uint8) become floats, of the weight's dtype, as does what is in half precision beside a wider weight.
 
-    Raises TypeError for dtypes, ValueError for an input of too few axes and for states of another batch; what does not fit the weights is refused by the connections.
+    Raises TypeError for dtypes, ValueError for an input of too few axes and for states of another batch; what does not fit the
+    weights is refused by the connections.
     """
     _check_input(params, input)
     input = at_least(weight.dtype, input)

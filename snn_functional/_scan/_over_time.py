@@ -68,7 +68,9 @@ def _by_samples(node: Node, moving: Node, x: Tensor, fixed: Mapping[Node, Any], 
     found = _by_events(node, flat, fixed)
     if found is None:
         found = node.perform(lambda y: flat if y is moving else fixed[y], device)
-    back = lambda y: y.unflatten(0, x.shape[:2])
+    back = lambda y: (
+        y.unflatten(0, x.shape[:2]) if y.shape[:1] == flat.shape[:1] else y
+    )  # else empty, and nobody reads it
     return tuple(map(back, found)) if isinstance(found, (tuple, list)) else back(found)
 
 
@@ -99,6 +101,7 @@ SAMPLES = {
     "mm": _Samples(0, lambda node: True),
     "addmm": _Samples(1, lambda node: len(node.args[0].shape) < 2 or node.args[0].shape[0] == 1),
     "convolution": _Samples(0, lambda node: True),
+    "_native_batch_norm_legit_no_training": _Samples(0, lambda node: True),  # `vmap` has no rule for it
     **dict.fromkeys(
         ("max_pool2d_with_indices", "avg_pool2d", "_adaptive_avg_pool2d", "adaptive_max_pool2d"), _Samples(0, _images)
     ),
