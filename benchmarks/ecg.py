@@ -6,8 +6,8 @@ are not part of this project.
 
 A recurrent layer of adaptive neurons and six leaky readouts; all weights, decays and thresholds are learned, by Adam, in batches of 16.
 Printed: the share of the test recordings' steps that are right, and the seconds of CPU time that an epoch takes. `--peers` times a
-batch of the untrained network in Norse (its LSNNRecurrentCell, which is adaptive too) and snnTorch (RLeaky, which is not: it has no adaptive neuron) as well,
-interleaved; ours takes longer as it learns to fire, so compare the epochs of training, too.
+batch of the untrained network in Norse (its LSNNRecurrentCell, which is adaptive too) and snnTorch (RLeaky, which is not: it has no
+adaptive neuron) as well, interleaved; ours takes longer as it learns to fire, so compare the epochs of training, too.
 """
 
 import argparse
