@@ -2,7 +2,8 @@
 
     torchrun --nproc-per-node 2 tests/processes.py
 
-By DistributedDataParallel over a module of faces (`snn.run`, its loop within, and the script as it stands, which calls it step by step), and over `snf.module`; and in
+By DistributedDataParallel over a module of faces (`snn.run`, its loop within, and the script as it stands, which
+calls it step by step), and over `snf.module`; and in
 the core by one all_reduce of the gradient tree.
 """
 
