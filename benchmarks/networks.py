@@ -115,7 +115,7 @@ def measure(name: str, workers: Workers, repeat: int) -> list[dict[str, Any]]:
         print(
             f"    {r['who']:22} {r['ms']:9.2f} ms ({r['low']:.2f} to {r['high']:.2f}) {r['ms'] / rows[0]['ms']:7.2f}x  {fires}{wall}"
         )
-    for line in judged(name, rows):
+    for line in judged(name, rows) if rows and rows[0]["who"] == row.who[0] else []:
         print("   ", line, flush=True)
     return rows
 
@@ -218,15 +218,15 @@ def main() -> None:
     print(
         f"{cpu}, {options.threads} thread(s), medians of {options.repeat} turns (and quartiles), Python {platform.python_version()}"
     )
-    workers, rows = Workers(options.threads, options.out), []
+    workers = Workers(options.threads, options.out)
     names = [n for name in options.rows for n in (DENSITIES if name == "density" else [name])]
-    for name in names:
-        rows += planning(options.repeat) if name == "planning" else measure(name, workers, options.repeat)
-    workers.end()
     path = options.out / f"networks-{options.threads}"
     kept = json.loads(path.with_suffix(".json").read_text()) if path.with_suffix(".json").exists() else []
-    rows = [r for r in kept if r["row"] not in names] + rows  # rows that were not asked for stay as they were
-    path.with_suffix(".json").write_text(json.dumps(rows, indent=1))
+    rows = [r for r in kept if r["row"] not in names]  # rows that are not asked for stay as they were
+    for name in names:
+        rows += planning(options.repeat) if name == "planning" else measure(name, workers, options.repeat)
+        path.with_suffix(".json").write_text(json.dumps(rows, indent=1))
+    workers.end()
     draw(rows, path.with_suffix(".png"))
     print(f"\n{path.name}.json and .png are in {options.out}")
 
