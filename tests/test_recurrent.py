@@ -263,6 +263,54 @@ def test_a_layer_alone_is_fused():
         snf.scan(*world("feedback"), kind="fused")
 
 
+def weighed_parts(p, s, x):
+    mem = torch.tanh(torch.addmm(p[1], torch.cat([x, s], -1), p[0], beta=0.5, alpha=2.0))
+    return mem, mem
+
+
+def promoted_parts(p, s, x):
+    mem = torch.tanh(torch.cat([x.float(), s], -1) @ p[0])
+    return mem, mem
+
+
+def true_parts(p, s, x):
+    mem = torch.tanh(torch.cat([x > 0, s], -1) @ p[0])
+    return mem, mem
+
+
+def an_empty_part(p, s, x):
+    mem = torch.tanh(torch.cat([x, torch.zeros(0, dtype=x.dtype), s], -1) @ p[0])
+    return mem, mem
+
+
+def no_neurons(p, s, x):
+    u = s @ p[0][x.shape[-1] :]
+    whole, none = u.split([u.shape[-1], 0], -1)
+    mem = torch.tanh(whole + p[1])
+    return (mem, none, u[..., :1][..., :0]), mem
+
+
+def some_from_behind(p, s, x):
+    u = torch.cat([x, s], -1) @ p[0]
+    mem = torch.tanh(torch.add(u, p[1], alpha=0.5))
+    return (u[..., -2:], u[..., ::2]), torch.cat([mem[..., -3:], mem[..., :-3]], -1)
+
+
+@pytest.mark.parametrize(
+    "step",
+    [weighed_parts, promoted_parts, true_parts, an_empty_part, no_neurons, some_from_behind],
+    ids=lambda f: f.__name__,
+)
+@pytest.mark.parametrize("n", [1, 6])
+def test_what_is_put_together_and_taken_apart_is_what_torch_makes_of_it(step, n):
+    """Parts of other dtypes, with weights, without any neurons."""
+    g = torch.Generator().manual_seed(0)
+    w = lambda *shape: torch.randn(shape, generator=g, dtype=torch.float64)
+    params, state, xs = (w(4 + n, n), w(n)), w(3, n), w(5, 3, 4)
+    assert_allclose(*(snf.scan(step, params, state, xs, kind=kind) for kind in ("auto", "loop")))
+    assert_allclose(*(grad(loss(step, xs, kind), (0, 1))(params, state) for kind in ("auto", "loop")))
+
+
 def test_what_meets_without_a_product_is_the_loop():
     """Rows of two widths, a sum over the neurons, a matrix that the states make."""
     w, s, xs = torch.eye(4).double(), torch.zeros(3, 4).double(), torch.ones(5, 3, 4).double()

@@ -28,11 +28,17 @@ WIDE = 32, 64  # channels of a convolution's result, and numbers in a patch, bel
 def product(z: Tensor, w: Tensor, bias: Tensor | None = None) -> Tensor:
     """z [..., in] @ w [in, out] + bias [out], where z may be mostly zeros."""
     rows = z.flatten(0, -2) if z.dim() > 2 else z
-    if not worth(rows, w, w.shape[-1]) or _crowded(rows, w.shape[-1]):
+    y = sparse(rows, w, bias)
+    if y is None:
         y = torch.mm(rows, w) if bias is None else torch.addmm(bias, rows, w)
-    else:
-        y = rows_added(Events(), rows[None], w[None], None if bias is None else bias[None]).squeeze(0)
     return y.unflatten(0, z.shape[:-1]) if z.dim() > 2 else y
+
+
+def sparse(rows: Tensor, w: Tensor, bias: Tensor | None) -> Tensor | None:
+    """The same for z [n, in]; None where nothing is to be gained."""
+    if not worth(rows, w, w.shape[-1]) or _crowded(rows, w.shape[-1]):
+        return None
+    return rows_added(Events(), rows[None], w[None], None if bias is None else bias[None]).squeeze(0)
 
 
 def outer(z: Tensor, g: Tensor) -> Tensor:

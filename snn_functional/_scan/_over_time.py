@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from .._events import convolution, product, worth
+from .._events import convolution, sparse
 from .._functorch import ends_a_recomputation, transforms
-from ..kernels import elementwise, Node, PART, RESHAPES
+from ..kernels import elementwise, factors, Node, PART, RESHAPES
 
 
 def over_time(node: Node, over: Mapping[Node, Any], fixed: Mapping[Node, Any], T: int, device: torch.device) -> Any:
@@ -80,9 +80,9 @@ def _by_events(node: Node, x: Tensor, fixed: Mapping[Node, Any]) -> Tensor | Non
         _, w, bias, *how, transposed, _, groups = node.args
         if len(x.shape) == 4 and not transposed and groups == 1:
             return convolution(x, fixed[w], None if bias is None else fixed[bias], *how)
-    elif node.name in ("mm", "addmm") and not node.kwargs and worth(x, fixed[node.args[-1]], node.shape[1]):
-        bias = fixed[node.args[0]].reshape(-1).expand(node.shape[1]) if node.name == "addmm" else None
-        return product(x, fixed[node.args[-1]], bias)
+    elif parts := factors(node):
+        bias = None if parts.added is None else fixed[parts.added].reshape(-1).expand(node.shape[1])
+        return sparse(x, fixed[parts.matrix], bias)
     return None
 
 

@@ -23,6 +23,22 @@ from ._program import Program, Unsupported
 from ._tape import Node, Tape
 
 
+class Factors(NamedTuple):
+    """What a product in a step is made of: factor @ matrix + added, all of them as they are."""
+
+    factor: Node
+    matrix: Node
+    added: Node | None
+
+
+def factors(node: Node) -> Factors | None:
+    """None of what is no such product: of none at all, and of one that weighs its parts (`addmm(..., beta=0.5)`)."""
+    if node.rule or node.kwargs or node.name not in ("mm", "addmm"):
+        return None
+    *added, factor, matrix = node.args
+    return Factors(factor, matrix, added[0] if added else None)
+
+
 class Product(NamedTuple):
     """`z @ matrix`, or `z @ matrix^T`. `matrix`: which one."""
 
