@@ -10,6 +10,7 @@ from networks import dyadic
 from torch.func import grad, jvp, vjp, vmap
 
 import snn_functional as snf
+from snn_functional.kernels._cpu_rows import NetworkKernel
 
 
 SPIKE = snf.surrogate.ATan()
@@ -200,11 +201,23 @@ def test_rows_of_any_shape(rows):
 
 
 def test_threads_and_events_leave_every_bit(monkeypatch):
+    asked = []  # for events, where a call is laid out
+    layout = NetworkKernel._layout
+
+    def laid_out(*args):
+        numbers, size = layout(*args)
+        asked.append(numbers[len(numbers) - 2])
+        return numbers, size
+
+    monkeypatch.setattr(NetworkKernel, "_layout", laid_out)
     step, params, state, xs = world("feedback", T=60, batch=50, n=40, dtype=torch.float32)
     of = lambda: (snf.scan(step, params, state, xs), grad(loss(step, xs, "auto"), 1)(params, state))
     once = of()
+    assert set(asked) == {1}
+    asked.clear()
     monkeypatch.setenv("SNN_FUNCTIONAL_EVENTS", "0")
     dense = of()
+    assert set(asked) == {0}  # at the same shapes, too
     monkeypatch.delenv("SNN_FUNCTIONAL_EVENTS")
     try:
         torch.set_num_threads(2)

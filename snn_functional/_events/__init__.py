@@ -4,13 +4,13 @@ They are torch's own, at another price: chosen at run time by counting, against 
 environment turns them off, for comparison.
 """
 
-import os
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from .._functorch import intercepted, is_compiling, numbers_in, only_grad, readable, under_old_vmap, untransformed
+from ..kernels import events as enabled
 from ._convolution import convolved, How, IMAGES
 from ._native import can, crowded
 from ._rules import columns_added, Events, most, rows_added
@@ -59,10 +59,6 @@ def convolution(x: Tensor, w: Tensor, bias: Tensor | None, stride: Any, padding:
     pair = lambda n: tuple(n) * (2 // len(n))
     how = How(pair(stride), pair(padding), pair(dilation), tuple(w.shape[2:]))
     return convolved(Events(), how, x, w, bias)
-
-
-def enabled() -> bool:
-    return os.environ.get("SNN_FUNCTIONAL_EVENTS") != "0"
 
 
 def worth(z: Tensor, other: Tensor, out: int) -> bool:

@@ -87,7 +87,7 @@ class Kernel(Loop):
 
     def launch(self, numbers: tuple[float, ...], tensors: Sequence[Tensor | None], walk: Walk) -> None:
         # All but the addresses is the same at the next call with these strides.
-        key = (walk, *(x if x is None else x.stride() for x in tensors))
+        key = (walk, self.switches, *(x if x is None else x.stride() for x in tensors))
         known = self.known.get(key)
         if known is None:
             if len(self.known) > 1000:
@@ -97,6 +97,11 @@ class Kernel(Loop):
         scratch = torch.empty(size, dtype=torch.uint8, device="cpu")
         addresses = self.addresses(scratch.data_ptr(), *(0 if x is None else x.data_ptr() for x in tensors))
         self.build()(layouts, addresses, _doubles(numbers))
+
+    @property
+    def switches(self) -> Any:
+        """What else the layout of a call depends on."""
+        return None
 
     def _layout(self, tensors: Sequence[Tensor | None], walk: Walk) -> tuple[Any, int]:
         """What a call needs to know beside addresses, as `Call` in `_cpu.cpp` reads it, and the bytes of scratch it takes."""

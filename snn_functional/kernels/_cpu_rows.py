@@ -2,7 +2,6 @@
 
 import ctypes
 import math
-import os
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -13,7 +12,7 @@ from torch import Tensor
 
 from ._cpu import BIG, CACHE, GRAIN, Kernel, lines_of
 from ._loops import Walk
-from ._network import Network, Segment
+from ._network import events, Network, Segment
 from ._print import body, computed, free, keep, operand, stored
 from ._signature import MATRIX, TIMED
 
@@ -22,11 +21,6 @@ PRODUCTS = Path(__file__).with_name("_products.cpp").read_text()
 DENSE = 30  # of a hundred factors that are not zero: from there on a product takes less time than a sum of rows
 TILE = 6  # rows of a product's tile; a block has some of these, so that a matrix is read for several rows at once
 BLOCK = 48
-
-
-def events() -> bool:
-    """Are products with spikes to be sums of rows? `SNN_FUNCTIONAL_EVENTS=0` says no, to compare."""
-    return os.environ.get("SNN_FUNCTIONAL_EVENTS") != "0"
 
 
 class Target(NamedTuple):
@@ -68,6 +62,10 @@ class NetworkKernel(Kernel):
     def exact(self, matrix: int) -> str:
         """The type that products with it are summed in."""
         return computed(self.arguments.dtypes[self.matrices[matrix]])
+
+    @property
+    def switches(self) -> Any:
+        return events()
 
     def place_of_matrix(self, x: Tensor) -> list[int]:
         return [len(x), x.stride(0), 2, *x.shape[1:], *x.stride()[1:]]

@@ -10,6 +10,7 @@ Rows (samples) never meet. Neurons of a row stand side by side; several layers h
 """
 
 import dataclasses
+import os
 from collections.abc import Sequence
 from functools import cached_property
 from typing import NamedTuple
@@ -21,6 +22,11 @@ from ._lines import place
 from ._lower import program_of, Sums
 from ._program import Program, Unsupported
 from ._tape import Node, Tape
+
+
+def events() -> bool:
+    """Are products with spikes to be sums of rows? `SNN_FUNCTIONAL_EVENTS=0` says no, to compare."""
+    return os.environ.get("SNN_FUNCTIONAL_EVENTS") != "0"
 
 
 class Factors(NamedTuple):
