@@ -106,6 +106,11 @@ class Network:
         return hash(self.text)
 
     @cached_property
+    def given(self) -> tuple[tuple[torch.dtype, int], ...]:
+        """Dtype and width of what each product gives."""
+        return self.values[self.leaves - len(self.products) : self.leaves]
+
+    @cached_property
     def numbers(self) -> tuple[float, ...]:
         """The free numbers of all segments."""
         return tuple(x for item in self.items if isinstance(item, Segment) for x in item.program.numbers)
