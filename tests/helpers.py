@@ -105,9 +105,14 @@ def halved(x):
     return 0.5 * x
 
 
-def held_by_input(params, state, x):
+@dataclasses.dataclass(frozen=True)
+class HeldByInput:
     """`masked`, each neuron by itself, where its input says so: the laws give a step one tensor of numbers."""
-    return snf.masked(snf.leaky_step)(params, state, (x, x > -0.2))
+
+    held: snf.masked
+
+    def __call__(self, params, state, x):
+        return self.held(params, state, (x, x > -0.2))
 
 
 NOT_POINTWISE = ("inhibit", "recurrent-linear")
@@ -122,7 +127,7 @@ MODIFIED = {  # the neuron, its parameters around those of leaky
     ),
     "noisy": (snf.noisy(snf.leaky), lambda inner, number: snf.NoisyParams(inner, number(0.5))),
     "record": (snf.record(snf.leaky), lambda inner, number: inner),
-    "masked": (snf.leaky._replace(step=held_by_input), lambda inner, number: inner),
+    "masked": (snf.leaky._replace(step=HeldByInput(snf.masked(snf.leaky_step))), lambda inner, number: inner),
     "recurrent": (snf.recurrent(snf.leaky), lambda inner, number: snf.RecurrentParams(inner, number(0.7))),
     "recurrent-linear": (
         snf.recurrent(snf.leaky),
