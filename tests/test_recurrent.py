@@ -67,10 +67,21 @@ def graded(p, s, x):
     return mem, (mem, spk)
 
 
-CASES = {f.__name__: f for f in (feedback, biased, low_rank, two_layers, gated, masked, graded)}
+def detached(p, s, x):
+    """What a product gives reaches the state detached; a derivative of a derivative still needs it."""
+    out = torch.tanh(s[0] @ p[1] + x @ p[0])
+    mem = 0.5 * s[0] + out.detach()
+    return out, (mem, s[1] + mem)
 
 
-ROUNDS = ("gated", "graded")  # their numbers leave the grid on which every order of a sum gives the same bits
+CASES = {f.__name__: f for f in (feedback, biased, low_rank, two_layers, gated, masked, graded, detached)}
+
+
+ROUNDS = (
+    "gated",
+    "graded",
+    "detached",
+)  # their numbers leave the grid on which every order of a sum gives the same bits
 
 
 def world(name, T=7, batch=5, n=6, inputs=4, m=3, dtype=torch.float64, seed=0, rows=None):
@@ -89,6 +100,7 @@ def world(name, T=7, batch=5, n=6, inputs=4, m=3, dtype=torch.float64, seed=0, r
         "gated": ((w(inputs + n, 3 * n), w(3 * n)), (rest(n), rest(n))),
         "masked": ((w(inputs, n), w(n, n)), (rest(n), rest(n))),
         "graded": ((w(inputs, n), w(n, n)), (rest(n), rest(n))),
+        "detached": ((w(inputs, n), w(n, n)), (rest(n), rest(n))),
     }[name]
     return CASES[name], params, state, xs
 

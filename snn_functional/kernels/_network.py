@@ -11,7 +11,7 @@ Rows (samples) never meet. Neurons of a row stand side by side; several layers h
 
 import dataclasses
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import cached_property
 from typing import NamedTuple
 
@@ -111,6 +111,12 @@ class Network:
         return self.values[self.leaves - len(self.products) : self.leaves]
 
     @cached_property
+    def seen(self) -> frozenset[int]:
+        """The values that any of it is made of."""
+        read = (x.reads if isinstance(x, Segment) else (self.factors[x],) for x in self.items)
+        return frozenset(v for some in (*read, self.results) for v in some)
+
+    @cached_property
     def numbers(self) -> tuple[float, ...]:
         """The free numbers of all segments."""
         return tuple(x for item in self.items if isinstance(item, Segment) for x in item.program.numbers)
@@ -118,11 +124,11 @@ class Network:
 
 def network_of(
     tape: Tape, widths: Sequence[int], given: Sequence[int], products: Sequence[Product], wanted: Sequence[int], *,
-    exact: bool, prefix: str,
+    exact: bool, prefix: str, seen: Collection[int] = (),
 ) -> Network:  # fmt: skip
     """- `tape`: what is left without the products. Its last leaves are what these give, its last outputs what these take.
     - `widths`, `given`: of each leaf and each output, how many neurons a row has.
-    - `wanted`: which of the other outputs.
+    - `wanted`: which of the other outputs. `seen`: of which products what they give is wanted, too.
 
     Raises Unsupported where neurons of different widths meet without a product, or for what is not pointwise.
     """
@@ -138,7 +144,7 @@ def network_of(
             raise Unsupported(node.why)
         check.admit(node)
     width = _widths(tape, widths, rows)
-    needed = _needed(tape, results, us, zs)
+    needed = _needed(tape, (*results, *(us[j] for j in seen)), us, zs)
     level = _levels(tape, us, zs)
     where = lambda x: (level[x], width[x])
     inside: dict[tuple[int, int], list[Node]] = {}

@@ -143,7 +143,8 @@ class Plan:
                 recorded = tuple(i - us[0] for i in into if i in us)
                 ends = len(self.tape.outputs) - len(us)
                 again = [*range(ends - self.counts[1], ends), *(ends + j for j in recorded)]
-                forward = _network(self.tape, self.products, again, exact=True, prefix="k")
+                seen = [u - us[0] for u in us if u in program.seen]
+                forward = _network(self.tape, self.products, again, exact=True, prefix="k", seen=seen)
                 self._made[key] = network_backward_kernel(
                     device, forward, program, self.signature, uniform, every, recorded
                 )
@@ -321,8 +322,8 @@ class Plan:
         return results
 
 
-def _network(tape: Tape, products: Products, wanted: Sequence[int], *, exact: bool, prefix: str) -> Network:
-    return network_of(tape, products.widths, products.given, products.each, wanted, exact=exact, prefix=prefix)
+def _network(tape: Tape, products: Products, wanted: Sequence[int], **how: Any) -> Network:
+    return network_of(tape, products.widths, products.given, products.each, wanted, **how)
 
 
 def only_floats(function: Any, leaves: Sequence[Tensor]) -> tuple[tuple[Tensor, ...], Any]:
