@@ -10,11 +10,21 @@ from networks import dyadic
 from torch.func import grad, jvp, vjp, vmap
 
 import snn_functional as snf
+from snn_functional.kernels import _kernels
 from snn_functional.kernels._cpu_rows import NetworkKernel
 
 
 SPIKE = snf.surrogate.ATan()
 pytestmark = needs_kernels
+
+
+@pytest.fixture(params=["whole rows", "calls one after another"], autouse=True)
+def backend(request, monkeypatch):
+    """The kernels of this processor, and what stands for them elsewhere."""
+    if request.param != "whole rows":
+        monkeypatch.setattr(_kernels, "NETWORKS", {})
+        monkeypatch.setattr(snf._scan._known, "_known", snf._identity.Registry(100))
+    return request.param
 
 
 def fire(mem, beta=0.875):
@@ -212,7 +222,9 @@ def test_rows_of_any_shape(rows):
         assert_allclose(*(grad(loss(step, xs, kind), (0, 1))(params, state) for kind in ("auto", "loop")))
 
 
-def test_threads_and_events_leave_every_bit(monkeypatch):
+def test_threads_and_events_leave_every_bit(backend, monkeypatch):
+    if backend != "whole rows":
+        pytest.skip("these are torch's products")
     asked = []  # for events, where a call is laid out
     layout = NetworkKernel._layout
 

@@ -19,7 +19,19 @@ from torch import Tensor
 
 from .._events import outer
 from .._functorch import outside, pulled, run
-from ..kernels import broadcast, broadcasts, Flow, lane_axis, Later, only_floats, Plan, Role, split, Unsupported
+from ..kernels import (
+    broadcast,
+    broadcasts,
+    Flow,
+    gradient,
+    lane_axis,
+    Later,
+    only_floats,
+    Plan,
+    Role,
+    split,
+    Unsupported,
+)
 
 
 class Call(NamedTuple):
@@ -203,16 +215,10 @@ def _adjoint_by_scans(
 def _into_matrices(
     found: dict[int, Tensor], flows: list[Flow], plan: Plan, leaves: Sequence[Tensor], outer: Any
 ) -> None:
-    """Adds the gradients of matrices: outer products, summed over time and over the rows that share a matrix. `outer(z, d)`: z^T d for
-    z [..., n, in] and d [..., n, out]."""
-    for product, z, d in flows:
-        i = plan.signature.leaves.places[3][product.matrix]
-        lead, rows = leaves[i].shape[:-2], z.dim() - 2
-        own = [a for a, n in enumerate((*[1] * (rows - len(lead)), *lead)) if n > 1]
-        order = [*(1 + a for a in own), 0, *(1 + a for a in range(rows) if a not in own), rows + 1]
-        z, d = (x.permute(*order).reshape(*(x.shape[1 + a] for a in own), -1, x.shape[-1]) for x in (z, d))
-        more = outer(z, d)
-        more = (more.mT if product.transposed else more).reshape(leaves[i].shape)
+    """Adds the gradients of matrices."""
+    for flow in flows:
+        i = plan.signature.leaves.places[3][flow.product.matrix]
+        more = gradient(flow, leaves[i], outer)
         found[i] = found[i] + more if i in found else more
 
 

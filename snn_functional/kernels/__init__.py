@@ -21,6 +21,7 @@ from ._plan import (
     read as read,
     Source as Source,
 )
+from ._products import gradient as gradient
 from ._program import being_read as being_read, Unsupported as Unsupported
 from ._signature import (
     broadcasts as broadcasts,

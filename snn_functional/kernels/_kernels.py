@@ -15,7 +15,9 @@ from ._signature import Signature
 
 # By the type of device: the module whose `Forward` and `Backward` are its loops. It is loaded with the first kernel.
 BACKENDS = {"cpu": "_cpu", "cuda": "_gpu"}
-NETWORKS = {"cpu": "_cpu_network"}  # those for steps that hold products
+NETWORKS = {
+    "cpu": "_cpu_network"
+}  # for steps that hold products; elsewhere these go in stages, which know their device
 
 
 class Bound:
@@ -33,8 +35,19 @@ class Bound:
 
 def forward_kernel(device: str, program: Program | Network, signature: Signature, uniform: tuple[bool, ...]) -> Bound:
     """A `ForwardLoop`. Raises Unsupported for a type of device that has no kernels."""
+    of = program, signature, uniform
     network = isinstance(program, Network)
-    return Bound(_found_or_made(device, "Forward", (program, signature, uniform), network=network), program.numbers)
+    return Bound(
+        _of_network(device, "Forward", of) if network else _found_or_made(BACKENDS, device, "Forward", of),
+        program.numbers,
+    )
+
+
+def segment_kernel(device: str, program: Program, uniform: tuple[bool, ...]) -> Any:
+    """A `ForwardLoop` for one time step. `uniform`: which leaves are one number for all."""
+    dtypes = [x.dtype for x in program.leaves]
+    signature = Signature.of((len(dtypes), 0, 0), dtypes, [x.dtype for x in program.outputs])
+    return _found_or_made(BACKENDS, device, "Forward", (program, signature, uniform))
 
 
 def backward_kernel(
@@ -44,7 +57,7 @@ def backward_kernel(
     # What the derivative need not work out again depends on which of its numbers are the forward's.
     known = {(x.dtype, value): i for i, (x, value) in enumerate(zip(forward.free, forward.numbers))}
     shared = tuple(known.get((x.dtype, value)) for x, value in zip(program.free, program.numbers))
-    kernel = _found_or_made(device, "Backward", (forward, program, signature, uniform, wanted), shared)
+    kernel = _found_or_made(BACKENDS, device, "Backward", (forward, program, signature, uniform, wanted), shared)
     return Bound(kernel, (*forward.numbers, *program.numbers))
 
 
@@ -53,17 +66,22 @@ def network_backward_kernel(
     recorded: tuple[int, ...],
 ) -> Bound:  # fmt: skip
     """The same for a step that holds products. `recorded`: of which products what they take and what flows back is kept over time."""
-    kernel = _found_or_made(device, "Backward", (again, program, signature, uniform, wanted, recorded), network=True)
+    kernel = _of_network(device, "Backward", (again, program, signature, uniform, wanted, recorded))
     return Bound(kernel, (*again.numbers, *program.numbers))
 
 
 _kernels: Registry[Any] = Registry(1000)
 
 
-def _found_or_made(device: str, which: str, of: tuple[Any, ...], *beside: Any, network: bool = False) -> Any:
-    backends = NETWORKS if network else BACKENDS
+def _of_network(device: str, which: str, of: tuple[Any, ...]) -> Any:
+    if device in NETWORKS:
+        return _found_or_made(NETWORKS, device, which, of)
+    return _found_or_made({device: "_staged"}, device, which, (device, *of))
+
+
+def _found_or_made(backends: dict[str, str], device: str, which: str, of: tuple[Any, ...], *beside: Any) -> Any:
     if device not in backends:
-        raise Unsupported(f"there is no kernel for {device}{', with products' if network else ''}")
+        raise Unsupported(f"there is no kernel for {device}")
     make: Any = getattr(importlib.import_module(f".{backends[device]}", __package__), which)
     key = make, of, beside
     # Made quickly: a kernel is printed and built when it is first called.

@@ -1,0 +1,46 @@
+"""A product of rows with a matrix that several rows share, by torch; and the matrix's gradient.
+
+Rows are [*lanes, n]; a matrix [..., in, out] has axes in front that broadcast to the lanes, so each of its own axes is one along which
+groups of rows have matrices of their own.
+"""
+
+from collections.abc import Callable
+
+from torch import Tensor
+
+from ._network import Flow, Product
+
+
+def product(which: Product, z: Tensor, matrix: Tensor) -> Tensor:
+    """z @ matrix, or z @ matrix^T. z: [*lanes, in]."""
+    w = matrix.mT if which.transposed else matrix
+    order = _order(matrix, z.dim() - 1)
+    own = [n for n in matrix.shape[:-2] if n > 1]
+    if not own:
+        return (z.reshape(-1, z.shape[-1]) @ w.reshape(w.shape[-2:])).reshape(*z.shape[:-1], w.shape[-1])
+    y = _grouped(z, order, len(own)) @ w.reshape(*own, *w.shape[-2:])
+    y = y.reshape(*(z.shape[a] for a in order), w.shape[-1])
+    return y.permute(*(order.index(a) for a in range(len(order))), len(order)).contiguous()
+
+
+def gradient(flow: Flow, matrix: Tensor, outer: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+    """Of the matrix, summed over time and over the rows that share it. `outer(z, d)`: z^T d for z [..., n, in] and d [..., n, out]."""
+    z, d = flow.factor, flow.back
+    own = sum(n > 1 for n in matrix.shape[:-2])
+    order = [1 + a for a in _order(matrix, z.dim() - 2)]
+    order = [*order[:own], 0, *order[own:]]
+    more = outer(_grouped(z, order, own), _grouped(d, order, own))
+    return (more.mT if flow.product.transposed else more).reshape(matrix.shape)
+
+
+def _order(matrix: Tensor, rows: int) -> list[int]:
+    """The axes of the lanes, those first along which the matrix differs."""
+    lead = matrix.shape[:-2]
+    own = [a for a, n in enumerate((*[1] * (rows - len(lead)), *lead)) if n > 1]
+    return [*own, *(a for a in range(rows) if a not in own)]
+
+
+def _grouped(x: Tensor, order: list[int], own: int) -> Tensor:
+    """The first axes so many of these, all others rows."""
+    x = x.permute(*order, len(order))
+    return x.reshape(*x.shape[:own], -1, x.shape[-1])
