@@ -3,6 +3,7 @@
 import torch
 
 from ._build import find, load as load, NoCompiler as NoCompiler, THREADS as THREADS
+from ._convolution import convolution_of as convolution_of
 from ._kernels import BACKENDS as BACKENDS
 from ._lines import line_of as line_of, place as place
 from ._lower import (

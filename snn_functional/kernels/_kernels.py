@@ -17,7 +17,7 @@ from ._signature import Signature
 BACKENDS = {"cpu": "_cpu", "cuda": "_gpu"}
 NETWORKS = {
     "cpu": "_cpu_network"
-}  # for steps that hold products; elsewhere these go in stages, which know their device
+}  # for steps that hold products of matrices; all others go in stages, which are told their device
 
 
 class Bound:
@@ -74,7 +74,7 @@ _kernels: Registry[Any] = Registry(1000)
 
 
 def _of_network(device: str, which: str, of: tuple[Any, ...]) -> Any:
-    if device in NETWORKS:
+    if device in NETWORKS and not any(x.convolution for x in of[0].products):
         return _found_or_made(NETWORKS, device, which, of)
     return _found_or_made({device: "_staged"}, device, which, (device, *of))
 

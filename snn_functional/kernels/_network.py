@@ -18,6 +18,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ._convolution import Convolution
 from ._lines import place
 from ._lower import program_of, Sums
 from ._program import Program, Unsupported
@@ -38,7 +39,11 @@ class Factors(NamedTuple):
 
 
 def factors(node: Node) -> Factors | None:
-    """None of what is no such product: of none at all, and of one that weighs its parts (`addmm(..., beta=0.5)`)."""
+    """None of what is no such product: of none at all, and of one that weighs its parts (`addmm(..., beta=0.5)`).
+
+    Of a convolution the matrix is its weights, and what is added its bias, [channels]."""
+    if node.name == "convolution":
+        return None if node.args[6] else Factors(*node.args[:3])
     if node.rule or node.kwargs or node.name not in ("mm", "addmm"):
         return None
     *added, factor, matrix = node.args
@@ -46,14 +51,15 @@ def factors(node: Node) -> Factors | None:
 
 
 class Product(NamedTuple):
-    """`z @ matrix`, or `z @ matrix^T`. `matrix`: which one."""
+    """`z @ matrix`, or `z @ matrix^T`. `matrix`: which one. `convolution`: what it is, if the matrix holds weights of one."""
 
     matrix: int
     transposed: bool = False
+    convolution: Convolution | None = None
 
     def back(self) -> "Product":
         """The one that a cotangent goes through."""
-        return Product(self.matrix, not self.transposed)
+        return self._replace(transposed=not self.transposed)
 
 
 class Flow(NamedTuple):
