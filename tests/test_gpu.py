@@ -112,7 +112,7 @@ def leaky(x, params=None):
 @pytest.mark.parametrize("name", ["biased", "two_layers", "gated"])
 def test_steps_that_hold_products(name):
     step, params, state, xs = placed(world(name, T=4, batch=2, dtype=torch.float32))
-    assert {"loop", "kernel"} & {part.how for part in snf.explain(step, params, state, xs).stages} == {"kernel"}
+    assert {"loop", "calls"} & {part.how for part in snf.explain(step, params, state, xs).stages} == {"calls"}
     of = lambda kind: lambda *a: weighed(snf.scan(step, *a, kind=kind))
     assert_allclose(*(of(kind)(params, state, xs) for kind in ("auto", "loop")), rtol=1e-4, atol=1e-4)
     assert_allclose(*(grad(of(kind), (0, 1, 2))(params, state, xs) for kind in ("auto", "loop")), rtol=1e-4, atol=1e-4)

@@ -148,16 +148,18 @@ class _Made:
             return None
         if node.name == PART and next(node.inputs()).name in CUTS:
             whole = next(node.inputs())
-            x, sizes, axis = (*whole.args, 0)[:3]
             if whole.name == "chunk":
                 return None
+            x, sizes, axis = (*whole.args, 0)[:3]
             i = node.args[1]
             first = sum(sizes[:i]) if isinstance(sizes, (list, tuple)) else i * sizes
         elif node.name == "slice":
+            x: Any
             x, axis, first, _, step = (*node.args, *(0, 0, None, 1)[len(node.args) - 1 :])
             if step != 1:
                 return None
-            first = max((first or 0) + x.shape[axis], 0) if (first or 0) < 0 else first or 0
+            axis, first = axis or 0, first or 0
+            first = max(first + x.shape[axis], 0) if first < 0 else first
         else:
             return None
         rank = len(x.shape)

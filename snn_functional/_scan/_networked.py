@@ -22,6 +22,7 @@ from ..kernels import (
     RESHAPES,
     Tape,
     Unsupported,
+    whole_rows,
 )
 from ._distributed import sum_of
 
@@ -48,6 +49,11 @@ class Networked(NamedTuple):
     @property
     def lanes(self) -> torch.Size:
         return torch.Size((self.rows.numel(),))
+
+    @property
+    def whole(self) -> bool:
+        """Is it one kernel?"""
+        return whole_rows(self.device.type, self.plan.products.each)
 
     def leaves(self, every: Sequence[Tensor]) -> list[Tensor]:
         """Those of the kernel, rows along one axis."""

@@ -46,7 +46,11 @@ class Staged(NamedTuple):
     @property
     def alone(self) -> bool:
         """Is it one kernel after all, one with products in it?"""
-        return [type(core) for core in self.cores] == [Networked] and not self.fission.draws
+        return (
+            not self.fission.draws
+            and all(isinstance(x, Networked) and x.whole for x in self.cores)
+            and len(self.cores) == 1
+        )
 
     @property
     def why(self) -> str:

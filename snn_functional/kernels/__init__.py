@@ -4,7 +4,7 @@ import torch
 
 from ._build import find, load as load, NoCompiler as NoCompiler, THREADS as THREADS
 from ._convolution import convolution_of as convolution_of
-from ._kernels import BACKENDS as BACKENDS
+from ._kernels import BACKENDS as BACKENDS, whole_rows as whole_rows
 from ._lines import line_of as line_of, place as place
 from ._lower import (
     alike as alike,

@@ -5,10 +5,11 @@ A bounded number of kernels is kept, the oldest go first. None of them holds wha
 """
 
 import importlib
+from collections.abc import Iterable
 from typing import Any
 
 from .._identity import Registry
-from ._network import Network
+from ._network import Network, Product
 from ._program import Program, Unsupported
 from ._signature import Signature
 
@@ -73,8 +74,13 @@ def network_backward_kernel(
 _kernels: Registry[Any] = Registry(1000)
 
 
+def whole_rows(device: str, products: Iterable[Product]) -> bool:
+    """Is there a kernel of whole rows for a step that holds these, or does it go in stages?"""
+    return device in NETWORKS and not any(x.convolution for x in products)
+
+
 def _of_network(device: str, which: str, of: tuple[Any, ...]) -> Any:
-    if device in NETWORKS and not any(x.convolution for x in of[0].products):
+    if whole_rows(device, of[0].products):
         return _found_or_made(NETWORKS, device, which, of)
     return _found_or_made({device: "_staged"}, device, which, (device, *of))
 

@@ -17,6 +17,7 @@ as a `Source`: any step that is the same will do. Higher derivatives are those o
 """
 
 import contextlib
+import dataclasses
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -101,6 +102,9 @@ class Plan:
         else:
             self.program = program_of(tape, exact=exact, prefix="k")
         self.signature = Signature.of(counts, *dtypes, widths)
+        if kept := tuple(j for j, x in enumerate(products.each) if x.convolution):
+            given = tuple(self.program.given[j] for j in kept)
+            self.signature = dataclasses.replace(self.signature, kept=kept, given=given)
         self.built = False  # was a kernel of its gradient built?
         self.failed: str | None = None  # why none can be
         self._made: dict[Any, Any] = {}
