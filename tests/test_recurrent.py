@@ -102,7 +102,7 @@ def gated_images(p, s, x):
 def depthwise(p, s, x):
     """Each channel by itself; down to fewer pixels and back; and all of an image to all of it."""
     spk, mem = fire(0.875 * s[0] + F.conv2d(x, p[0], padding=1) + F.conv2d(s[1], p[1], padding=1, groups=len(p[1])))
-    few = torch.tanh(F.conv2d(spk, p[2], stride=2, padding=1))
+    few = torch.tanh(F.conv2d(torch.where(mem > 9, torch.zeros_like(spk), spk), p[2], stride=2, padding=1))
     mem = mem - 0.5 * (few.flatten(1) @ p[3]).reshape(mem.shape)
     return spk, (mem, spk)
 
