@@ -340,6 +340,81 @@ def test_a_layer_alone_is_fused(backend):
         snf.scan(*world("feedback"), kind="fused")
 
 
+WRITTEN = {  # s @ w
+    "einsum": lambda s, w: torch.einsum("bi,ij->bj", s, w),
+    "einsum, matrix first": lambda s, w: torch.einsum("ji,bj->bi", w, s),
+    "turned": lambda s, w: (w.T @ s.T).T,
+    "columns": lambda s, w: (w.T @ s[..., None])[..., 0],
+    "bmm": lambda s, w: torch.bmm(s[None], w[None])[0],
+    "tensordot": lambda s, w: torch.tensordot(s, w, 1),
+    "inner": lambda s, w: torch.inner(s, w.T),
+    "sample by sample": lambda s, w: vmap(lambda s: w.T @ s)(s),
+}
+
+
+@pytest.mark.parametrize("n", [1, 6])
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize("how", WRITTEN)
+def test_a_product_however_it_is_written(how, batch, n):
+    def step(p, s, x):
+        spk, mem = fire(0.875 * s[0] + x @ p[0] + WRITTEN[how](s[1], p[1]))
+        return spk, (mem, spk)
+
+    _, params, state, xs = world("feedback", batch=batch, n=n)
+    said = snf.explain(step, params, state, xs)
+    assert n == 1 or (said.kind != "loop" and "the loop" not in said), said  # of one neuron torch makes no product
+    assert_equal(*(snf.scan(step, params, state, xs, kind=kind) for kind in ("auto", "loop")))
+    assert_allclose(*(grad(loss(step, xs, kind), (0, 1))(params, state) for kind in ("auto", "loop")))
+
+
+def test_a_step_of_one_sample_mapped_over_samples():
+    """As it is written for JAX: `W @ s`."""
+
+    def step(p, s, x):
+        spk, mem = fire(0.875 * s[0] + p[0].T @ x + p[1].T @ s[1])
+        return spk, (mem, spk)
+
+    _, params, (rest, _), xs = world("feedback")
+    of = lambda kind: vmap(lambda x: snf.scan(step, params, (rest[0], rest[0]), x, kind=kind), 1)(xs)
+    assert "the loop" not in snf.explain(step, params, (rest[0], rest[0]), xs[:, 0])
+    assert_equal(of("auto"), of("loop"))
+    of = lambda kind: vmap(lambda x: grad(loss(step, x, kind))(params, (rest[0], rest[0])), 1)(xs)
+    assert_allclose(of("auto"), of("loop"))
+
+
+letters = st.permutations("abi")
+
+
+@settings(law, max_examples=60)
+@given(
+    sizes=st.lists(st.sampled_from([1, 2, 3]), min_size=3, max_size=3),
+    matrix=st.booleans(),
+    turn=letters,
+    out=letters,
+    first=st.booleans(),
+)
+def test_any_order_of_axes(sizes, matrix, turn, out, first):
+    """The state's axes turned, a product that gives them in another order, turned back."""
+    turn, out = "".join(turn), "".join(out)
+    back = [out.index(letter) for letter in "abi"]
+    names = ("ij" if matrix else "ji"), turn
+    spec = ",".join(names if first else names[::-1]) + "->" + out.replace("i", "j")
+
+    def step(p, s, x):
+        w = p[0] if matrix else p[0].T
+        turned = s.permute(*("abi".index(letter) for letter in turn))
+        mem = torch.tanh(torch.einsum(spec, *((w, turned) if first else (turned, w))).permute(back)) + x
+        return mem, mem
+
+    g = torch.Generator().manual_seed(0)
+    w = lambda *shape: torch.randn(shape, generator=g, dtype=torch.float64)
+    params, state, xs = (w(sizes[2], sizes[2]),), w(*sizes), w(4, *sizes)
+    said = snf.explain(step, params, state, xs)
+    assert sizes[2] == 1 or (said.kind != "loop" and "the loop" not in said), said
+    assert_allclose(*(snf.scan(step, params, state, xs, kind=kind) for kind in ("auto", "loop")))
+    assert_allclose(*(grad(loss(step, xs, kind), (0, 1))(params, state) for kind in ("auto", "loop")))
+
+
 def weighed_parts(p, s, x):
     mem = torch.tanh(torch.addmm(p[1], torch.cat([x, s], -1), p[0], beta=0.5, alpha=2.0))
     return mem, mem
@@ -394,8 +469,7 @@ def test_what_meets_without_a_product_is_the_loop():
     for step in (
         lambda p, s, x: (s, torch.relu(s @ p + x - s.sum(-1, keepdim=True))),
         lambda p, s, x: (s, s @ (p * s.sum()) + x),
-        lambda p, s, x: (s, torch.einsum("bi,io->bo", s, p) + x.flip(-1)),
-        lambda p, s, x: (s, (p @ s.T).T + x),
+        lambda p, s, x: (s, (p @ s.T + x.T).T),
     ):
         plan = snf.explain(step, w, s, xs)
         assert plan.kind == "loop" or "kernel" not in [part.how for part in plan.stages]

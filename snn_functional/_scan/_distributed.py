@@ -119,8 +119,7 @@ class _Made:
         if node.name != "convolution":
             return x
         shape = torch.Size((x.shape[0], *[1] * (len(node.shape) - 2)))
-        why = f"{aten.view.default} is not pointwise"
-        return self.put(Node("view", aten.view.default, (x, list(shape)), {}, x.dtype, shape, x.dtype, x.line, why))
+        return self.put(Node("view", aten.view.default, (x, list(shape)), {}, x.dtype, shape, x.dtype, x.line))
 
     def product(self, like: Node, z: Node, matrix: Node) -> Node:
         if like.name == "convolution":

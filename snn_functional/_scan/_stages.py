@@ -21,6 +21,7 @@ from ._order import in_order, ordered
 from ._over_time import over_time
 from ._prepared import planned, Prepare, Prepared
 from ._primitive import HIDDEN
+from ._turned import turned
 
 
 # A piece of time is so many samples times steps, or more where one step is small: what a stage leaves is still in the cache when the
@@ -65,7 +66,8 @@ def staged(tape: Tape, params: int, states: tuple[Form, ...], device: torch.devi
     """
     if tape.own:
         raise Unsupported(tape.own)
-    whole = distributed(tape, tape.leaves[params : params + len(states)])
+    begin = tape.leaves[params : params + len(states)]
+    whole = distributed(turned(tape, begin), begin)
     found = _taken_apart(whole, params, states, device, tree, T)
     if whole is tape or not any(isinstance(core, str) for core in found.cores):
         return found
