@@ -68,7 +68,7 @@ def outside() -> Any:
 def under_old_vmap(tensors: Iterable[Any]) -> bool:
     """Is one of them batched by torch's first vmap, which `is_grads_batched=True` and `vectorize=True` still use? No rule sees that one."""
     look = getattr(_functorch, "is_legacy_batchedtensor", None)
-    return look is not None and any(isinstance(x, Tensor) and look(x) for x in tensors)
+    return look is not None and any([isinstance(x, Tensor) and look(x) for x in tensors])
 
 
 def by_old_vmap(function: Any, tensors: Iterable[Tensor]) -> tuple[Tensor, ...]:
@@ -86,6 +86,12 @@ def by_old_vmap(function: Any, tensors: Iterable[Tensor]) -> tuple[Tensor, ...]:
 def untransformed() -> bool:
     """Is no transform active?"""
     return _functorch.peek_interpreter_stack() is None
+
+
+def depth() -> int:
+    """How many transforms are active."""
+    top = _functorch.peek_interpreter_stack()
+    return 0 if top is None else top.level()
 
 
 def transforms() -> list[str]:
@@ -123,11 +129,10 @@ def wrapping(tensors: Iterable[Tensor]) -> set[str]:
 
 def left_behind(tensor: Tensor) -> bool:
     """Was it batched by a `vmap` that is over? Nothing can be done with such a tensor any more: it cannot even be copied."""
-    top = _functorch.peek_interpreter_stack()
-    depth = 0 if top is None else top.level()
+    deepest = depth()
     # -1: nothing wraps it any more; -2: a wrapper of a `grad` that is over, which lets everything through.
     while (level := _functorch.maybe_get_level(tensor)) != -1:
-        if level > depth and _functorch.is_batchedtensor(tensor):
+        if level > deepest and _functorch.is_batchedtensor(tensor):
             return True
         tensor = _functorch.get_unwrapped(tensor)
     return False
@@ -136,7 +141,7 @@ def left_behind(tensor: Tensor) -> bool:
 def in_memory(tensors: Iterable[Tensor]) -> list[Tensor]:
     """As they stand in memory. Three kinds have none of their own: the wrapper that a transform left behind, forward mode's zeros,
     and the imaginary part of a conjugate, which is negated lazily."""
-    bare = (x.resolve_neg() for x in tensors)  # which takes the wrapper off, too
+    bare = [x.resolve_neg() for x in tensors]  # which takes the wrapper off, too
     return [x.new_zeros(()).expand(x.shape) if x._is_zerotensor() else x for x in bare]
 
 
@@ -188,7 +193,7 @@ def applied(function: type[torch.autograd.Function], *args: Any) -> Any:
     if (
         level is None
         or forward_ad._current_level >= 0
-        or not all(_of_level(x, level) for x in args if isinstance(x, Tensor))
+        or not all([_of_level(x, level) for x in args if isinstance(x, Tensor)])
     ):
         return function.apply(*args)
     before = _functorch.get_single_level_autograd_function_allowed()
@@ -246,7 +251,8 @@ def numbers_in(tensor: Tensor) -> int:
 def run(function: type[torch.autograd.Function], *args: Any) -> Any:
     """A primitive, with its rules where something is done to a tensor among `args`. Where nothing is, no transform that is active
     around it shall see what is done inside: it would take the kernel's memory for tensors of its own."""
-    if wrapping(x for x in args if isinstance(x, Tensor)):
+    recorded = torch.is_grad_enabled() or forward_ad._current_level >= 0 or not untransformed()
+    if recorded and wrapping([x for x in args if isinstance(x, Tensor)]):
         return applied(function, *args)
     return bare(function, *args)
 
@@ -261,13 +267,18 @@ def bare(function: type[torch.autograd.Function], *args: Any) -> Any:
 
 def pulled(backward: Any) -> Any:
     """A Function's `backward(ctx, *cotangents)`; where torch's old vmap goes over the cotangents, which no rule sees, by the new one."""
-    return functools.wraps(backward)(lambda ctx, *cotangents: _pulled(functools.partial(backward, ctx), cotangents))
+
+    @functools.wraps(backward)
+    def rule(ctx: Any, *cotangents: Any) -> Any:
+        if not under_old_vmap(cotangents):
+            return backward(ctx, *cotangents)
+        return _pulled_by_vmap(functools.partial(backward, ctx), cotangents)
+
+    return rule
 
 
-def _pulled(rule: Any, cotangents: tuple[Any, ...]) -> tuple[Any, ...]:
+def _pulled_by_vmap(rule: Any, cotangents: tuple[Any, ...]) -> tuple[Any, ...]:
     there = [i for i, c in enumerate(cotangents) if c is not None]
-    if not under_old_vmap(cotangents[i] for i in there):
-        return rule(*cotangents)
     given: list[bool] = []  # of the results, which ones are None cannot come out of a vmap
 
     def mapped(*tensors: Tensor) -> tuple[Tensor, ...]:

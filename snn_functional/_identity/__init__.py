@@ -96,8 +96,13 @@ def _outline(tree: Any, choices: list[tuple[str, Any]]) -> Hashable:
         return None
     names = getattr(kind, "__leaves__", None)
     if names is not None:
-        values = [_choice(kind, getattr(tree, name), choices, name) for name in kind.__choices__]
-        return (kind, *values, *[_outline(getattr(tree, name), choices) for name in names])
+        parts: list[Hashable] = [kind]
+        for name in kind.__choices__:
+            parts.append(_choice(kind, getattr(tree, name), choices, name))
+        for name in names:
+            part = getattr(tree, name)
+            parts.append(None if type(part) in PLAIN else _outline(part, choices))
+        return tuple(parts)
     if kind is tuple or kind is list:
         return (kind, *[_outline(part, choices) for part in tree])
     if kind is dict:

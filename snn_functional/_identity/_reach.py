@@ -22,10 +22,10 @@ from ._held import contents, generators, Held, mapping, sequence
 
 
 BUDGET = 20_000  # values; a step that reaches more is not looked through
-CONSTANTS = (
+CONSTANTS = {
     bool, int, complex, str, bytes, type(None), type(Ellipsis), type(NotImplemented), range, torch.dtype, torch.device, torch.Size,
     torch.layout, torch.memory_format,
-)  # fmt: skip
+}  # fmt: skip
 Look = Callable[["Reach", Any, str], Hashable]
 LOOKS: dict[type, Look] = {}  # by the exact type of a value; under `object` that for all others
 

@@ -70,7 +70,7 @@ class Scan(torch.autograd.Function):
         shapes = signature.cotangents.shapes(lanes, ctx.call.T)
         # Where nothing came back, one zero stands for all: kernels read through strides.
         full = [
-            _zero(dtype, device).expand(shape) if c is None else c
+            _zeros(dtype, device, shape) if c is None else c
             for c, dtype, shape in zip(cotangents, signature.cotangents.dtypes, shapes)
         ]
         found = dict(zip(wanted, run(Adjoint, ctx.call, wanted, *leaves, *full, *checkpoints)))
@@ -166,7 +166,7 @@ def _adjoint_by_scans(
     leaves, _ = split(tensors, signature.leaves)
     lanes, _ = lanes_of(plan, leaves)
     of_params = signature.leaves.only(i for i in signature.leaves.places[0] if i in signature.leaves.floating)
-    zeros = [_zero(dtype, leaves[0].device).expand(shape) for dtype, shape in zip(d_params, of_params.shapes(lanes, T))]
+    zeros = [_zeros(dtype, leaves[0].device, shape) for dtype, shape in zip(d_params, of_params.shapes(lanes, T))]
     products = plan.products.each
 
     def arranged(tensors: Sequence[Any], path: Any, sums: Any) -> list[Any]:
@@ -267,10 +267,11 @@ def lanes_of(plan: Plan, leaves: Sequence[Tensor]) -> tuple[torch.Size, tuple[bo
     return shape, tuple([p.numel() == 1 for p in params])
 
 
-@functools.cache
-def _zero(dtype: torch.dtype, device: torch.device) -> Tensor:
+@functools.lru_cache(1000)
+def _zeros(dtype: torch.dtype, device: torch.device, shape: Sequence[int]) -> Tensor:
+    """One zero for all; nobody writes to it."""
     with outside():
-        return torch.zeros((), dtype=dtype, device=device)
+        return torch.zeros((), dtype=dtype, device=device).expand(shape)
 
 
 def _summed(gradient: Tensor, leaf: Tensor) -> Tensor:
