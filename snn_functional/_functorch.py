@@ -7,7 +7,7 @@ gradient-tracking one, `jvp` in a dual one.
 import contextlib
 import functools
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -56,13 +56,20 @@ def _wrappers(tensor: Tensor) -> Iterator[tuple[int, str]]:
         tensor = _functorch.get_unwrapped(tensor)
 
 
-def outside() -> Any:
-    """A context in which no transform is active: what is traced there is traced as it stands."""
-    from torch._functorch import pyfunctorch
+class outside:
+    """A context in which no transform is active: what is traced there is traced as it stands. `levels`: so many are left out."""
 
-    if hasattr(pyfunctorch, "temporarily_clear_interpreter_stack"):
-        return pyfunctorch.temporarily_clear_interpreter_stack()
-    return contextlib.nullcontext()
+    def __init__(self, levels: int = 1 << 30) -> None:
+        self.levels = levels
+
+    def __enter__(self) -> None:
+        self.taken = []
+        while len(self.taken) < self.levels and _functorch.peek_interpreter_stack() is not None:
+            self.taken.append(_functorch.pop_dynamic_layer_stack())
+
+    def __exit__(self, *error: Any) -> None:
+        while self.taken:
+            _functorch.push_dynamic_layer_stack(self.taken.pop())
 
 
 def under_old_vmap(tensors: Iterable[Any]) -> bool:
@@ -110,7 +117,10 @@ def transforms() -> list[str]:
 
 
 def _kind(level: Any) -> str:
-    return str(level.key()).rpartition(".")[2]
+    return _KINDS[int(level.key())]
+
+
+_KINDS = {int(kind): name for name, kind in _functorch.TransformType.__members__.items()}
 
 
 def wrapping(tensors: Iterable[Tensor]) -> set[str]:
@@ -184,53 +194,57 @@ def autocast() -> Any:
 
 
 def applied(function: type[torch.autograd.Function], *args: Any) -> Any:
-    """`function.apply(*args)` for one that gives new tensors only, without what costs more than a small kernel: a look at a signature, and
-    under a single `grad` a class made for the call, trees of the arguments and a second `apply`."""
+    """`function.apply(*args)` for one that gives new tensors only, level by level as torch does it, without what costs more than a small
+    kernel: a look at a signature, and at each level a class made for the call and trees of the arguments."""
     below: Any = super(torch.autograd.Function, function)
     if untransformed():
         return below.apply(*args)
-    level = only_grad()
-    if (
-        level is None
-        or forward_ad._current_level >= 0
-        or not all([_of_level(x, level) for x in args if isinstance(x, Tensor)])
-    ):
+    if not _LEVELS or forward_ad._current_level >= 0:
+        return function.apply(*args)
+    top = _functorch.peek_interpreter_stack()
+    kind, level = _kind(top), top.level()
+    if kind == "Vmap":
+        return _batched(function, top, args)
+    if kind != "Grad":
         return function.apply(*args)
     before = _functorch.get_single_level_autograd_function_allowed()
     _functorch.set_single_level_autograd_function_allowed(True)
     try:
-        return _at_one_level(function, level).apply(*args)
+        return _at_level(function, level).apply(*[_lifted(x, level) if isinstance(x, Tensor) else x for x in args])
     finally:
         _functorch.set_single_level_autograd_function_allowed(before)
 
 
-def _of_level(tensor: Tensor, level: int) -> bool:
-    """Is it of this level alone, or of none? One that an inner `grad` has left its wrapper on is neither."""
+_LEVELS = all(
+    hasattr(_functorch, name)
+    for name in (
+        "get_interpreter_stack",
+        "get_single_level_autograd_function_allowed",
+        "unwrap_if_dead",
+        "_unwrap_batched",
+    )
+)
+
+
+def _lifted(tensor: Tensor, level: int) -> Tensor:
+    """As a tensor of this level: what another one tracks or has batched shall not be taken for tracked here."""
     own = _functorch.maybe_get_level(tensor)
-    if own == level:
-        tensor = _functorch.get_unwrapped(tensor)
+    if own == -2:
+        tensor = _functorch.unwrap_if_dead(tensor)
         own = _functorch.maybe_get_level(tensor)
-    return own == -1 and not tensor.requires_grad
-
-
-def only_grad() -> int | None:
-    """The level of a `grad` or `vjp` that is the only transform."""
-    if not hasattr(_functorch, "get_interpreter_stack") or not hasattr(
-        _functorch, "get_single_level_autograd_function_allowed"
-    ):
-        return None
-    stack = _functorch.get_interpreter_stack()
-    return stack[0].level() if len(stack) == 1 and _kind(stack[0]) == "Grad" else None
+    outer = own != level and (own != -1 or tensor.requires_grad)
+    return _functorch._wrap_for_grad(tensor, level) if outer else tensor
 
 
 @functools.cache
-def _at_one_level(function: type[torch.autograd.Function], level: int) -> Any:
-    """What torch makes of a Function under one `grad`: its tensors are taken out of their wrappers, and put into new ones."""
+def _at_level(function: type[torch.autograd.Function], level: int) -> Any:
+    """What torch makes of a Function under `grad`: its tensors are taken out of their wrappers, and put into new ones."""
 
     def forward(*args: Any) -> Any:
+        around = _functorch.CGradInterpreterPtr(_functorch.peek_interpreter_stack()).prevGradMode()
         bare_args = [_functorch._unwrap_for_grad(x, level) if isinstance(x, Tensor) else x for x in args]
-        with outside():
-            results = function.forward(*bare_args)
+        with torch.set_grad_enabled(around), outside(1):
+            results = run(function, *bare_args)
         if isinstance(results, Tensor):
             return _functorch._wrap_for_grad(results, level)
         return tuple([_functorch._wrap_for_grad(x, level) for x in results])
@@ -239,6 +253,34 @@ def _at_one_level(function: type[torch.autograd.Function], level: int) -> Any:
     methods = {"forward": forward, "setup_context": rules.setup_context, "backward": rules.backward}
     base: Any = torch.autograd.function._SingleLevelFunction
     return type(function.__name__, (base,), {name: staticmethod(method) for name, method in methods.items()})
+
+
+def _batched(function: Any, top: Any, args: Any) -> Any:
+    """By the rule of the Function for `vmap`."""
+    level = top.level()
+    pairs = [_functorch._unwrap_batched(x, level) if isinstance(x, Tensor) else (x, None) for x in args]
+    dims = tuple([d for _, d in pairs])
+    with outside(1):
+        if all([d is None for d in dims]):
+            return run(function, *args)
+        info = VmapInfo(_functorch.CVmapInterpreterPtr(top).batchSize())
+        results, out = function.vmap(info, dims, *[x for x, _ in pairs])
+    wrap = lambda x, d: x if d is None else _functorch._add_batch_dim(x, d, level)
+    return wrap(results, out) if isinstance(results, Tensor) else tuple(map(wrap, results, out))
+
+
+class VmapInfo(NamedTuple):
+    """What a Function's rule for `vmap` is told."""
+
+    batch_size: int
+
+
+def only_grad() -> int | None:
+    """The level of a `grad` or `vjp` that is the only transform."""
+    if not _LEVELS:
+        return None
+    stack = _functorch.get_interpreter_stack()
+    return stack[0].level() if len(stack) == 1 and _kind(stack[0]) == "Grad" else None
 
 
 def numbers_in(tensor: Tensor) -> int:

@@ -87,7 +87,7 @@ class Scan(torch.autograd.Function):
     def vmap(info: Any, in_dims: Any, *args: Any) -> Any:
         call, *leaves = args
         signature = call.plan.signature
-        results = Scan.apply(call, *_fold(signature.leaves.roles, leaves, in_dims[1:], info.batch_size))
+        results = run(Scan, call, *_fold(signature.leaves.roles, leaves, in_dims[1:], info.batch_size))
         roles = (signature.results + signature.checkpoints).roles
         return results, tuple(lane_axis(role) for role, _ in zip(roles, results))
 
@@ -147,7 +147,7 @@ class Adjoint(torch.autograd.Function):
         dims, size = in_dims[2:], info.batch_size
         signature = call.plan.signature
         roles = (signature.backward + signature.checkpoints).roles
-        gradients = Adjoint.apply(call, wanted, *_fold(roles, tensors, dims, size, every_param=True))
+        gradients = run(Adjoint, call, wanted, *_fold(roles, tensors, dims, size, every_param=True))
         # Of a param it has the param's shape again, without the ones that made it broadcast.
         own = lambda i: tensors[i].shape if dims[i] is None else tensors[i].movedim(dims[i], 0).shape[1:]
         out = [x.reshape(size, *own(i)) if broadcasts(roles[i]) else x for i, x in zip(wanted, gradients)]
@@ -264,7 +264,7 @@ def lanes_of(plan: Plan, leaves: Sequence[Tensor]) -> tuple[torch.Size, tuple[bo
         shape = states[0].shape
     else:
         shape = inputs[0].shape[1:] if inputs else broadcast(*(p.shape for p in params))
-    return shape, tuple([p.numel() == 1 for p in params])
+    return shape, tuple([p.shape.numel() == 1 for p in params])
 
 
 @functools.lru_cache(1000)
@@ -275,7 +275,7 @@ def _zeros(dtype: torch.dtype, device: torch.device, shape: Sequence[int]) -> Te
 
 
 def _summed(gradient: Tensor, leaf: Tensor) -> Tensor:
-    if leaf.numel() == 1:
+    if leaf.shape.numel() == 1:
         return gradient.sum().to(leaf.dtype).reshape(leaf.shape)
     return gradient.sum_to_size(leaf.shape)
 
