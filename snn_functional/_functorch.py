@@ -201,6 +201,7 @@ def applied(function: type[torch.autograd.Function], *args: Any) -> Any:
         return below.apply(*args)
     if not _LEVELS or forward_ad._current_level >= 0:
         return function.apply(*args)
+    args = tuple([_functorch.unwrap_if_dead(x) if isinstance(x, Tensor) else x for x in args])
     top = _functorch.peek_interpreter_stack()
     kind, level = _kind(top), top.level()
     if kind == "Vmap":
@@ -229,9 +230,6 @@ _LEVELS = all(
 def _lifted(tensor: Tensor, level: int) -> Tensor:
     """As a tensor of this level: what another one tracks or has batched shall not be taken for tracked here."""
     own = _functorch.maybe_get_level(tensor)
-    if own == -2:
-        tensor = _functorch.unwrap_if_dead(tensor)
-        own = _functorch.maybe_get_level(tensor)
     outer = own != level and (own != -1 or tensor.requires_grad)
     return _functorch._wrap_for_grad(tensor, level) if outer else tensor
 
