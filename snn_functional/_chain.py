@@ -76,6 +76,11 @@ class Chain:
 
     def init(self, params: Any, input: Any) -> tuple[Any, ...]:
         """Every layer at rest, shaped like what reaches it when `input` is the first step."""
+        from ._scan._shapes import by_shapes  # with it come the kernels' readers, which an import shall not wait for
+
+        return by_shapes(self._init, self, params, input)
+
+    def _init(self, params: Any, input: Any) -> tuple[Any, ...]:
         states = []
         for layer, p, _ in self._layers(params, self.layers):
             states.append(layer.init(p, input))

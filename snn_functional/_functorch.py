@@ -7,7 +7,7 @@ gradient-tracking one, `jvp` in a dual one.
 import contextlib
 import functools
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -56,19 +56,26 @@ def _wrappers(tensor: Tensor) -> Iterator[tuple[int, str]]:
         tensor = _functorch.get_unwrapped(tensor)
 
 
-def outside() -> Any:
-    """A context in which no transform is active: what is traced there is traced as it stands."""
-    from torch._functorch import pyfunctorch
+class outside:
+    """A context in which no transform is active: what is traced there is traced as it stands. `levels`: so many are left out."""
 
-    if hasattr(pyfunctorch, "temporarily_clear_interpreter_stack"):
-        return pyfunctorch.temporarily_clear_interpreter_stack()
-    return contextlib.nullcontext()
+    def __init__(self, levels: int = 1 << 30) -> None:
+        self.levels = levels
+
+    def __enter__(self) -> None:
+        self.taken = []
+        while len(self.taken) < self.levels and _functorch.peek_interpreter_stack() is not None:
+            self.taken.append(_functorch.pop_dynamic_layer_stack())
+
+    def __exit__(self, *error: Any) -> None:
+        while self.taken:
+            _functorch.push_dynamic_layer_stack(self.taken.pop())
 
 
 def under_old_vmap(tensors: Iterable[Any]) -> bool:
     """Is one of them batched by torch's first vmap, which `is_grads_batched=True` and `vectorize=True` still use? No rule sees that one."""
     look = getattr(_functorch, "is_legacy_batchedtensor", None)
-    return look is not None and any(isinstance(x, Tensor) and look(x) for x in tensors)
+    return look is not None and any([isinstance(x, Tensor) and look(x) for x in tensors])
 
 
 def by_old_vmap(function: Any, tensors: Iterable[Tensor]) -> tuple[Tensor, ...]:
@@ -88,6 +95,12 @@ def untransformed() -> bool:
     return _functorch.peek_interpreter_stack() is None
 
 
+def depth() -> int:
+    """How many transforms are active."""
+    top = _functorch.peek_interpreter_stack()
+    return 0 if top is None else top.level()
+
+
 def transforms() -> list[str]:
     """The active transforms, the outermost first: "Jvp", "Grad" (`vjp` too), "Vmap", ..."""
     if hasattr(_functorch, "get_interpreter_stack"):
@@ -104,7 +117,10 @@ def transforms() -> list[str]:
 
 
 def _kind(level: Any) -> str:
-    return str(level.key()).rpartition(".")[2]
+    return _KINDS[int(level.key())]
+
+
+_KINDS = {int(kind): name for name, kind in _functorch.TransformType.__members__.items()}
 
 
 def wrapping(tensors: Iterable[Tensor]) -> set[str]:
@@ -123,11 +139,10 @@ def wrapping(tensors: Iterable[Tensor]) -> set[str]:
 
 def left_behind(tensor: Tensor) -> bool:
     """Was it batched by a `vmap` that is over? Nothing can be done with such a tensor any more: it cannot even be copied."""
-    top = _functorch.peek_interpreter_stack()
-    depth = 0 if top is None else top.level()
+    deepest = depth()
     # -1: nothing wraps it any more; -2: a wrapper of a `grad` that is over, which lets everything through.
     while (level := _functorch.maybe_get_level(tensor)) != -1:
-        if level > depth and _functorch.is_batchedtensor(tensor):
+        if level > deepest and _functorch.is_batchedtensor(tensor):
             return True
         tensor = _functorch.get_unwrapped(tensor)
     return False
@@ -136,7 +151,7 @@ def left_behind(tensor: Tensor) -> bool:
 def in_memory(tensors: Iterable[Tensor]) -> list[Tensor]:
     """As they stand in memory. Three kinds have none of their own: the wrapper that a transform left behind, forward mode's zeros,
     and the imaginary part of a conjugate, which is negated lazily."""
-    bare = (x.resolve_neg() for x in tensors)  # which takes the wrapper off, too
+    bare = [x.resolve_neg() for x in tensors]  # which takes the wrapper off, too
     return [x.new_zeros(()).expand(x.shape) if x._is_zerotensor() else x for x in bare]
 
 
@@ -179,53 +194,55 @@ def autocast() -> Any:
 
 
 def applied(function: type[torch.autograd.Function], *args: Any) -> Any:
-    """`function.apply(*args)` for one that gives new tensors only, without what costs more than a small kernel: a look at a signature, and
-    under a single `grad` a class made for the call, trees of the arguments and a second `apply`."""
+    """`function.apply(*args)` for one that gives new tensors only, level by level as torch does it, without what costs more than a small
+    kernel: a look at a signature, and at each level a class made for the call and trees of the arguments."""
     below: Any = super(torch.autograd.Function, function)
     if untransformed():
         return below.apply(*args)
-    level = only_grad()
-    if (
-        level is None
-        or forward_ad._current_level >= 0
-        or not all(_of_level(x, level) for x in args if isinstance(x, Tensor))
-    ):
+    if not _LEVELS or forward_ad._current_level >= 0:
+        return function.apply(*args)
+    args = tuple([_functorch.unwrap_if_dead(x) if isinstance(x, Tensor) else x for x in args])
+    top = _functorch.peek_interpreter_stack()
+    kind, level = _kind(top), top.level()
+    if kind == "Vmap":
+        return _batched(function, top, args)
+    if kind != "Grad":
         return function.apply(*args)
     before = _functorch.get_single_level_autograd_function_allowed()
     _functorch.set_single_level_autograd_function_allowed(True)
     try:
-        return _at_one_level(function, level).apply(*args)
+        return _at_level(function, level).apply(*[_lifted(x, level) if isinstance(x, Tensor) else x for x in args])
     finally:
         _functorch.set_single_level_autograd_function_allowed(before)
 
 
-def _of_level(tensor: Tensor, level: int) -> bool:
-    """Is it of this level alone, or of none? One that an inner `grad` has left its wrapper on is neither."""
+_LEVELS = all(
+    hasattr(_functorch, name)
+    for name in (
+        "get_interpreter_stack",
+        "get_single_level_autograd_function_allowed",
+        "unwrap_if_dead",
+        "_unwrap_batched",
+    )
+)
+
+
+def _lifted(tensor: Tensor, level: int) -> Tensor:
+    """As a tensor of this level: what another one tracks or has batched shall not be taken for tracked here."""
     own = _functorch.maybe_get_level(tensor)
-    if own == level:
-        tensor = _functorch.get_unwrapped(tensor)
-        own = _functorch.maybe_get_level(tensor)
-    return own == -1 and not tensor.requires_grad
-
-
-def only_grad() -> int | None:
-    """The level of a `grad` or `vjp` that is the only transform."""
-    if not hasattr(_functorch, "get_interpreter_stack") or not hasattr(
-        _functorch, "get_single_level_autograd_function_allowed"
-    ):
-        return None
-    stack = _functorch.get_interpreter_stack()
-    return stack[0].level() if len(stack) == 1 and _kind(stack[0]) == "Grad" else None
+    outer = own != level and (own != -1 or tensor.requires_grad)
+    return _functorch._wrap_for_grad(tensor, level) if outer else tensor
 
 
 @functools.cache
-def _at_one_level(function: type[torch.autograd.Function], level: int) -> Any:
-    """What torch makes of a Function under one `grad`: its tensors are taken out of their wrappers, and put into new ones."""
+def _at_level(function: type[torch.autograd.Function], level: int) -> Any:
+    """What torch makes of a Function under `grad`: its tensors are taken out of their wrappers, and put into new ones."""
 
     def forward(*args: Any) -> Any:
+        around = _functorch.CGradInterpreterPtr(_functorch.peek_interpreter_stack()).prevGradMode()
         bare_args = [_functorch._unwrap_for_grad(x, level) if isinstance(x, Tensor) else x for x in args]
-        with outside():
-            results = function.forward(*bare_args)
+        with torch.set_grad_enabled(around), outside(1):
+            results = run(function, *bare_args)
         if isinstance(results, Tensor):
             return _functorch._wrap_for_grad(results, level)
         return tuple([_functorch._wrap_for_grad(x, level) for x in results])
@@ -234,6 +251,34 @@ def _at_one_level(function: type[torch.autograd.Function], level: int) -> Any:
     methods = {"forward": forward, "setup_context": rules.setup_context, "backward": rules.backward}
     base: Any = torch.autograd.function._SingleLevelFunction
     return type(function.__name__, (base,), {name: staticmethod(method) for name, method in methods.items()})
+
+
+def _batched(function: Any, top: Any, args: Any) -> Any:
+    """By the rule of the Function for `vmap`."""
+    level = top.level()
+    pairs = [_functorch._unwrap_batched(x, level) if isinstance(x, Tensor) else (x, None) for x in args]
+    dims = tuple([d for _, d in pairs])
+    with outside(1):
+        if all([d is None for d in dims]):
+            return run(function, *args)
+        info = VmapInfo(_functorch.CVmapInterpreterPtr(top).batchSize())
+        results, out = function.vmap(info, dims, *[x for x, _ in pairs])
+    wrap = lambda x, d: x if d is None else _functorch._add_batch_dim(x, d, level)
+    return wrap(results, out) if isinstance(results, Tensor) else tuple(map(wrap, results, out))
+
+
+class VmapInfo(NamedTuple):
+    """What a Function's rule for `vmap` is told."""
+
+    batch_size: int
+
+
+def only_grad() -> int | None:
+    """The level of a `grad` or `vjp` that is the only transform."""
+    if not _LEVELS:
+        return None
+    stack = _functorch.get_interpreter_stack()
+    return stack[0].level() if len(stack) == 1 and _kind(stack[0]) == "Grad" else None
 
 
 def numbers_in(tensor: Tensor) -> int:
@@ -246,7 +291,8 @@ def numbers_in(tensor: Tensor) -> int:
 def run(function: type[torch.autograd.Function], *args: Any) -> Any:
     """A primitive, with its rules where something is done to a tensor among `args`. Where nothing is, no transform that is active
     around it shall see what is done inside: it would take the kernel's memory for tensors of its own."""
-    if wrapping(x for x in args if isinstance(x, Tensor)):
+    recorded = torch.is_grad_enabled() or forward_ad._current_level >= 0 or not untransformed()
+    if recorded and wrapping([x for x in args if isinstance(x, Tensor)]):
         return applied(function, *args)
     return bare(function, *args)
 
@@ -261,13 +307,18 @@ def bare(function: type[torch.autograd.Function], *args: Any) -> Any:
 
 def pulled(backward: Any) -> Any:
     """A Function's `backward(ctx, *cotangents)`; where torch's old vmap goes over the cotangents, which no rule sees, by the new one."""
-    return functools.wraps(backward)(lambda ctx, *cotangents: _pulled(functools.partial(backward, ctx), cotangents))
+
+    @functools.wraps(backward)
+    def rule(ctx: Any, *cotangents: Any) -> Any:
+        if not under_old_vmap(cotangents):
+            return backward(ctx, *cotangents)
+        return _pulled_by_vmap(functools.partial(backward, ctx), cotangents)
+
+    return rule
 
 
-def _pulled(rule: Any, cotangents: tuple[Any, ...]) -> tuple[Any, ...]:
+def _pulled_by_vmap(rule: Any, cotangents: tuple[Any, ...]) -> tuple[Any, ...]:
     there = [i for i, c in enumerate(cotangents) if c is not None]
-    if not under_old_vmap(cotangents[i] for i in there):
-        return rule(*cotangents)
     given: list[bool] = []  # of the results, which ones are None cannot come out of a vmap
 
     def mapped(*tensors: Tensor) -> tuple[Tensor, ...]:

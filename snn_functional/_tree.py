@@ -111,8 +111,8 @@ def pytree(cls: type[T]) -> type[T]:
             value = getattr(self, name)
             if type(value) is not Tensor:
                 object.__setattr__(self, name, _as_leaf(value, cls, name))
-        for name in numbers:
-            refuse_number(getattr(self, name), cls, name)
+            if name in numbers and not (type(value) is float and value == value):  # which is a number for sure
+                refuse_number(getattr(self, name), cls, name)
         for name, values in allowed:
             if getattr(self, name) not in values:
                 raise ValueError(
@@ -131,7 +131,7 @@ def pytree(cls: type[T]) -> type[T]:
     fields = dataclasses.fields(cls)  # pyright: ignore[reportArgumentType]
     leaves = tuple(f.name for f in fields if not f.metadata.get("static"))
     choices = tuple(f.name for f in fields if f.metadata.get("static"))
-    numbers = tuple(f.name for f in fields if f.name in leaves and _is_leaf_type(f.type))
+    numbers = frozenset(f.name for f in fields if f.name in leaves and _is_leaf_type(f.type))
     allowed = tuple((f.name, f.metadata["choices"]) for f in fields if f.metadata.get("choices"))
 
     def flatten(tree: Any) -> tuple[list[Any], Any]:

@@ -344,3 +344,28 @@ def test_none_among_the_inputs():
     state = ((), snf.leaky.init(params[1], xs[0]))
     found, right = (snf.scan(net.step, params, state, (xs, None), kind=kind) for kind in ("auto", "loop"))
     assert torch.equal(found[0], right[0])
+
+
+def test_a_state_at_rest_is_made_without_a_step_once_it_is_known_to_depend_on_shapes_alone():
+    from snn_functional._scan._shapes import by_shapes
+
+    net, calls = snf.chain(snf.linear, snf.leaky, snf.linear, snf.leaky), []
+    params = snf.Linear(torch.rand(5, 3)), snf.LeakyParams(0.9), snf.Linear(torch.rand(2, 5)), snf.LeakyParams(0.9)
+    for batch in (4, 6):
+        counted = lambda p, x: calls.append(1) or net.step._init(p, x)
+        for _ in range(5):
+            state = by_shapes(counted, net.step, params, torch.rand(batch, 3))
+            assert [x.mem.shape for x in state if x] == [(batch, 5), (batch, 2)]
+            assert all(torch.equal(x.mem, torch.zeros(batch, x.mem.shape[1])) for x in state if x)
+            state[1].mem.add_(1)  # it is the caller's own
+    assert len(calls) == 2 * 3  # twice, and once to be read
+
+
+def test_a_state_at_rest_that_depends_on_numbers_is_made_of_these():
+    settled = snf.leaky._replace(init=lambda p, x: snf.LeakyState(p.threshold / 2 + x))
+    net = snf.chain(snf.linear, settled)
+    mem = lambda w, x, i: net.init((snf.Linear(w), snf.LeakyParams(0.9, threshold=i)), x)[1].mem
+    for i in range(5):
+        x, w = torch.rand(4, 3), torch.rand(2, 3)
+        assert torch.allclose(mem(w, x, float(i)), x @ w.T + i / 2)
+        assert torch.allclose(grad(lambda w, *rest: mem(w, *rest).sum())(w, x, float(i)), x.sum(0).expand(2, 3))

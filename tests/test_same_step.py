@@ -195,3 +195,25 @@ def test_how_a_value_is_looked_at(what):
     for found, expected in ((reach.loose, loose), (reach.opaque, opaque)):
         assert found is None if expected is None else expected in found
     assert reach.key == Reach([("held", value)]).key
+
+
+def test_what_is_known_of_a_chain_goes_when_its_layers_change_and_when_it_does():
+    from snn_functional import _identity
+
+    first, second = snf.chain(snf.leaky, snf.leaky), snf.chain(snf.leaky_integrator, snf.leaky)
+    kinds = lambda net: [layer.Params for layer in net.step.layers]
+    x, step = torch.rand(4, 3), first.step
+    run = lambda net, step: snf.scan(
+        step, tuple(p(0.9) for p in kinds(net)), net.init(tuple(p(0.9) for p in kinds(net)), x[0]), x
+    )
+    before = run(first, step)[0]
+    assert id(step) in _identity._functions
+    assert torch.equal(run(first, step)[0], before)
+    object.__setattr__(step, "layers", second.step.layers)
+    assert torch.equal(run(second, step)[0], run(second, second.step)[0])
+    number, gone = id(step), weakref.ref(step)
+    del first, step
+    assert gone() is None and number not in _identity._functions
+    mine = snf.leaky._replace(step=lambda p, s, x: snf.leaky_step(p, s, x))
+    run(snf.chain(mine), own := snf.chain(mine).step)
+    assert id(own) not in _identity._functions  # a function of the user's would be kept, too, and what it holds

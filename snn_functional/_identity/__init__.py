@@ -33,7 +33,7 @@ from ._held import (
 )
 from ._reach import plain, Reach as Reach
 from ._registry import Registry as Registry
-from ._trusted import library as library
+from ._trusted import everybodys, library as library
 
 
 class Identity(NamedTuple):
@@ -67,12 +67,19 @@ def _of_step(step: Any) -> Identity:
         return entry[2]
     reach = Reach([(getattr(step, "__name__", "the step"), step)])
     found = Identity(reach.key, reach.loose, reach.opaque, reach.tensors, reach.hold)
-    # What is kept of a function at the top of a module are values that stand there as well; of a closure they would outlive it.
-    if type(step) is types.FunctionType and not (step.__closure__ or reach.loose or reach.opaque or reach.tensors):
+    if not (reach.loose or reach.opaque or reach.tensors) and _may_be_kept(step, reach):
         number = id(step)
         gone = lambda _, kept=_functions: kept.pop(number, None)
         _functions[number] = weakref.ref(step, gone), reach.hold(), found._replace(hold=_again(weakref.ref(step)))
     return found
+
+
+def _may_be_kept(step: Any, reach: Reach) -> bool:
+    """Of a function at the top of a module are kept values that stand there as well, of a chain of this library's neurons what stays
+    anyway. Of a closure they would outlive it."""
+    if type(step) is types.FunctionType:
+        return not step.__closure__
+    return type(step).__weakrefoffset__ > 0 and all(map(everybodys, reach.alive))
 
 
 def _again(step: Any) -> Callable[[], list[Held]]:
@@ -89,24 +96,29 @@ def _outline(tree: Any, choices: list[tuple[str, Any]]) -> Hashable:
         return None
     names = getattr(kind, "__leaves__", None)
     if names is not None:
-        values = (_choice(f"{kind.__name__}.{name}", getattr(tree, name), choices) for name in kind.__choices__)
-        return (kind, *values, *[_outline(getattr(tree, name), choices) for name in names])
+        parts: list[Hashable] = [kind]
+        for name in kind.__choices__:
+            parts.append(_choice(kind, getattr(tree, name), choices, name))
+        for name in names:
+            part = getattr(tree, name)
+            parts.append(None if type(part) in PLAIN else _outline(part, choices))
+        return tuple(parts)
     if kind is tuple or kind is list:
         return (kind, *[_outline(part, choices) for part in tree])
     if kind is dict:
-        return (kind, *[(_choice("a key", key, choices), _outline(part, choices)) for key, part in tree.items()])
+        return (kind, *[(_choice(kind, key, choices), _outline(part, choices)) for key, part in tree.items()])
     if tree is None:
         return "none"
     children, data = tree_flatten_one_level(tree)
     if children is None:
         return None
-    return (kind, _choice(kind.__name__, data, choices), *[_outline(part, choices) for part in children])
+    return (kind, _choice(kind, data, choices), *[_outline(part, choices) for part in children])
 
 
-def _choice(name: str, value: Any, choices: list[tuple[str, Any]]) -> Hashable:
+def _choice(kind: type, value: Any, choices: list[tuple[str, Any]], name: str = "") -> Hashable:
     key = plain(value)
     if key is None:
-        choices.append((name, value))
+        choices.append((f"{kind.__name__}.{name}" if name else kind.__name__, value))
     return key
 
 

@@ -22,10 +22,10 @@ from ._held import contents, generators, Held, mapping, sequence
 
 
 BUDGET = 20_000  # values; a step that reaches more is not looked through
-CONSTANTS = (
+CONSTANTS = {
     bool, int, complex, str, bytes, type(None), type(Ellipsis), type(NotImplemented), range, torch.dtype, torch.device, torch.Size,
     torch.layout, torch.memory_format,
-)  # fmt: skip
+}  # fmt: skip
 Look = Callable[["Reach", Any, str], Hashable]
 LOOKS: dict[type, Look] = {}  # by the exact type of a value; under `object` that for all others
 
@@ -53,7 +53,7 @@ class Reach:
         self.draws = False
         self.tensors: list[Tensor] = []
         self.seen: dict[int, int] = {}
-        self._held_alive: list[Any] = []  # so that no id is given twice
+        self.alive: list[Any] = []  # all of them, so that no id is given twice
         self._writable: list[Callable[[], Held]] = []
         self.key: Hashable = tuple([self.look(x, name) for name, x in roots])
 
@@ -81,7 +81,7 @@ class Reach:
         if id(x) in self.seen:
             return ("again", self.seen[id(x)])
         self.seen[id(x)] = len(self.seen)
-        self._held_alive.append(x)
+        self.alive.append(x)
         if isinstance(x, Tensor):
             self.tensors.append(x)
             return (kind, x.dtype, x.shape, x.device)

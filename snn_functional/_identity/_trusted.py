@@ -65,6 +65,13 @@ def operation(x: Any) -> bool:
     return isinstance(module, str) and module.startswith(TORCH)
 
 
+def everybodys(x: Any) -> bool:
+    """Is it, but for what it holds, a library's: one of its functions or classes, or an object of such a class?"""
+    if isinstance(x, types.FunctionType):
+        return x.__closure__ is None and pure(x.__globals__.get("__name__"))
+    return library(x.__module__ if isinstance(x, (type, types.BuiltinFunctionType)) else type(x).__module__)
+
+
 def written_in_python(cls: type) -> bool:
     """Was it made by a class statement, so that all that its instances hold is in their dictionaries, their slots and their base?"""
     if cls not in _written:

@@ -109,6 +109,8 @@ def _order(inputs: list[Tensor], lanes: torch.Size) -> list[int] | None:
     if len(lanes) < 2:
         return None
     for x in inputs:
+        if x.is_contiguous():
+            continue
         strides = x.stride()[1:]
         order = sorted(range(len(lanes)), key=lambda i: (-strides[i], i))
         if 0 not in strides and order != sorted(order) and x[0].permute(order).is_contiguous():

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from .. import kernels
-from .._functorch import autocast, intercepted, is_compiling, transforms
+from .._functorch import autocast, depth, intercepted, is_compiling, transforms
 from .._identity import identify, Registry
 from .._tree import tree_flatten
 from ..kernels import Form, NoCompiler, Unsupported
@@ -97,7 +97,7 @@ def _refuse_place() -> None:
         raise Unsupported("torch.compile is tracing")
     if intercepted():
         raise Unsupported("a dispatch or function mode is active, which sees operations one by one")
-    active = transforms()
+    active = transforms() if depth() > 2 else ()
     if "Grad" in active and "".join(active).rpartition("Grad")[0].count("Jvp") > 1:
         # torch turns forward mode off inside a Function's jvp, and with it the outer one of the two.
         raise Unsupported("two forward-mode transforms are around a reverse one, which kernels cannot follow")

@@ -61,7 +61,7 @@ def _promotes_alike(node: Node, moving: list[Node]) -> bool:
 
 def _by_samples(node: Node, moving: Node, x: Tensor, fixed: Mapping[Node, Any], device: torch.device) -> Any:
     """An operation that does the same to each sample: steps are so many samples more."""
-    flat = x.flatten(0, 1)
+    flat, axes = x.flatten(0, 1), x.shape[:2]
     if node.name == "convolution" and flat.dim() == 4 and flat.device.type == "cpu" and "Vmap" not in transforms():
         # On CPUs convolutions, and the pooling behind them, are up to ten times as fast with the channels last.
         flat = flat.to(memory_format=torch.channels_last)
@@ -69,7 +69,7 @@ def _by_samples(node: Node, moving: Node, x: Tensor, fixed: Mapping[Node, Any], 
     if found is None:
         found = node.perform(lambda y: flat if y is moving else fixed[y], device)
     back = lambda y: (
-        y.unflatten(0, x.shape[:2]) if y.shape[:1] == flat.shape[:1] else y
+        y.view(*axes, *y.shape[1:]) if y.shape[:1] == flat.shape[:1] else y
     )  # else empty, and nobody reads it
     return tuple(map(back, found)) if isinstance(found, (tuple, list)) else back(found)
 

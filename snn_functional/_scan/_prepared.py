@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from .._functorch import transforms, wrapping
+from .._functorch import depth, transforms, wrapping
 from ..kernels import broadcast, Form, Later, Plan, Role, Signature, Tape, Unsupported
 from ._primitive import HIDDEN
 
@@ -104,7 +104,7 @@ class Prepare(NamedTuple):
             self.known.plan.pullback(self.source)
         if "dual" in done:
             self.known.plan.tangent(self.source)
-        if done and sum(level in ("Grad", "Jvp") for level in transforms()) > 1:
+        if done and depth() > 1 and sum(level in ("Grad", "Jvp") for level in transforms()) > 1:
             if not self.known.plan.faithful(self.source):
                 raise Unsupported(f"it {HIDDEN}")
         return done

@@ -82,7 +82,7 @@ class Scan(torch.autograd.Function):
         shapes = signature.cotangents.shapes(lanes, ctx.call.T)
         # Where nothing came back, one zero stands for all: kernels read through strides.
         full = [
-            _zero(dtype, device).expand(shape) if c is None else c
+            _zeros(dtype, device, shape) if c is None else c
             for c, dtype, shape in zip(cotangents, signature.cotangents.dtypes, shapes)
         ]
         found = dict(zip(wanted, run(Adjoint, ctx.call, wanted, *leaves, *full, *checkpoints)))
@@ -99,7 +99,7 @@ class Scan(torch.autograd.Function):
     def vmap(info: Any, in_dims: Any, *args: Any) -> Any:
         call, *leaves = args
         signature = call.plan.signature
-        results = Scan.apply(call, *_fold(signature.leaves.roles, leaves, in_dims[1:], info.batch_size))
+        results = run(Scan, call, *_fold(signature.leaves.roles, leaves, in_dims[1:], info.batch_size))
         roles = (signature.results + signature.checkpoints).roles
         return results, tuple(lane_axis(role) for role, _ in zip(roles, results))
 
@@ -159,7 +159,7 @@ class Adjoint(torch.autograd.Function):
         dims, size = in_dims[2:], info.batch_size
         signature = call.plan.signature
         roles = (signature.backward + signature.checkpoints).roles
-        gradients = Adjoint.apply(call, wanted, *_fold(roles, tensors, dims, size, every_param=True))
+        gradients = run(Adjoint, call, wanted, *_fold(roles, tensors, dims, size, every_param=True))
         # Of a param it has the param's shape again, without the ones that made it broadcast.
         own = lambda i: tensors[i].shape if dims[i] is None else tensors[i].movedim(dims[i], 0).shape[1:]
         out = [x.reshape(size, *own(i)) if broadcasts(roles[i]) else x for i, x in zip(wanted, gradients)]
@@ -178,7 +178,7 @@ def _adjoint_by_scans(
     leaves, _ = split(tensors, signature.leaves)
     lanes, _ = lanes_of(plan, leaves)
     of_params = signature.leaves.only(i for i in signature.leaves.places[0] if i in signature.leaves.floating)
-    zeros = [_zero(dtype, leaves[0].device).expand(shape) for dtype, shape in zip(d_params, of_params.shapes(lanes, T))]
+    zeros = [_zeros(dtype, leaves[0].device, shape) for dtype, shape in zip(d_params, of_params.shapes(lanes, T))]
     products = plan.products.each
 
     def arranged(tensors: Sequence[Any], path: Any, sums: Any) -> list[Any]:
@@ -270,17 +270,18 @@ def lanes_of(plan: Plan, leaves: Sequence[Tensor]) -> tuple[torch.Size, tuple[bo
         shape = states[0].shape
     else:
         shape = inputs[0].shape[1:] if inputs else broadcast(*(p.shape for p in params))
-    return shape, tuple([p.numel() == 1 for p in params])
+    return shape, tuple([p.shape.numel() == 1 for p in params])
 
 
-@functools.cache
-def _zero(dtype: torch.dtype, device: torch.device) -> Tensor:
+@functools.lru_cache(1000)
+def _zeros(dtype: torch.dtype, device: torch.device, shape: Sequence[int]) -> Tensor:
+    """One zero for all; nobody writes to it."""
     with outside():
-        return torch.zeros((), dtype=dtype, device=device)
+        return torch.zeros((), dtype=dtype, device=device).expand(shape)
 
 
 def _summed(gradient: Tensor, leaf: Tensor) -> Tensor:
-    if leaf.numel() == 1:
+    if leaf.shape.numel() == 1:
         return gradient.sum().to(leaf.dtype).reshape(leaf.shape)
     return gradient.sum_to_size(leaf.shape)
 

@@ -87,7 +87,7 @@ class Kernel(Loop):
 
     def launch(self, numbers: tuple[float, ...], tensors: Sequence[Tensor | None], walk: Walk) -> None:
         # All but the addresses is the same at the next call with these strides.
-        key = (walk, self.switches, *(x if x is None else x.stride() for x in tensors))
+        key = (walk, self.switches, *[x if x is None else x.stride() for x in tensors])
         known = self.known.get(key)
         if known is None:
             if len(self.known) > 1000:
@@ -95,8 +95,8 @@ class Kernel(Loop):
             known = self.known[key] = self._layout(tensors, walk)
         layouts, size = known
         scratch = torch.empty(size, dtype=torch.uint8, device="cpu")
-        addresses = self.addresses(scratch.data_ptr(), *(0 if x is None else x.data_ptr() for x in tensors))
-        self.build()(layouts, addresses, _doubles(numbers))
+        addresses = self.addresses(scratch.data_ptr(), *[0 if x is None else x.data_ptr() for x in tensors])
+        (self.built or self.build())(layouts, addresses, _doubles(numbers))
 
     @property
     def switches(self) -> Any:
@@ -111,7 +111,7 @@ class Kernel(Loop):
         for x, role in zip(tensors, self.arguments.roles):
             places += self.place(x, role, walk.lanes)
             largest = max(largest, x.numel() * x.element_size()) if x is not None and role is TIMED else largest
-        scratch = (self.width(walk) + 64 * (len(tensors) + 4)) * block
+        scratch = (self.width(walk) + 16 * (len(tensors) + 4)) * block  # and two rows more for each argument
         numbers = [walk.T, count, 1, block, threads, walk.reverse, walk.every, scratch, largest >= BIG, *places]
         return (ctypes.c_int64 * len(numbers))(*numbers), scratch * threads + 64
 
