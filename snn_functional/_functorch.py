@@ -31,6 +31,12 @@ def is_compiling() -> bool:
     return compiler.is_compiling() if hasattr(compiler, "is_compiling") else False
 
 
+def is_dynamo_compiling() -> bool:
+    """Is this code itself being read by `torch.compile`, instead of run?"""
+    compiler: Any = getattr(torch, "compiler", None)
+    return compiler.is_dynamo_compiling() if hasattr(compiler, "is_dynamo_compiling") else False
+
+
 def depends(outputs: Iterable[Tensor], arguments: Iterable[Tensor]) -> bool:
     """Do outputs made of *detached* `arguments` still carry a derivative, or a batch, of some other tensor?"""
     batched = {level for argument in arguments for level, kind in _wrappers(argument) if kind == "batched"}
@@ -62,6 +68,15 @@ def outside() -> Any:
 
     if hasattr(pyfunctorch, "temporarily_clear_interpreter_stack"):
         return pyfunctorch.temporarily_clear_interpreter_stack()
+    return contextlib.nullcontext()
+
+
+def untraced() -> Any:
+    """A context in which no tracer sees the operations."""
+    from torch.utils import _python_dispatch
+
+    if hasattr(_python_dispatch, "_disable_current_modes") and torch._C._len_torch_dispatch_stack():
+        return _python_dispatch._disable_current_modes()
     return contextlib.nullcontext()
 
 

@@ -13,9 +13,11 @@ from typing import Any, get_args, Literal
 
 import torch
 
+from .._functorch import is_dynamo_compiling
 from .._identity import generators, identify, undone
 from .._tree import tree_map
 from ..kernels import NoCompiler, Unsupported
+from ._captured import CAN, in_graph
 from ._checkpointed import checkpointed
 from ._door import admit
 from ._explain import explain_stages, Explanation as Explanation, Part as Part
@@ -72,6 +74,8 @@ def scan(
     """
     if kind not in get_args(Kind):
         raise ValueError(f"scan(kind={kind!r}): unknown kind. It is one of {', '.join(map(repr, get_args(Kind)))}.")
+    if is_dynamo_compiling() and kind != "loop" and CAN:
+        return in_graph(step, params, state, inputs, kind, reverse, length)
     if kind in ("auto", "fused"):
         try:
             return fused(step, params, state, inputs, length, reverse, stages=kind == "auto")

@@ -17,9 +17,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from .._events import outer
 from .._functorch import outside, pulled, run
 from ..kernels import broadcast, broadcasts, Flow, lane_axis, Later, only_floats, Plan, Role, split, Unsupported
+from ._operations import into_matrices, scanned, scanned_back
 
 
 class Call(NamedTuple):
@@ -44,8 +44,7 @@ class Scan(torch.autograd.Function):
         if not lanes.numel():
             results, checkpoints = plan.signature.results, plan.signature.checkpoints
             return tuple((results + checkpoints if every else results).empty(lanes, T, device))
-        ys, last, checkpoints = plan.forward(uniform, device.type)(leaves, lanes, T, reverse, every)
-        return (*ys, *last, *checkpoints)
+        return tuple(scanned(plan.forward(uniform, device.type), leaves, lanes, T, reverse, every))
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
@@ -110,9 +109,10 @@ class Adjoint(torch.autograd.Function):
         if not checkpoints and every == T:
             checkpoints = [state[None] for state in plan.signature.leaves.split(leaves)[1]]
         checkpoints = [x.contiguous() for x in checkpoints]  # vmap may have expanded them
-        found, flows = kernel(leaves, cotangents, checkpoints, lanes, T, reverse, every)
-        _into_matrices(found, flows, plan, leaves, outer)
-        return tuple(_summed(found[i], leaves[i]) if i < len(uniform) else found[i] for i in wanted)
+        found = dict(
+            zip(kernel.wanted, scanned_back(kernel, leaves, cotangents, checkpoints, lanes, T, reverse, every))
+        )
+        return tuple(found[i] for i in wanted)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
@@ -185,7 +185,7 @@ def _adjoint_by_scans(
         of_inputs, of_products, of_states, of_params, _ = split(results, d_inputs, products, d_states, d_params)
         found = dict(zip(signature.leaves.floating, (*of_params, *of_states, *of_inputs)))
         flows = map(Flow, products, taken, of_products)
-        _into_matrices(found, list(flows), plan, leaves, lambda z, d: z.mT @ d)
+        into_matrices(found, list(flows), signature, leaves, lambda z, d: z.mT @ d)
         is_param = lambda i: signature.leaves.roles[i] is Role.PARAM
         return tuple(found[i].sum_to_size(leaves[i].shape) if is_param(i) else found[i] for i in wanted)
 
@@ -204,22 +204,6 @@ def _adjoint_by_scans(
     both = (tuple(results), tuple(taken)), (tuple(d_results), tuple(d_taken))
     pair: Any = torch.func.jvp(gradients, *both)
     return pair
-
-
-def _into_matrices(
-    found: dict[int, Tensor], flows: list[Flow], plan: Plan, leaves: Sequence[Tensor], outer: Any
-) -> None:
-    """Adds the gradients of matrices: outer products, summed over time and over the rows that share a matrix. `outer(z, d)`: z^T d for
-    z [..., n, in] and d [..., n, out]."""
-    for product, z, d in flows:
-        i = plan.signature.leaves.places[3][product.matrix]
-        lead, rows = leaves[i].shape[:-2], z.dim() - 2
-        own = [a for a, n in enumerate((*[1] * (rows - len(lead)), *lead)) if n > 1]
-        order = [*(1 + a for a in own), 0, *(1 + a for a in range(rows) if a not in own), rows + 1]
-        z, d = (x.permute(*order).reshape(*(x.shape[1 + a] for a in own), -1, x.shape[-1]) for x in (z, d))
-        more = outer(z, d)
-        more = (more.mT if product.transposed else more).reshape(leaves[i].shape)
-        found[i] = found[i] + more if i in found else more
 
 
 def _tangent(call: Call, leaves: Any, moves: Any) -> tuple[list[Tensor], list[Tensor]]:
@@ -277,12 +261,6 @@ def lanes_of(plan: Plan, leaves: Sequence[Tensor]) -> tuple[torch.Size, tuple[bo
 def _zero(dtype: torch.dtype, device: torch.device) -> Tensor:
     with outside():
         return torch.zeros((), dtype=dtype, device=device)
-
-
-def _summed(gradient: Tensor, leaf: Tensor) -> Tensor:
-    if leaf.numel() == 1:
-        return gradient.sum().to(leaf.dtype).reshape(leaf.shape)
-    return gradient.sum_to_size(leaf.shape)
 
 
 def _fold(roles: Sequence[Role], tensors: Any, dims: Any, size: int, every_param: bool = False) -> list[Tensor]:

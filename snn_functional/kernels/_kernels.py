@@ -19,10 +19,10 @@ NETWORKS = {"cpu": "_cpu_network"}  # those for steps that hold products
 
 
 class Bound:
-    """A kernel together with the free numbers of a program that it serves."""
+    """A kernel together with the free numbers of a program that it serves. `made`: the call that found it."""
 
-    def __init__(self, kernel: Any, numbers: tuple[float, ...]) -> None:
-        self.kernel, self.numbers = kernel, numbers
+    def __init__(self, kernel: Any, numbers: tuple[float, ...], *made: Any) -> None:
+        self.kernel, self.numbers, self.made = kernel, numbers, made
 
     def __call__(self, *arguments: Any) -> Any:
         return self.kernel(self.numbers, *arguments)
@@ -34,7 +34,8 @@ class Bound:
 def forward_kernel(device: str, program: Program | Network, signature: Signature, uniform: tuple[bool, ...]) -> Bound:
     """A `ForwardLoop`. Raises Unsupported for a type of device that has no kernels."""
     network = isinstance(program, Network)
-    return Bound(_found_or_made(device, "Forward", (program, signature, uniform), network=network), program.numbers)
+    kernel = _found_or_made(device, "Forward", (program, signature, uniform), network=network)
+    return Bound(kernel, program.numbers, forward_kernel, device, program, signature, uniform)
 
 
 def backward_kernel(
@@ -45,7 +46,8 @@ def backward_kernel(
     known = {(x.dtype, value): i for i, (x, value) in enumerate(zip(forward.free, forward.numbers))}
     shared = tuple(known.get((x.dtype, value)) for x, value in zip(program.free, program.numbers))
     kernel = _found_or_made(device, "Backward", (forward, program, signature, uniform, wanted), shared)
-    return Bound(kernel, (*forward.numbers, *program.numbers))
+    made = backward_kernel, device, forward, program, signature, uniform, wanted
+    return Bound(kernel, (*forward.numbers, *program.numbers), *made)
 
 
 def network_backward_kernel(
@@ -54,7 +56,8 @@ def network_backward_kernel(
 ) -> Bound:  # fmt: skip
     """The same for a step that holds products. `recorded`: of which products what they take and what flows back is kept over time."""
     kernel = _found_or_made(device, "Backward", (again, program, signature, uniform, wanted, recorded), network=True)
-    return Bound(kernel, (*again.numbers, *program.numbers))
+    made = network_backward_kernel, device, again, program, signature, uniform, wanted, recorded
+    return Bound(kernel, (*again.numbers, *program.numbers), *made)
 
 
 _kernels: Registry[Any] = Registry(1000)

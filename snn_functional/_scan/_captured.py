@@ -1,0 +1,142 @@
+"""`scan` under `torch.compile`: one node of the graph, with the step as a graph beside it.
+
+The compiler reads Python, and would read a loop over time step by step. So it is shown one step only, as it is shown the body of a loop:
+a higher-order operation, whose node in the graph has the step, itself a graph, and the tensors that it takes. What calls that node has no
+Python of the user's before it any more; it calls `scan` with that graph for a step, on tensors without numbers, and the scan runs as any
+other, in kernels, stages or the loop, under all transforms that the compiler has left around it. The kernels are operations
+for such a tracer (`_operations.py`). What the step reaches, the compiler has read and guards.
+
+The step's graph tells by marks what is an input, a state or a result: in the compiler's reading, they give a result the shape that it
+has over time.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .._identity import Identity
+from .._tree import tree_flatten, tree_map, tree_unflatten
+from ._door import admit
+from ._loop import pair, same_form, Step
+
+
+CAN = tuple(int(part) for part in torch.__version__.split(".")[:2]) >= (2, 11)  # of torch: before, it is the loop
+
+
+class Captured:
+    """A step that a compiler has read: a graph, which does the same at every call."""
+
+    what = Identity(None, "it was captured", None, [], list)
+
+    def __init__(self, function: Any) -> None:
+        self.function = function
+
+    def __call__(self, params: Any, state: Any, input: Any) -> Any:
+        outputs, last = self.function(*params, *state, *input)
+        return tuple(outputs), tuple(last)
+
+
+def in_graph(
+    step: Step, params: Any, state: Any, inputs: Any, kind: str, reverse: bool, length: int | None
+) -> tuple[Any, Any]:
+    """What `scan` returns, where the compiler reads it."""
+    operation = _operation()
+    T = admit(step, params, state, inputs, length)
+    ss, s_tree = tree_flatten(state)
+    xs, x_tree = tree_flatten(inputs)
+
+    def one() -> tuple[Any, Any]:
+        before = tree_unflatten(s_tree, [_state(s) for s in ss])
+        output, new = pair(step(params, before, tree_unflatten(x_tree, [_moment(x) for x in xs])), step)
+        same_form(before, new, step, broadcast=True)
+        return tree_map(lambda y: _over_time(y, T), output), tree_map(_last, new)
+
+    return operation(one, kind=kind, reverse=reverse, length=T)
+
+
+# The marks.
+
+
+def _state(x: Tensor) -> Tensor:
+    return x.clone()
+
+
+def _moment(x: Tensor) -> Tensor:
+    return x[0].clone()
+
+
+def _over_time(y: Tensor, T: int) -> Tensor:
+    return y.expand(T, *y.shape).clone(memory_format=torch.contiguous_format)
+
+
+def _last(x: Tensor) -> Tensor:
+    return x.clone()
+
+
+def _operation() -> Any:
+    """The operation; the compiler is told of it when it first meets it."""
+    if not _made:
+        _made.append(_make())
+    return _made[0]
+
+
+_made: list[Any] = []
+setattr(_operation, "_dynamo_marked_constant", True)  # torch.compiler.assume_constant_result, without loading the compiler
+
+
+def _make() -> Any:
+    from torch._dynamo.variables import higher_order_ops
+
+    class Variable(higher_order_ops.WrapHigherOrderVariable):
+        """What the compiler does where it meets the operation."""
+
+        _HOP_NAME = "snn_functional.scan"
+        supports_input_mutation = False
+        supports_aliasing = False
+        allow_side_effects = True  # a functionalized module has its tensors put into it, and taken out again
+
+        def _call_function(self, tx: Any, args: Any, kwargs: Any) -> Any:
+            operands, _, shapes, body, _, _, results, _ = self.create_wrapped_node(tx, args[0], args[1:], {}, "scan")
+            kwargs = {name: x.as_proxy() for name, x in kwargs.items()}
+            call: Any = higher_order_ops._call_function_with_auto_output_flattening
+            return call(tx, self.value, operands, kwargs, shapes, body, results)
+
+    class Operation(torch._ops.HigherOrderOperator):
+        def __call__(self, graph: Any, *operands: Any, **kwargs: Any) -> Any:
+            return _run(graph, operands, **kwargs)
+
+    for mark in MARKS:
+        torch.compiler.allow_in_graph(mark)
+    higher_order_ops._hop_name_to_variable_class["snn_functional_scan"] = Variable
+    return Operation("snn_functional_scan")
+
+
+MARKS = _state, _moment, _over_time, _last
+
+
+def _run(graph: Any, operands: Sequence[Any], kind: str, reverse: bool, length: int) -> tuple[Tensor, ...]:
+    from . import scan
+
+    nodes = graph.graph.nodes
+    given = dict(zip((x for x in nodes if x.op == "placeholder"), operands))
+    marked = {mark: [x for x in nodes if x.target is mark] for mark in MARKS}
+    new, place = torch.fx.Graph(), dict[Any, Any]()
+    used = [x for x in given if any(user.target not in (_state, _moment) for user in x.users)]
+    for x in used:
+        place[x] = new.placeholder(x.name) if isinstance(given[x], Tensor) else int(given[x])
+    for x in (*marked[_state], *marked[_moment]):
+        place[x] = new.placeholder(x.name)
+    for x in nodes:
+        if x in place or x.op in ("placeholder", "output"):
+            continue
+        place[x] = place[x.args[0]] if x.target in (_over_time, _last) else new.node_copy(x, place.__getitem__)
+    new.output(tuple([place[x] for x in marked[mark]] for mark in (_over_time, _last)))
+    step = Captured(torch.fx.GraphModule(graph, new))
+    params = tuple(given[x] for x in used if isinstance(given[x], Tensor))
+    state, xs = (tuple(given[x.args[0]] for x in marked[mark]) for mark in (_state, _moment))
+    outputs, last = scan(step, params, state, xs, kind=kind, reverse=reverse, length=int(length))
+    found = dict(zip((*marked[_over_time], *marked[_last]), (*outputs, *last)))
+    # Others are what the step made on its way, which nobody asks for.
+    return tuple(found[x] if x in found else torch.zeros(()) for x in graph.graph.output_node().args[0])

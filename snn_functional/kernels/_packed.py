@@ -1,0 +1,60 @@
+"""A kernel as text, from which it is found or made again, in another process too: its programs and numbers, in base 64.
+
+What is unpacked may have come with a file. So only the classes of this folder and torch's dtypes are: nothing that does anything when it is
+made. (It is compiled and run, as all that a program of `torch.export` says.)
+"""
+
+import base64
+import dataclasses
+import functools
+import io
+import pickle
+import zlib
+from typing import Any
+
+from . import _kernels, _network, _program, _signature
+
+
+def packed(kernel: _kernels.Bound) -> str:
+    found = getattr(kernel, "packed", None)
+    if found is None:
+        make, *arguments = kernel.made
+        text = io.BytesIO()
+        _Pickler(text, 4).dump((make.__name__, arguments))
+        found = base64.b64encode(zlib.compress(text.getvalue())).decode()
+        kernel.packed = found
+    return found
+
+
+@functools.lru_cache(1000)
+def unpacked(text: str) -> _kernels.Bound:
+    make, arguments = _Unpickler(io.BytesIO(zlib.decompress(base64.b64decode(text)))).load()
+    return {x.__name__: x for x in MAKERS}[make](*arguments)
+
+
+MAKERS = (_kernels.forward_kernel, _kernels.backward_kernel, _kernels.network_backward_kernel)
+CLASSES = {
+    (x.__module__, x.__name__): x
+    for x in (
+        _program.Program, _program.Line, _program.Value, _program.Const, _network.Network, _network.Segment, _network.Product,
+        _signature.Signature, _signature.Slots, _signature.Role,
+    )
+}  # fmt: skip
+
+
+class _Pickler(pickle.Pickler):
+    def reducer_override(self, obj: Any) -> Any:
+        if type(obj) in CLASSES.values() and dataclasses.is_dataclass(obj):  # as it is written, without what it has worked out
+            return type(obj), tuple(getattr(obj, field.name) for field in dataclasses.fields(obj))
+        return NotImplemented
+
+
+class _Unpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) in CLASSES:
+            return CLASSES[module, name]
+        import torch
+
+        if module == "torch" and isinstance(getattr(torch, name, None), torch.dtype):
+            return getattr(torch, name)
+        raise pickle.UnpicklingError(f"{module}.{name} is no part of a kernel")
