@@ -94,7 +94,7 @@ def _make() -> Any:
 
         _HOP_NAME = "snn_functional.scan"
         supports_input_mutation = False
-        supports_aliasing = False
+        supports_aliasing = True  # a look at it meets what transforms have wrapped; all marks copy
         allow_side_effects = True  # a functionalized module has its tensors put into it, and taken out again
 
         def _call_function(self, tx: Any, args: Any, kwargs: Any) -> Any:
