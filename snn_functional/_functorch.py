@@ -71,13 +71,26 @@ def outside() -> Any:
     return contextlib.nullcontext()
 
 
-def untraced() -> Any:
+def traced(tensor: Tensor) -> bool:
+    """Is it a tracer's, which stands for one with numbers?"""
+    return type(tensor).__module__ in ("torch._subclasses.fake_tensor", "torch._subclasses.functional_tensor")
+
+
+@contextlib.contextmanager
+def untraced() -> Iterator[None]:
     """A context in which no tracer sees the operations."""
+    if not intercepted():
+        yield
+        return
     from torch.utils import _python_dispatch
 
-    if hasattr(_python_dispatch, "_disable_current_modes") and torch._C._len_torch_dispatch_stack():
-        return _python_dispatch._disable_current_modes()
-    return contextlib.nullcontext()
+    functions = [torch._C._pop_torch_function_stack() for _ in range(torch._C._len_torch_function_stack())]
+    try:
+        with _python_dispatch._disable_current_modes():
+            yield
+    finally:
+        for mode in reversed(functions):
+            torch._C._push_on_torch_function_stack(mode)
 
 
 def under_old_vmap(tensors: Iterable[Any]) -> bool:
@@ -158,6 +171,8 @@ def in_memory(tensors: Iterable[Tensor]) -> list[Tensor]:
 def intercepted() -> bool:
     """Does something else than torch's own kernels see the operations: `make_fx`, fake tensors, a counter, `torch.jit.trace`?"""
     if torch._C._len_torch_dispatch_stack() or torch._C._get_tracing_state() is not None:
+        return True
+    if is_compiling() and torch._ops._len_torch_dispatch_stack_pre_dispatch():  # where `torch.export` has its own
         return True
     count = torch._C._len_torch_function_stack()
     return count > 0 and any(not isinstance(torch._C._get_function_stack_at(i), DeviceContext) for i in range(count))

@@ -13,11 +13,11 @@ from typing import Any, get_args, Literal
 
 import torch
 
-from .._functorch import is_dynamo_compiling
+from .._functorch import is_compiling, is_dynamo_compiling
 from .._identity import generators, identify, undone
 from .._tree import tree_map
 from ..kernels import NoCompiler, Unsupported
-from ._captured import CAN, in_graph
+from ._captured import CAN, Captured, exported, in_graph
 from ._checkpointed import checkpointed
 from ._door import admit
 from ._explain import explain_stages, Explanation as Explanation, Part as Part
@@ -76,6 +76,8 @@ def scan(
         raise ValueError(f"scan(kind={kind!r}): unknown kind. It is one of {', '.join(map(repr, get_args(Kind)))}.")
     if is_dynamo_compiling() and kind != "loop" and CAN:
         return in_graph(step, params, state, inputs, kind, reverse, length)
+    if is_compiling() and CAN and not isinstance(step, Captured):
+        step = exported(step, params, state, inputs)
     if kind in ("auto", "fused"):
         try:
             return fused(step, params, state, inputs, length, reverse, stages=kind == "auto")

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._identity import Identity
+from .._identity import identify, Identity
 from .._tree import tree_flatten, tree_map, tree_unflatten
 from ._door import admit
 from ._loop import pair, same_form, Step
@@ -26,16 +26,19 @@ CAN = tuple(int(part) for part in torch.__version__.split(".")[:2]) >= (2, 11)  
 
 
 class Captured:
-    """A step that a compiler has read: a graph, which does the same at every call."""
+    """A step as a tracer has it, whose tensors have no numbers. `what`: what it reaches beside its arguments."""
 
-    what = Identity(None, "it was captured", None, [], list)
-
-    def __init__(self, function: Any) -> None:
-        self.function = function
+    def __init__(self, function: Step, what: Identity) -> None:
+        self.function, self.what = function, what
 
     def __call__(self, params: Any, state: Any, input: Any) -> Any:
-        outputs, last = self.function(*params, *state, *input)
-        return tuple(outputs), tuple(last)
+        return self.function(params, state, input)
+
+
+def exported(step: Step, *trees: Any) -> Captured:
+    """The step of a scan that `torch.export` runs."""
+    what = identify(step, *trees)
+    return Captured(step, what._replace(key=None, loose="it is exported"))
 
 
 def in_graph(
@@ -133,7 +136,13 @@ def _run(graph: Any, operands: Sequence[Any], kind: str, reverse: bool, length: 
             continue
         place[x] = place[x.args[0]] if x.target in (_over_time, _last) else new.node_copy(x, place.__getitem__)
     new.output(tuple([place[x] for x in marked[mark]] for mark in (_over_time, _last)))
-    step = Captured(torch.fx.GraphModule(graph, new))
+    function = torch.fx.GraphModule(graph, new)
+
+    def once(params: Any, state: Any, input: Any) -> Any:
+        outputs, last = function(*params, *state, *input)
+        return tuple(outputs), tuple(last)
+
+    step = Captured(once, Identity(None, "it was captured", None, [], list))
     params = tuple(given[x] for x in used if isinstance(given[x], Tensor))
     state, xs = (tuple(given[x.args[0]] for x in marked[mark]) for mark in (_state, _moment))
     outputs, last = scan(step, params, state, xs, kind=kind, reverse=reverse, length=int(length))

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from .. import kernels
+from .._functorch import traced
 from .._identity import Held, identify, Identity, PLAIN as PLAIN, undone
 from .._tree import tree_flatten, tree_unflatten
 from ..kernels import Form, Source, Tape, Unsupported, Watch
@@ -32,7 +33,7 @@ class Arguments(NamedTuple):
 
 def held(what: Identity) -> list[Tensor]:
     """The tensors that a step reaches, subclasses apart, which compute in their own way."""
-    return [x for x in what.tensors if type(x) in PLAIN]
+    return [x for x in what.tensors if type(x) in PLAIN or traced(x)]
 
 
 class Read(NamedTuple):

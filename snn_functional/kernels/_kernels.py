@@ -23,6 +23,7 @@ class Bound:
 
     def __init__(self, kernel: Any, numbers: tuple[float, ...], *made: Any) -> None:
         self.kernel, self.numbers, self.made = kernel, numbers, made
+        self.packed: str | None = None
 
     def __call__(self, *arguments: Any) -> Any:
         return self.kernel(self.numbers, *arguments)

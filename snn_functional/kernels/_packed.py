@@ -16,14 +16,12 @@ from . import _kernels, _network, _program, _signature
 
 
 def packed(kernel: _kernels.Bound) -> str:
-    found = getattr(kernel, "packed", None)
-    if found is None:
+    if kernel.packed is None:
         make, *arguments = kernel.made
         text = io.BytesIO()
         _Pickler(text, 4).dump((make.__name__, arguments))
-        found = base64.b64encode(zlib.compress(text.getvalue())).decode()
-        kernel.packed = found
-    return found
+        kernel.packed = base64.b64encode(zlib.compress(text.getvalue())).decode()
+    return kernel.packed
 
 
 @functools.lru_cache(1000)

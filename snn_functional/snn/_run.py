@@ -26,7 +26,7 @@ from .._functionalize._calls import (
 from .._functionalize._functional import Functional
 from .._functionalize._memory import NATIVE, STATE
 from .._functorch import is_compiling
-from .._scan import Explanation, in_stages, planned
+from .._scan import Explanation, in_stages, planned, scan
 from .._tree import tree_map
 from ..kernels import Unsupported
 from .utils import _layers
@@ -49,12 +49,35 @@ def run(net: nn.Module, xs: Tensor) -> Any:
     and for a net whose own forward holds the time loop.
     """
     _admit(net, xs)
+    if is_compiling() and len(xs) > 1 and not any(getattr(m, "track_running_stats", False) for m in net.modules() if m.training):
+        return _compiled(net, xs)
     if _obstacle(net) is None:
         with contextlib.suppress(Unsupported), _read(net) as live:
             return live.run(xs)
     begun = _first_steps(net, xs)
     steps = [*begun, *(net(x) for x in xs[len(begun) :].unbind(0))]
     return tree_map(lambda *parts: torch.stack(parts), *steps)
+
+
+def _compiled(net: nn.Module, xs: Tensor) -> Any:
+    """`run`, as a compiler can read it: one step, in which layers find their states, then a scan."""
+    first = net(xs[0])
+    faces = [face for face in _layers(net).values() if face.init_hidden]
+
+    def step(params: Any, state: Any, x: Tensor) -> tuple[Any, Any]:
+        before = [face._hidden for face in faces]
+        for face, hidden in zip(faces, state):
+            face._hidden = hidden
+        output = net(x)
+        after = tuple(face._hidden for face in faces)
+        for face, hidden in zip(faces, before):
+            face._hidden = hidden
+        return output, after
+
+    outputs, state = scan(step, (), tuple(face._hidden for face in faces), xs[1:])
+    for face, hidden in zip(faces, state):
+        face._hidden = hidden
+    return tree_map(lambda x, rest: torch.cat([x[None], rest]), first, outputs)
 
 
 class Live(Functional):
