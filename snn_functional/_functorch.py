@@ -86,7 +86,7 @@ def untraced() -> Iterator[None]:
 
     functions = [torch._C._pop_torch_function_stack() for _ in range(torch._C._len_torch_function_stack())]
     try:
-        with _python_dispatch._disable_current_modes():
+        with _python_dispatch._disable_current_modes(), torch._C._DisablePythonDispatcher():
             yield
     finally:
         for mode in reversed(functions):

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from .._identity import identify, Identity
-from .._tree import tree_flatten, tree_map, tree_unflatten
+from .._tree import tree_flatten, tree_unflatten
 from ._door import admit
 from ._loop import pair, same_form, Step
 
@@ -54,7 +54,8 @@ def in_graph(
         before = tree_unflatten(s_tree, [_state(s) for s in ss])
         output, new = pair(step(params, before, tree_unflatten(x_tree, [_moment(x) for x in xs])), step)
         same_form(before, new, step, broadcast=True)
-        return tree_map(lambda y: _over_time(y, T), output), tree_map(_last, new)
+        (ys, y_tree), (news, _) = tree_flatten(output), tree_flatten(new)
+        return tree_unflatten(y_tree, [_over_time(y, T) for y in ys]), tree_unflatten(s_tree, [_last(s) for s in news])
 
     return operation(one, kind=kind, reverse=reverse, length=T)
 
@@ -119,14 +120,14 @@ def _make() -> Any:
 MARKS = _state, _moment, _over_time, _last
 
 
-def _run(graph: Any, operands: Sequence[Any], kind: str, reverse: bool, length: int) -> tuple[Tensor, ...]:
+def _run(graph: Any, operands: Sequence[Any], kind: str, reverse: bool, length: Any) -> tuple[Tensor, ...]:
     from . import scan
 
     nodes = graph.graph.nodes
     given = dict(zip((x for x in nodes if x.op == "placeholder"), operands))
     marked = {mark: [x for x in nodes if x.target is mark] for mark in MARKS}
     new, place = torch.fx.Graph(), dict[Any, Any]()
-    used = [x for x in given if any(user.target not in (_state, _moment) for user in x.users)]
+    used = [x for x in given if any(user.target not in MARKS for user in x.users)]
     for x in used:
         place[x] = new.placeholder(x.name) if isinstance(given[x], Tensor) else int(given[x])
     for x in (*marked[_state], *marked[_moment]):
@@ -145,7 +146,7 @@ def _run(graph: Any, operands: Sequence[Any], kind: str, reverse: bool, length: 
     step = Captured(once, Identity(None, "it was captured", None, [], list))
     params = tuple(given[x] for x in used if isinstance(given[x], Tensor))
     state, xs = (tuple(given[x.args[0]] for x in marked[mark]) for mark in (_state, _moment))
-    outputs, last = scan(step, params, state, xs, kind=kind, reverse=reverse, length=int(length))
+    outputs, last = scan(step, params, state, xs, kind=kind, reverse=reverse, length=length)
     found = dict(zip((*marked[_over_time], *marked[_last]), (*outputs, *last)))
     # Others are what the step made on its way, which nobody asks for.
     return tuple(found[x] if x in found else torch.zeros(()) for x in graph.graph.output_node().args[0])

@@ -43,9 +43,9 @@ class Networked(NamedTuple):
             elif n < params + states:
                 out.append(x if len(self.rows) == 1 else x.reshape(count, w))
             else:
-                x = x if x.shape[1:] == whole else x.reshape(len(x), *[1] * (1 + len(whole) - x.dim()), *x.shape[1:])
-                x = x.expand(len(x), *whole)
-                out.append(x if len(self.rows) == 1 else x.reshape(len(x), count, w))
+                x = x if x.shape[1:] == whole else x.reshape(x.shape[0], *[1] * (1 + len(whole) - x.dim()), *x.shape[1:])
+                x = x.expand(x.shape[0], *whole)
+                out.append(x if len(self.rows) == 1 else x.reshape(x.shape[0], count, w))
         return [*out, *(every[i] for i in self.matrices)]
 
     def results(
@@ -54,7 +54,7 @@ class Networked(NamedTuple):
         outputs, last = list(found[: len(self.outputs)]), list(found[len(self.outputs) :])
         if len(self.rows) == 1:
             return outputs, last
-        outputs = [x.reshape(len(x), *shape) for x, shape in zip(outputs, self.outputs)]
+        outputs = [x.reshape(x.shape[0], *shape) for x, shape in zip(outputs, self.outputs)]
         return outputs, [x.reshape(shape) for x, shape in zip(last, self.last)]
 
 
