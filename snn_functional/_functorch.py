@@ -37,6 +37,12 @@ def is_dynamo_compiling() -> bool:
     return compiler.is_dynamo_compiling() if hasattr(compiler, "is_dynamo_compiling") else False
 
 
+def is_exporting() -> bool:
+    """Is `torch.export` running this code?"""
+    compiler: Any = getattr(torch, "compiler", None)
+    return compiler.is_exporting() if hasattr(compiler, "is_exporting") else False
+
+
 def depends(outputs: Iterable[Tensor], arguments: Iterable[Tensor]) -> bool:
     """Do outputs made of *detached* `arguments` still carry a derivative, or a batch, of some other tensor?"""
     batched = {level for argument in arguments for level, kind in _wrappers(argument) if kind == "batched"}

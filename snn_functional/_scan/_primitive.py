@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from .._functorch import intercepted, is_compiling, outside, pulled, run
+from .._functorch import intercepted, is_exporting, outside, pulled, run
 from ..kernels import broadcast, broadcasts, Flow, lane_axis, Later, only_floats, Plan, Role, split, Unsupported
 from ._operations import into_matrices, scanned, scanned_back
 
@@ -242,7 +242,7 @@ def checkpointing(T: int, plan: Plan) -> int:
     """Steps from one checkpoint to the next: 16, more where states are many. They take at most 1/8 of an input's memory. 0 where
     there would be one only: it is the state that the scan begins with."""
     every = 16 * max(1, (plan.counts[1] + 1) // 2)
-    if is_compiling():  # an exported forward has no backward, and to ask whether T is large would bind it
+    if is_exporting():  # an exported forward has no backward, and to ask whether T is large would bind it
         return 0
     return every if T > every else 0
 
