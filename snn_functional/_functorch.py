@@ -184,6 +184,22 @@ def intercepted() -> bool:
     return count > 0 and any(not isinstance(torch._C._get_function_stack_at(i), DeviceContext) for i in range(count))
 
 
+def operation(schema: str, run: Any, shapes: Any) -> None:
+    """Gives torch an operation without a derivative, `torch.ops.snn_functional.*`, that a tracer puts into its graph instead of looking
+    into `run`. `shapes`: gives what that gives, without numbers. Before torch 2.4 there is none."""
+    if not hasattr(torch.library, "register_fake"):
+        return
+    if not _library:
+        _library.append(torch.library.Library("snn_functional", "DEF"))
+    name = schema.partition("(")[0]
+    _library[0].define(schema)
+    _library[0].impl(name, run, "CompositeExplicitAutograd")
+    torch.library.register_fake(f"snn_functional::{name}", shapes, lib=_library[0])
+
+
+_library: list[Any] = []
+
+
 @contextlib.contextmanager
 def without_hooks() -> Iterator[None]:
     """A context in which nobody hears of what autograd saves: where somebody does, `torch.func` raises."""

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from .. import kernels
-from .._functorch import autocast, intercepted, transforms
+from .._functorch import autocast, intercepted, is_compiling, transforms
 from .._identity import identify, Registry
 from .._tree import tree_flatten
 from ..kernels import Form, NoCompiler, Unsupported
@@ -96,6 +96,8 @@ def _first(
 
 
 def _refuse_place(captured: bool) -> None:
+    if is_compiling() and not captured:
+        raise Unsupported("torch.compile is tracing")
     if intercepted() and not captured:
         raise Unsupported("a dispatch or function mode is active, which sees operations one by one")
     active = transforms()

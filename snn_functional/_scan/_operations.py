@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from .._events import outer
-from .._functorch import intercepted
+from .._functorch import intercepted, operation
 from ..kernels import broadcasts, Flow, packed, Role, Signature, unpacked
 
 
@@ -95,11 +95,10 @@ def _shapes_of_scan_backward(
     return [torch.empty(own(i), dtype=slots.dtypes[i], device=leaves[0].device) for i in bound.wanted]
 
 
-if hasattr(torch.library, "register_fake"):  # since torch 2.4, as kernels
-    _library = torch.library.Library("snn_functional", "DEF")
-    _rest = "SymInt[] lanes, SymInt T, bool reverse, int every) -> Tensor[]"
-    _library.define(f"scan(str kernel, Tensor[] leaves, {_rest}")
-    _library.define(f"scan_backward(str kernel, Tensor[] leaves, Tensor[] cotangents, Tensor[] checkpoints, {_rest}")
-    for _name, _run, _fake in (("scan", _scan, _shapes_of_scan), ("scan_backward", _scan_backward, _shapes_of_scan_backward)):
-        _library.impl(_name, _run, "CompositeExplicitAutograd")
-        torch.library.register_fake(f"snn_functional::{_name}", _fake, lib=_library)
+_rest = "SymInt[] lanes, SymInt T, bool reverse, int every) -> Tensor[]"
+operation(f"scan(str kernel, Tensor[] leaves, {_rest}", _scan, _shapes_of_scan)
+operation(
+    f"scan_backward(str kernel, Tensor[] leaves, Tensor[] cotangents, Tensor[] checkpoints, {_rest}",
+    _scan_backward,
+    _shapes_of_scan_backward,
+)
