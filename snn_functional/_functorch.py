@@ -53,7 +53,7 @@ def depends(outputs: Iterable[Tensor], arguments: Iterable[Tensor]) -> bool:
 
 
 def _wrappers(tensor: Tensor) -> Iterator[tuple[int, str]]:
-    dual = forward_ad._current_level >= 0
+    dual = _forward_mode()
     while True:
         level = _functorch.maybe_get_level(tensor)
         if level >= 0 and _functorch.is_batchedtensor(tensor):
@@ -61,11 +61,16 @@ def _wrappers(tensor: Tensor) -> Iterator[tuple[int, str]]:
         else:
             if tensor.requires_grad:
                 yield level, "tracked"
-            if dual and forward_ad.unpack_dual(tensor).tangent is not None:
+            if dual and forward_ad.unpack_dual(tensor, level=0).tangent is not None:
                 yield level, "dual"
         if level < 0:
             return
         tensor = _functorch.get_unwrapped(tensor)
+
+
+def _forward_mode() -> bool:
+    # A compiler's graph enters it by a way that torch's own count does not hear of.
+    return forward_ad._current_level >= 0 or (intercepted() and "Jvp" in transforms())
 
 
 def outside() -> Any:
@@ -144,7 +149,7 @@ def _kind(level: Any) -> str:
 def wrapping(tensors: Iterable[Tensor]) -> set[str]:
     """What is done to any of them, at any level: "tracked" backward, "dual" forward, "batched"; "wrapped" by a transform at all."""
     found: set[str] = set()
-    dual, grads = forward_ad._current_level >= 0, torch.is_grad_enabled()
+    dual, grads = _forward_mode(), torch.is_grad_enabled()
     for tensor in tensors:
         level = _functorch.maybe_get_level(tensor)  # -1 where nothing wraps it, -2 where the transform that did is over
         if dual or level != -1:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from .. import kernels
-from .._functorch import autocast, intercepted, is_compiling, transforms
+from .._functorch import autocast, intercepted, is_compiling, transforms, untraced
 from .._identity import identify, Registry
 from .._tree import tree_flatten
 from ..kernels import Form, NoCompiler, Unsupported
@@ -56,7 +56,8 @@ def prepare(step: Step, params: Any, state: Any, inputs: Any, length: int | None
             if admits is not None and not what.opaque:
                 admits(inputs)
             try:
-                entry = _first(step, what, ps, ss, xs, (p_tree, s_tree, x_tree), length)
+                with untraced():
+                    entry = _first(step, what, ps, ss, xs, (p_tree, s_tree, x_tree), length)
             except Unsupported as reason:
                 # What is remembered has no cause, whose traceback would keep the step alive.
                 entry, cause = type(reason)(*reason.args), reason.__cause__

@@ -7,6 +7,7 @@ A bounded number of kernels is kept, the oldest go first. None of them holds wha
 import importlib
 from typing import Any
 
+from .._functorch import untraced
 from .._identity import Registry
 from ._network import Network
 from ._program import Program, Unsupported
@@ -71,4 +72,7 @@ def _found_or_made(device: str, which: str, of: tuple[Any, ...], *beside: Any, n
     make: Any = getattr(importlib.import_module(f".{backends[device]}", __package__), which)
     key = make, of, beside
     # Made quickly: a kernel is printed and built when it is first called.
-    return _kernels.get(key) or _kernels.put(key, make(*of))
+    if (found := _kernels.get(key)) is None:
+        with untraced():
+            found = _kernels.put(key, make(*of))
+    return found

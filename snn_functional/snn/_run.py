@@ -49,7 +49,7 @@ def run(net: nn.Module, xs: Tensor) -> Any:
     and for a net whose own forward holds the time loop.
     """
     _admit(net, xs)
-    if is_compiling() and len(xs) > 1 and not any(getattr(m, "track_running_stats", False) for m in net.modules() if m.training):
+    if is_compiling() and xs.shape[0] > 1 and not any(getattr(m, "track_running_stats", False) for m in net.modules() if m.training):
         return _compiled(net, xs)
     if _obstacle(net) is None:
         with contextlib.suppress(Unsupported), _read(net) as live:
