@@ -84,6 +84,8 @@ def outside() -> Any:
 
 def traced(tensor: Tensor) -> bool:
     """Is it a tracer's, which stands for one with numbers?"""
+    while _functorch.maybe_get_level(tensor) >= 0:
+        tensor = _functorch.get_unwrapped(tensor)
     return type(tensor).__module__ in ("torch._subclasses.fake_tensor", "torch._subclasses.functional_tensor")
 
 
@@ -93,8 +95,12 @@ def untraced() -> Iterator[None]:
     if not intercepted():
         yield
         return
+    from torch._functorch import eager_transforms
     from torch.utils import _python_dispatch
 
+    unheard = int(_forward_mode() and forward_ad._current_level < 0)
+    forward_ad._current_level += unheard
+    eager_transforms.JVP_NESTING += unheard
     functions = [torch._C._pop_torch_function_stack() for _ in range(torch._C._len_torch_function_stack())]
     try:
         with _python_dispatch._disable_current_modes(), torch._C._DisablePythonDispatcher():
@@ -102,6 +108,8 @@ def untraced() -> Iterator[None]:
     finally:
         for mode in reversed(functions):
             torch._C._push_on_torch_function_stack(mode)
+        forward_ad._current_level -= unheard
+        eager_transforms.JVP_NESTING -= unheard
 
 
 def under_old_vmap(tensors: Iterable[Any]) -> bool:
@@ -181,9 +189,11 @@ def in_memory(tensors: Iterable[Tensor]) -> list[Tensor]:
 
 def intercepted() -> bool:
     """Does something else than torch's own kernels see the operations: `make_fx`, fake tensors, a counter, `torch.jit.trace`?"""
+    if is_dynamo_compiling():
+        return True
     if torch._C._len_torch_dispatch_stack() or torch._C._get_tracing_state() is not None:
         return True
-    if is_compiling() and torch._ops._len_torch_dispatch_stack_pre_dispatch():  # where `torch.export` has its own
+    if is_exporting() and torch._ops._len_torch_dispatch_stack_pre_dispatch():  # where `torch.export` has its own
         return True
     count = torch._C._len_torch_function_stack()
     return count > 0 and any(not isinstance(torch._C._get_function_stack_at(i), DeviceContext) for i in range(count))

@@ -232,12 +232,21 @@ def test_a_draw_is_the_loops():
         state = 0.5 * state + nn.functional.dropout(x, 0.5)
         return state, state
 
-    def drawn(run, xs=torch.ones(6, 40)):
+    def drawn(run):
         torch.manual_seed(0)
-        return run(xs)
+        return run(torch.ones(6, 40))
 
     run = lambda xs: scan(step, (), torch.zeros(40), xs)
     same(drawn(compiled(run)), drawn(run))
+
+
+def test_a_large_face_and_a_chain_with_functions():
+    face, xs = snn.Leaky(0.9, threshold=0.3), torch.rand(2, 3, 5000)
+    same(compiled(lambda xs: face(xs[0], torch.zeros(3, 5000)))(xs), face(xs[0], torch.zeros(3, 5000)))
+    net = chain(torch.relu, leaky, snf.flatten)
+    params, xs = ((), LeakyParams(0.5), ()), torch.rand(6, 4, 3, 2)
+    run = lambda xs: scan(net.step, params, net.init(params, xs[0]), xs)
+    same(compiled(run)(xs), run(xs))
 
 
 class Net(nn.Module):

@@ -46,7 +46,13 @@ def outer(z: Tensor, g: Tensor) -> Tensor:
 def convolution(x: Tensor, w: Tensor, bias: Tensor | None, stride: Any, padding: Any, dilation: Any) -> Tensor | None:
     """x [samples, channels, height, width] * w [out, channels, height, width] + bias [out]; None where nothing is to be gained."""
     out, columns = len(w), w[0].numel()
-    if intercepted() or x.dtype == torch.bfloat16 or out < WIDE[0] or columns < WIDE[1] or not worth(x, w, out * w[0, 0].numel()):
+    if (
+        intercepted()
+        or x.dtype == torch.bfloat16
+        or out < WIDE[0]
+        or columns < WIDE[1]
+        or not worth(x, w, out * w[0, 0].numel())
+    ):
         return None
     if untransformed() and readable(x) and crowded(x.permute(0, 2, 3, 1).flatten(1), IMAGES * most(x.dtype, out)):
         return None
@@ -68,7 +74,7 @@ def worth(z: Tensor, other: Tensor, out: int) -> bool:
         and not isinstance(n := numbers_in(z), torch.SymInt)
         and n * out > SMALL[z.dtype] * (1 if untransformed() or only_grad() else RULES)
         and enabled()
-        and all(type(x) in PLAIN or traced(x) for x in (z, other))
+        and all(traced(x) if intercepted() else type(x) in PLAIN for x in (z, other))
         and not under_old_vmap((z, other))
         and can()
     )

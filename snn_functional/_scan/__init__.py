@@ -75,7 +75,7 @@ def scan(
     if kind not in get_args(Kind):
         raise ValueError(f"scan(kind={kind!r}): unknown kind. It is one of {', '.join(map(repr, get_args(Kind)))}.")
     if is_dynamo_compiling() and kind != "loop" and CAN:
-        return in_graph(step, params, state, inputs, kind, reverse, length)
+        return in_graph(scan, step, params, state, inputs, kind, reverse, length)
     if is_compiling() and CAN and not isinstance(step, Captured):
         step = exported(step, params, state, inputs)
     if kind in ("auto", "fused"):

@@ -42,10 +42,10 @@ def exported(step: Step, *trees: Any) -> Captured:
 
 
 def in_graph(
-    step: Step, params: Any, state: Any, inputs: Any, kind: str, reverse: bool, length: int | None
+    scan: Any, step: Step, params: Any, state: Any, inputs: Any, kind: str, reverse: bool, length: int | None
 ) -> tuple[Any, Any]:
     """What `scan` returns, where the compiler reads it."""
-    operation = _operation()
+    operation = _operation(scan)
     T = admit(step, params, state, inputs, length)
     ss, s_tree = tree_flatten(state)
     xs, x_tree = tree_flatten(inputs)
@@ -79,18 +79,20 @@ def _last(x: Tensor) -> Tensor:
     return x.clone()
 
 
-def _operation() -> Any:
+def _operation(scan: Any) -> Any:
     """The operation; the compiler is told of it when it first meets it."""
     if not _made:
-        _made.append(_make())
+        _made.append(_make(scan))
     return _made[0]
 
 
 _made: list[Any] = []
-setattr(_operation, "_dynamo_marked_constant", True)  # torch.compiler.assume_constant_result, without loading the compiler
+setattr(
+    _operation, "_dynamo_marked_constant", True
+)  # torch.compiler.assume_constant_result, without loading the compiler
 
 
-def _make() -> Any:
+def _make(scan: Any) -> Any:
     from torch._dynamo.variables import higher_order_ops
 
     class Variable(higher_order_ops.WrapHigherOrderVariable):
@@ -109,7 +111,7 @@ def _make() -> Any:
 
     class Operation(torch._ops.HigherOrderOperator):
         def __call__(self, graph: Any, *operands: Any, **kwargs: Any) -> Any:
-            return _run(graph, operands, **kwargs)
+            return _run(scan, graph, operands, **kwargs)
 
     for mark in MARKS:
         torch.compiler.allow_in_graph(mark)
@@ -120,9 +122,7 @@ def _make() -> Any:
 MARKS = _state, _moment, _over_time, _last
 
 
-def _run(graph: Any, operands: Sequence[Any], kind: str, reverse: bool, length: Any) -> tuple[Tensor, ...]:
-    from . import scan
-
+def _run(scan: Any, graph: Any, operands: Sequence[Any], kind: str, reverse: bool, length: Any) -> tuple[Tensor, ...]:
     nodes = graph.graph.nodes
     given = dict(zip((x for x in nodes if x.op == "placeholder"), operands))
     marked = {mark: [x for x in nodes if x.target is mark] for mark in MARKS}

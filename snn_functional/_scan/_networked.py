@@ -43,7 +43,11 @@ class Networked(NamedTuple):
             elif n < params + states:
                 out.append(x if len(self.rows) == 1 else x.reshape(count, w))
             else:
-                x = x if x.shape[1:] == whole else x.reshape(x.shape[0], *[1] * (1 + len(whole) - x.dim()), *x.shape[1:])
+                x = (
+                    x
+                    if x.shape[1:] == whole
+                    else x.reshape(x.shape[0], *[1] * (1 + len(whole) - x.dim()), *x.shape[1:])
+                )
                 x = x.expand(x.shape[0], *whole)
                 out.append(x if len(self.rows) == 1 else x.reshape(x.shape[0], count, w))
         return [*out, *(every[i] for i in self.matrices)]

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from .._events import outer
 from .._functorch import intercepted, operation
-from ..kernels import broadcasts, Flow, packed, Role, Signature, unpacked
+from ..kernels import broadcasts, Flow, packed, Signature, unpacked
 
 
 def scanned(
@@ -78,9 +78,7 @@ def _scan_backward(
     kernel: str, leaves: Sequence[Tensor], cotangents: Sequence[Tensor], checkpoints: Sequence[Tensor],
     lanes: Sequence[int], T: int, reverse: bool, every: int,
 ) -> list[Tensor]:  # fmt: skip
-    found = scanned_back(
-        unpacked(kernel), leaves, cotangents, checkpoints, torch.Size(lanes), T, reverse, every
-    )
+    found = scanned_back(unpacked(kernel), leaves, cotangents, checkpoints, torch.Size(lanes), T, reverse, every)
     return [x.contiguous() for x in found]
 
 

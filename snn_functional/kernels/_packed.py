@@ -12,10 +12,15 @@ import pickle
 import zlib
 from typing import Any
 
-from . import _kernels, _network, _program, _signature
+import torch
+
+from ._kernels import backward_kernel, Bound, forward_kernel, network_backward_kernel
+from ._network import Network, Product, Segment
+from ._program import Const, Line, Program, Value
+from ._signature import Role, Signature, Slots
 
 
-def packed(kernel: _kernels.Bound) -> str:
+def packed(kernel: Bound) -> str:
     if kernel.packed is None:
         make, *arguments = kernel.made
         text = io.BytesIO()
@@ -25,24 +30,24 @@ def packed(kernel: _kernels.Bound) -> str:
 
 
 @functools.lru_cache(1000)
-def unpacked(text: str) -> _kernels.Bound:
+def unpacked(text: str) -> Bound:
     make, arguments = _Unpickler(io.BytesIO(zlib.decompress(base64.b64decode(text)))).load()
     return {x.__name__: x for x in MAKERS}[make](*arguments)
 
 
-MAKERS = (_kernels.forward_kernel, _kernels.backward_kernel, _kernels.network_backward_kernel)
+MAKERS = (forward_kernel, backward_kernel, network_backward_kernel)
 CLASSES = {
     (x.__module__, x.__name__): x
     for x in (
-        _program.Program, _program.Line, _program.Value, _program.Const, _network.Network, _network.Segment, _network.Product,
-        _signature.Signature, _signature.Slots, _signature.Role,
+        Program, Line, Value, Const, Network, Segment, Product, Signature, Slots, Role
     )
 }  # fmt: skip
 
 
 class _Pickler(pickle.Pickler):
     def reducer_override(self, obj: Any) -> Any:
-        if type(obj) in CLASSES.values() and dataclasses.is_dataclass(obj):  # as it is written, without what it has worked out
+        # As it is written, without what it has worked out.
+        if type(obj) in CLASSES.values() and dataclasses.is_dataclass(obj):
             return type(obj), tuple(getattr(obj, field.name) for field in dataclasses.fields(obj))
         return NotImplemented
 
@@ -51,8 +56,6 @@ class _Unpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) in CLASSES:
             return CLASSES[module, name]
-        import torch
-
         if module == "torch" and isinstance(getattr(torch, name, None), torch.dtype):
             return getattr(torch, name)
         raise pickle.UnpicklingError(f"{module}.{name} is no part of a kernel")

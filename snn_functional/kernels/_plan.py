@@ -51,7 +51,7 @@ Later = Callable[[], Source] | None  # the step, asked for where something of it
 def read(source: Source, leaves: Sequence[Form], *, derivative: bool = False) -> Tape:
     """What the function does at leaves of these forms. Raises Unsupported, whatever goes wrong."""
     try:
-        with outside(), untraced(), without_hooks(), torch.device("cpu"), source.around():
+        with untraced(), outside(), without_hooks(), torch.device("cpu"), source.around():
             with torch.enable_grad() if derivative else contextlib.nullcontext():
                 differentiable = torch.is_grad_enabled() and not derivative
                 tape = record(source.function, (*leaves, *source.extra), differentiable)

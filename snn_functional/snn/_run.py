@@ -49,7 +49,7 @@ def run(net: nn.Module, xs: Tensor) -> Any:
     and for a net whose own forward holds the time loop.
     """
     _admit(net, xs)
-    if is_compiling() and xs.shape[0] > 1 and not any(getattr(m, "track_running_stats", False) for m in net.modules() if m.training):
+    if is_compiling() and xs.shape[0] > 1 and not any(_counts(m) for m in net.modules()):
         return _compiled(net, xs)
     if _obstacle(net) is None:
         with contextlib.suppress(Unsupported), _read(net) as live:
@@ -57,6 +57,11 @@ def run(net: nn.Module, xs: Tensor) -> Any:
     begun = _first_steps(net, xs)
     steps = [*begun, *(net(x) for x in xs[len(begun) :].unbind(0))]
     return tree_map(lambda *parts: torch.stack(parts), *steps)
+
+
+def _counts(m: nn.Module) -> bool:
+    """Does it write running statistics, which no operation of a graph may?"""
+    return m.training and getattr(m, "track_running_stats", False)
 
 
 def _compiled(net: nn.Module, xs: Tensor) -> Any:
