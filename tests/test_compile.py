@@ -249,6 +249,40 @@ def test_a_large_face_and_a_chain_with_functions():
     same(compiled(run)(xs), run(xs))
 
 
+class Spike(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, u):
+        ctx.save_for_backward(u)
+        return (u > 0).to(u.dtype)
+
+    @staticmethod
+    def backward(ctx, grad):
+        return grad / (1 + ctx.saved_tensors[0].abs())
+
+
+def test_a_surrogate_of_ones_own():
+    def step(params, state, x):
+        state = params * state + x
+        spk = Spike.apply(state - 1)
+        return spk, state - spk
+
+    beta, xs, graphs = torch.tensor(0.5, requires_grad=True), spikes(), Graphs()
+    run = lambda beta: total(scan(step, beta, torch.zeros(4, 3), xs))
+    found, expected = compiled(run, graphs)(beta), run(beta)
+    same((found, *torch.autograd.grad(found, beta)), (expected, *torch.autograd.grad(expected, beta)))
+    assert kernels_in(graphs.forward) == 1
+
+
+def test_under_autocast():
+    step, params, state, xs = two_layers()
+
+    def run(xs):
+        with torch.autocast("cpu", torch.bfloat16):
+            return scan(step, params, state, xs)
+
+    same(compiled(run)(xs), run(xs))
+
+
 class Net(nn.Module):
     def __init__(self, recurrent=False):
         super().__init__()

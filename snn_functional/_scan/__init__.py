@@ -13,7 +13,7 @@ from typing import Any, get_args, Literal
 
 import torch
 
-from .._functorch import is_compiling, is_dynamo_compiling
+from .._functorch import is_dynamo_compiling, is_exporting
 from .._identity import generators, identify, undone
 from .._tree import tree_map
 from ..kernels import NoCompiler, Unsupported
@@ -74,9 +74,9 @@ def scan(
     """
     if kind not in get_args(Kind):
         raise ValueError(f"scan(kind={kind!r}): unknown kind. It is one of {', '.join(map(repr, get_args(Kind)))}.")
-    if is_dynamo_compiling() and kind != "loop" and CAN:
+    if is_dynamo_compiling() and kind in ("auto", "fused") and CAN:
         return in_graph(scan, step, params, state, inputs, kind, reverse, length)
-    if is_compiling() and CAN and not isinstance(step, Captured):
+    if is_exporting() and not is_dynamo_compiling() and CAN and not isinstance(step, Captured):
         step = exported(step, params, state, inputs)
     if kind in ("auto", "fused"):
         try:
