@@ -260,6 +260,7 @@ class Spike(torch.autograd.Function):
         return grad / (1 + ctx.saved_tensors[0].abs())
 
 
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # torch's compiler does so
 def test_a_surrogate_of_ones_own():
     def step(params, state, x):
         state = params * state + x
