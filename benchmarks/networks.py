@@ -1,117 +1,146 @@
-"""python benchmarks/networks.py [--threads 1] [--repeat 9]: a user's own network, read into stages by `scan`.
+"""python benchmarks/networks.py [--rows recurrent ...] [--repeat 9] [--threads 1]: whole networks, here and elsewhere.
 
-Two sizes, batch 64, the gradient of all params: 784-256-10 for T=25 steps, 32-128-4 for T=100. Weights lie on a dyadic grid, so that the
-spikes are equal bit for bit; that is checked. Ways to write and run the same network:
+Forward and backward of all weights (or forward alone, where the row says so), one process for each library, each pinned to the same
+core and asked in turn; medians of CPU time, so read the ratios. All have the same spikes and the same weights, and the same membrane
+but for where a reset stands and whether a spike counts in this step or in the next; the share of hidden neurons that fire a step is
+printed for each. networks/works.py has the rows and their goals; ours.py, of_torch.py and of_jax.py have the networks, as each
+library's documentation writes them.
 
-    chain       snf.chain(linear, leaky, linear, leaky)
-    own         one plain step: two products, two neurons
-    masked      the same, its states kept where a sample is over
-    recorded    the same, the hidden spikes put out as well
-    loop        own, kind="loop"
-    module      snn.run of the faces, and .backward()
+    ours            scan of a chain, torch.func.grad       "own step": one plain step. "snn.run": faces, and .backward()
+    ours: dense     the same with dense products           "loop": kind="loop"
+    products        the dense products alone, torch's, once over all of time where that can be
+    plain loop      a loop in plain torch, the input's product taken out of it
+    jax             lax.scan of one plain step, jitted     "hoisted": what no state reaches taken out of the scan
 
-Then what planning costs: a new network of five layers, and finding a known one. Interleaved, medians of the process's CPU time.
+`--rows density` is cost against density, the picture; `--rows planning` what it takes to read a network; without `--rows` all run.
+`benchmarks/peers.sh` installs the peers; who is not installed, or raises, is named and left out. Not timed: SLSTM and the rectified
+layer in SpikingJelly, Norse and sinabs (there is none); convolutions in JAX (XLA's on a CPU, inside a scan and differentiated, took
+40 s a step, 44 times ours). Leaves networks-THREADS.json and .png in build/benchmarks.
 """
 
 import argparse
 import gc
+import json
+import os
+import platform
 import statistics
+import subprocess
+import sys
 import time
+from pathlib import Path
 from typing import Any
 
-import torch
 
-import snn_functional as snf
-from snn_functional import snn
-from snn_functional._scan import _known
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE / "networks"))
 
-
-SIZES = {"784-256-10, T=25": ((784, 256, 10), 25), "32-128-4, T=100": ((32, 128, 4), 100)}
-BATCH = 64
+from works import DENSITIES, digits, ROWS, title  # noqa: E402
 
 
-def weights(sizes: tuple[int, ...]) -> list[Any]:
-    generator = torch.Generator().manual_seed(0)
-    draw = lambda rows, columns: torch.randint(-16, 17, (rows, columns), generator=generator) / 64
-    return [draw(*pair) for pair in zip(sizes, sizes[1:])]
+HOMES = {"snntorch": "torch", "norse": "torch", "spikingjelly": "torch", "sinabs": "torch"} | dict.fromkeys(
+    ("jax", "spyx", "jaxpike"), "jax"
+)
 
 
-def own(p: Any, s: Any, x: Any) -> Any:
-    spk, first = snf.leaky_step(p[1], s[0], x @ p[0])
-    out, second = snf.leaky_step(p[3], s[1], spk @ p[2])
-    return out, (first, second)
+class Workers:
+    """Processes by name, started when they are first asked."""
+
+    def __init__(self, threads: int, out: Path) -> None:
+        self.threads, self.images, self.running, self.missing = threads, out / "digits.npy", {}, set()
+        import numpy as np
+
+        np.save(self.images, digits())
+
+    def start(self, who: str) -> Any:
+        if who in self.running or who in self.missing:
+            return self.running.get(who)
+        home = HOMES.get(who.partition(":")[0])
+        python = Path(sys.executable if home is None else HERE.parent / "build/peers" / home / "bin/python")
+        if not python.exists():
+            print(f"{who} is left out: it is not installed (benchmarks/peers.sh)")
+            self.missing.add(who)
+            return None
+        threads = 2 if who.endswith("two threads") else self.threads
+        command = [str(python), "-W", "ignore", str(HERE / "networks/worker.py"), who, str(threads), str(self.images)]
+        worker = subprocess.Popen(
+            command, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment(threads)
+        )
+        print(f"    {who}: {worker.stdout.readline().strip() or 'does not start'}, {threads} thread(s)", flush=True)  # type: ignore[union-attr]
+        self.running[who] = worker
+        return worker
+
+    def ask(self, who: str, row: str) -> dict[str, Any]:
+        worker = self.running[who]
+        try:
+            print(row, file=worker.stdin, flush=True)
+            return json.loads(worker.stdout.readline())
+        except (BrokenPipeError, json.JSONDecodeError):
+            self.missing.add(who)
+            del self.running[who]
+            return dict(error=f"the process ended with {worker.wait()}")
+
+    def end(self) -> None:
+        for worker in self.running.values():
+            worker.stdin.close()
 
 
-def masked(p: Any, s: Any, x: Any) -> Any:
-    x, valid = x
-    out, new = own(p, s, x)
-    keep = lambda new, old: snf.LeakyState(torch.where(valid, new.mem, old.mem))
-    return out, tuple(map(keep, new, s))
+def environment(threads: int) -> dict[str, str]:
+    flags = "" if threads > 1 else "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
+    return os.environ | {
+        "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads),
+    }  # fmt: skip
 
 
-def recorded(p: Any, s: Any, x: Any) -> Any:
-    spk, first = snf.leaky_step(p[1], s[0], x @ p[0])
-    out, second = snf.leaky_step(p[3], s[1], spk @ p[2])
-    return (out, spk), (first, second)
+def measure(name: str, workers: Workers, repeat: int) -> list[dict[str, Any]]:
+    row = ROWS[name]
+    asked = [who for who in row.who if workers.start(who)]
+    print(f"\n{title(name)}", flush=True)
+    found: dict[str, list[dict[str, Any]]] = {who: [] for who in asked}
+    for turn in range(repeat + 1):
+        for who in list(found):
+            answer = workers.ask(who, name)
+            if "error" in answer:
+                print(f"    {who} is left out: {answer['error']}")
+                del found[who]
+            elif turn:  # the first turn builds, compiles and warms up
+                found[who].append(answer)
+    rows = []
+    for who, answers in found.items():
+        ms, wall = (statistics.median(a[k] for a in answers) for k in ("ms", "wall"))
+        low, _, high = statistics.quantiles((a["ms"] for a in answers), n=4)
+        rows.append(dict(row=name, who=who, ms=ms, wall=wall, low=low, high=high, hidden=answers[0]["hidden"]))
+    for r in rows:
+        fires = "" if r["hidden"] is None else f"{100 * r['hidden']:5.1f} % of the hidden neurons fire a step"
+        wall = f"   {r['wall']:8.2f} ms of time" if "two threads" in row.goals else ""
+        print(
+            f"    {r['who']:22} {r['ms']:9.2f} ms ({r['low']:.2f} to {r['high']:.2f}) {r['ms'] / rows[0]['ms']:7.2f}x  {fires}{wall}"
+        )
+    for line in judged(name, rows) if rows and rows[0]["who"] == row.who[0] else []:
+        print("   ", line, flush=True)
+    return rows
 
 
-def ways(sizes: tuple[int, ...], T: int) -> dict[str, Any]:
-    (a, b), leak = weights(sizes), snf.LeakyParams(0.9375)
-    xs = (torch.rand(T, BATCH, sizes[0]) < 0.1).float()
-    valid = torch.arange(T)[:, None, None] < torch.randint(T // 2, T, (BATCH, 1))
-    state = tuple(snf.LeakyState(torch.zeros(BATCH, n)) for n in sizes[1:])
-    params, linked = (a, leak, b, leak), (snf.Linear(a.T.contiguous()), leak, snf.Linear(b.T.contiguous()), leak)
-    chained = snf.chain(snf.linear, snf.leaky, snf.linear, snf.leaky)
-    rest = ((), state[0], (), state[1])
-
-    def gradient(step: Any, params: Any, state: Any, xs: Any, kind: str = "auto") -> Any:
-        def loss(params: Any) -> Any:
-            out, _ = snf.scan(step, params, state, xs, kind=kind)
-            return (out[0] if isinstance(out, tuple) else out).mean()
-
-        return lambda: torch.func.grad(loss)(params)
-
-    net = torch.nn.Sequential(
-        torch.nn.Linear(sizes[0], sizes[1], bias=False), snn.Leaky(0.9375, init_hidden=True, learn_beta=True),
-        torch.nn.Linear(sizes[1], sizes[2], bias=False), snn.Leaky(0.9375, init_hidden=True, learn_beta=True),
-    )  # fmt: skip
-    with torch.no_grad():
-        net[0].weight.copy_(a.T), net[2].weight.copy_(b.T)
-
-    def module() -> None:
-        snn.utils.reset(net)
-        snn.run(net, xs).mean().backward()
-
-    spikes = [
-        snf.scan(own, params, state, xs)[0], snf.scan(own, params, state, xs, kind="loop")[0],
-        snf.scan(chained.step, linked, rest, xs)[0], snf.scan(recorded, params, state, xs)[0][0], snn.run(net, xs),
-    ]  # fmt: skip
-    assert spikes[0].any() and all(torch.equal(x, spikes[0]) for x in spikes), "the spikes differ"
-    return {
-        "chain": gradient(chained.step, linked, rest, xs),
-        "own": gradient(own, params, state, xs),
-        "masked": gradient(masked, params, state, (xs, valid)),
-        "recorded": gradient(recorded, params, state, xs),
-        "module": module,
-        "loop": gradient(own, params, state, xs, "loop"),
-    }
+def judged(name: str, rows: list[dict[str, Any]]) -> list[str]:
+    """The row's goals: how many times as long as ours the best way of each library takes."""
+    ours, lines = rows[0], []
+    for who, goal in ROWS[name].goals.items():
+        theirs = [r for r in rows[1:] if r["who"] in (who, f"{who}: hoisted", f"ours: {who}")]
+        if not theirs:
+            lines.append(f"goal {goal:.3g}x {who}: not measured")
+            continue
+        best = min(theirs, key=lambda r: r["ms"])
+        ratio = ours["wall"] / best["wall"] if who == "two threads" else best["ms"] / ours["ms"]
+        lines.append(f"goal {goal:.3g}x {best['who']}: {ratio:.3g}x, {'reached' if ratio >= goal else 'NOT REACHED'}")
+    return lines
 
 
-def medians(works: dict[str, Any], repeat: int) -> dict[str, float]:
-    times: dict[str, list[float]] = {name: [] for name in works}
-    for work in works.values():
-        work()
-    for _ in range(repeat):
-        for name, work in works.items():
-            gc.collect()
-            began = time.process_time()
-            work()
-            times[name].append(time.process_time() - began)
-    return {name: 1e3 * statistics.median(found) for name, found in times.items()}
-
-
-def planning(repeat: int) -> tuple[float, float]:
+def planning(repeat: int) -> list[dict[str, Any]]:
     """ms to read a network of five layers into stages whose kernels are known, and to find it again."""
+    import torch
+
+    import snn_functional as snf
+    from snn_functional._scan import _known
+
     sizes = (64, 48, 40, 32, 24, 10)
     connections = [snf.Linear.random(*pair, bias=False) for pair in zip(sizes, sizes[1:])]
     leak, xs = snf.LeakyParams(0.9), torch.rand(10, 4, sizes[0])
@@ -124,23 +153,82 @@ def planning(repeat: int) -> tuple[float, float]:
         _known._known._values.clear()
         find()
 
-    found = medians({"read": read, "find": lambda: [find() for _ in range(100)]}, repeat)
-    return found["read"], found["find"] / 100
+    rows = []
+    for who, times, work in (("read", 1, read), ("found", 100, lambda: [find() for _ in range(100)])):
+        work()
+        taken = []
+        for _ in range(repeat):
+            gc.collect()
+            began = time.process_time()
+            work()
+            taken.append(1e3 * (time.process_time() - began) / times)
+        rows.append(dict(row="planning", who=who, ms=statistics.median(taken)))
+    print(f"\nfive layers: read into stages in {rows[0]['ms']:.1f} ms, found again in {rows[1]['ms']:.3f} ms")
+    return rows
+
+
+def draw(rows: list[dict[str, Any]], path: Path) -> None:
+    """Each network by everybody, and cost against density."""
+    import matplotlib.pyplot as plt
+
+    names = [n for n in ("recurrent", "feedforward", "sparse", "conv") if any(r["row"] == n for r in rows)]
+    dense = [n for n in ("recurrent", "sparse") if sum(r["row"].startswith(f"{n} ") for r in rows)]
+    if not names and not dense:
+        return
+    figure, axes = plt.subplots(
+        1, len(names) + len(dense), figsize=(4 * (len(names) + len(dense)), 3.8), layout="constrained"
+    )
+    axes = list(axes) if len(names) + len(dense) > 1 else [axes]
+    for ax, name in zip(axes, names):
+        mine = sorted((r for r in rows if r["row"] == name), key=lambda r: -r["ms"])
+        colours = ["C1" if r["who"].startswith("ours") else "C7" if r["who"] == "products" else "C0" for r in mine]
+        ax.barh([r["who"] for r in mine], [r["ms"] for r in mine], color=colours)
+        ax.set(
+            xscale="log", title=title(name).partition(": ")[2].partition(", T")[0], xlabel="ms, forward and backward"
+        )
+    for ax, name in zip(axes[len(names) :], dense):
+        mine = [r for r in rows if r["row"] in (name, *(n for n in DENSITIES if n.startswith(f"{name} ")))]
+        for who in ("ours", "ours: dense", "products", *ROWS[f"{name} 1%"].who[3:]):
+            at = sorted((ROWS[r["row"]].density, r["ms"]) for r in mine if r["who"] == who)
+            ax.plot(*zip(*at), "o-", label=who)
+        ax.set(
+            xscale="log",
+            ylim=(0, None),
+            xlabel="share of the input that is 1",
+            ylabel="ms",
+            title=title(name).partition(": ")[2][:40],
+        )
+        ax.legend(frameon=False)
+    figure.savefig(path, dpi=110)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument(
+        "--rows", nargs="+", default=[*ROWS, "planning"], choices=[*ROWS, "density", "planning"], metavar="ROW"
+    )
     parser.add_argument("--repeat", type=int, default=9)
-    given = parser.parse_args()
-    torch.set_num_threads(given.threads)
-    for title, (sizes, T) in SIZES.items():
-        found = medians(ways(sizes, T), given.repeat)
-        print(f"\n{title}, batch {BATCH}: ms, and times the chain")
-        for name, ms in found.items():
-            print(f"    {name:10} {ms:8.2f}   {ms / found['chain']:6.2f}")
-    read, find = planning(given.repeat)
-    print(f"\nfive layers: read into stages in {read:.1f} ms, found again in {find:.3f} ms")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--out", type=Path, default=HERE.parent / "build/benchmarks")
+    options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
+    cpu = next(
+        (line.split(":")[1].strip() for line in open("/proc/cpuinfo") if "model name" in line), platform.machine()
+    )
+    print(
+        f"{cpu}, {options.threads} thread(s), medians of {options.repeat} turns (and quartiles), Python {platform.python_version()}"
+    )
+    workers = Workers(options.threads, options.out)
+    names = [n for name in options.rows for n in (DENSITIES if name == "density" else [name])]
+    path = options.out / f"networks-{options.threads}"
+    kept = json.loads(path.with_suffix(".json").read_text()) if path.with_suffix(".json").exists() else []
+    rows = [r for r in kept if r["row"] not in names]  # rows that are not asked for stay as they were
+    for name in names:
+        rows += planning(options.repeat) if name == "planning" else measure(name, workers, options.repeat)
+        path.with_suffix(".json").write_text(json.dumps(rows, indent=1))
+    workers.end()
+    draw(rows, path.with_suffix(".png"))
+    print(f"\n{path.name}.json and .png are in {options.out}")
 
 
 if __name__ == "__main__":

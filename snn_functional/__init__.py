@@ -14,9 +14,15 @@ import importlib
 from typing import Any, TYPE_CHECKING
 
 from . import surrogate as surrogate
-from ._chain import chain as chain, every_layer as every_layer
+from ._chain import chain as chain, every_layer as every_layer, residual as residual
 from ._connections import Conv2d as Conv2d, conv2d as conv2d, Linear as Linear, linear as linear
-from ._functionalize import defunctionalize as defunctionalize, functionalize as functionalize
+from ._firing import diagnose as diagnose, firing_rates as firing_rates, with_rates as with_rates
+from ._functionalize import (
+    defunctionalize as defunctionalize,
+    functionalize as functionalize,
+    layer as layer,
+    module as module,
+)
 from ._layers import avg_pool2d as avg_pool2d, flatten as flatten, max_pool2d as max_pool2d
 from ._linear_scan import linear_scan as linear_scan
 from ._neuron import admit as admit, at_rest as at_rest, Neuron as Neuron
@@ -25,6 +31,7 @@ from ._tree import (
     Leaf as Leaf,
     leaf as leaf,
     named_leaves as named_leaves,
+    partition as partition,
     pytree as pytree,
     static as static,
     with_leaves as with_leaves,

@@ -19,6 +19,7 @@ from typing import Any
 import torch
 
 from . import __version__, _checkpoint, _files, _folder
+from ._firing import word
 from ._terminal import at_least, Parser, say, sentence
 from .data import Dataset, load, NAMES
 from .train import (
@@ -138,7 +139,11 @@ def train_epoch(run: Run) -> _checkpoint.Row:
         while left := len(run.training.order):
             run.training = training_step(run.training, samples, run.recipe)
             bar.update(left - len(run.training.order))
-    loss, hits, spikes = (run.training.sums / len(samples.y)).tolist()
+    loss, hits, *rates = (run.training.sums / len(samples.y)).tolist()
+    spikes = sum(n * rate for n, rate in zip(run.recipe.hidden, rates)) / sum(run.recipe.hidden)
+    for layer, rate in enumerate(rates, start=1):
+        if said := word(round(rate, 6)):
+            say(f"hidden layer {layer} {said}")
     test = accuracy(run.training.average, run.dataset.test, run.recipe)
     seconds = time.perf_counter() - start
     return dict(epoch=epoch, loss=loss, train_accuracy=hits, test_accuracy=test, spike_rate=spikes, seconds=seconds)

@@ -20,6 +20,7 @@ from typing import Any
 
 import torch
 
+from ._functionalize import Functional, has_tensors
 from ._functorch import intercepted
 from ._neuron import Neuron
 from ._scan import step_name
@@ -33,7 +34,8 @@ def chain(*layers: Neuron | Callable[[Any], Any]) -> Neuron:
     A layer is
 
     - a `Neuron`: `leaky`, `linear`, `conv2d`, a modified one such as `refractory(leaky, 3)`, another chain;
-    - a function of one step's input: `flatten`, `max_pool2d(2)`, `torch.relu`. Its params and its state are `()`.
+    - a function of one step's input: `flatten`, `max_pool2d(2)`, `torch.relu`. Its params and its state are `()`;
+    - an `nn.Module` with parameters, by `layer`, which gives it and its params.
 
     Raises TypeError for what is neither: a step without its bundle, a tree or a module of parameters.
 
@@ -57,7 +59,7 @@ class Chain:
     layers: tuple[Neuron, ...]
 
     def __repr__(self) -> str:
-        return f"chain({', '.join(map(_name, self.layers))})"
+        return f"chain({', '.join(name_of(layer.step) for layer in self.layers)})"
 
     def __call__(self, params: Any, state: Any, input: Any) -> tuple[Any, Any]:
         outputs, states = self.each(params, state, input)
@@ -98,6 +100,54 @@ class Chain:
                         f"{self!r}: {name}[{number}] is a tree of {own.__name__}, but {type(tree).__name__} came."
                     )
         return zip(self.layers, params, state)
+
+
+def residual(*layers: Neuron | Callable[[Any], Any]) -> Neuron:
+    """A chain of these layers around which its input goes, too; its params and its state are the chain's.
+
+    output[t] = input[t] + chain(*layers)(input)[t]
+
+        block = residual(linear, leaky)
+        net = chain(linear, leaky, block, block, linear, leaky_integrator)      params: (..., (Linear(w), LeakyParams(0.9)), ...)
+
+    Spikes around spikes give 0, 1 or 2, as in SEW-ResNet's "add" (Fang et al. 2021); with a neuron behind, `chain(residual(linear),
+    leaky)`, currents are added. Raises ValueError where the layers change the shape.
+
+    >>> net = chain(residual(linear, leaky))
+    >>> params = ((Linear(torch.eye(3)), LeakyParams(beta=0.9)),)
+    >>> xs = torch.full((5, 2, 3), 0.4)
+    >>> scan(net.step, params, net.init(params, xs[0]), xs)[0][:, 0, 0]
+    tensor([0.4000, 0.4000, 1.4000, 0.4000, 0.4000])
+    """
+    inner: Any = chain(*layers).step
+    step = Residual(inner)
+    return Neuron(tuple, tuple, inner.init, step)
+
+
+@dataclasses.dataclass(frozen=True)
+class Residual:
+    """The step of `residual`."""
+
+    chain: "Chain"
+
+    def __repr__(self) -> str:
+        return f"residual{repr(self.chain).removeprefix('chain')}"
+
+    def __call__(self, params: Any, state: Any, input: Any) -> tuple[Any, Any]:
+        output, state = self.chain(params, state, input)
+        return self.sum(input, output), state
+
+    def sum(self, input: Any, output: Any) -> Any:
+        """Of what came and what the layers made of it, at one step or at all."""
+        if not isinstance(input, torch.Tensor) or not isinstance(output, torch.Tensor):
+            kinds = f"{type(input).__name__} came and {type(output).__name__} was put out"
+            raise TypeError(f"{self!r}: the input and the output are one tensor each, but {kinds}.")
+        if input.shape != output.shape:
+            raise ValueError(
+                f"{self!r} adds its input {tuple(input.shape)} to its output {tuple(output.shape)}. Expected one shape; a layer that "
+                "changes it stands before or behind."
+            )
+        return input + output
 
 
 def every_layer(net: Neuron) -> Neuron:
@@ -158,9 +208,10 @@ def _layer(layer: Any) -> Neuron:
         )
     if isinstance(layer, type):
         raise TypeError(f"{call}: a class. Give {layer.__name__}().")
-    if any(True for tensors in ("parameters", "buffers") if hasattr(layer, tensors) for _ in getattr(layer, tensors)()):
+    if isinstance(layer, Functional) or has_tensors(layer):
         raise TypeError(
-            f"{call}: a module with parameters or buffers is no pure function. functionalize(module) makes it a step."
+            f"{call}: a module's tensors go into params and state. Give the two that layer(module) makes of it: norm, of_norm = "
+            "layer(BatchNorm1d(64)); net = chain(linear, norm, leaky); params = (Linear(w), of_norm, LeakyParams(0.9))."
         )
     if isinstance(layer, torch.nn.Module) and any(getattr(m, "inplace", False) for m in layer.modules()):
         raise TypeError(f"{call}: it writes into its input, which is what the layer before put out. Say inplace=False.")
@@ -182,6 +233,5 @@ def _arguments(function: Any) -> int | None:
     return sum(p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) for p in parameters)
 
 
-def _name(layer: Neuron) -> str:
-    step = layer.step
+def name_of(step: Any) -> str:
     return step_name(step.function if isinstance(step, Function) else step).removesuffix("_step")

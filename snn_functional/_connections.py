@@ -42,19 +42,31 @@ class Linear:
 
 @pytree
 class Conv2d:
-    """- `weight`: (out, in, height, width). - `bias`: (out,), or one number for all.
+    """- `weight`: (out, in / groups, height, width). - `bias`: (out,), or one number for all.
     - `stride`: pixels from one place of the kernel to the next, 1 or more.
-    - `padding`: zeros around the image, a number for both axes; or "same", half of the kernel on each side: at stride 1 the image keeps
-      its size. For an odd kernel only.
+    - `padding`: zeros around the image, a number for both axes; or "same", half of the kernel's reach on each side: at stride 1 the image
+      keeps its size. For an odd kernel only.
+    - `dilation`: pixels from one number of the kernel to the next, 1 or more.
+    - `groups`: channels in and out are divided into so many, each of which sees its own alone.
     """
 
     weight: Leaf
     bias: Leaf = leaf(default=0.0)
     stride: int = static(default=1)
     padding: int | str = static(default="same")
+    dilation: int = static(default=1)
+    groups: int = static(default=1)
 
     def __check__(self) -> None:
         _check_bias(self)
+        for name in ("stride", "dilation", "groups"):
+            if type(value := getattr(self, name)) is not int or value < 1:
+                raise ValueError(f"Conv2d({name}={value!r}): expected a whole number, 1 or more.")
+        if self.weight.dim() and len(self.weight) % self.groups:
+            raise ValueError(
+                f"Conv2d(weight {tuple(self.weight.shape)}, groups={self.groups}): the {len(self.weight)} channels that come out are not "
+                "divided by the groups."
+            )
         if not (self.padding == "same" or (isinstance(self.padding, int) and self.padding >= 0)):
             raise ValueError(f'Conv2d(padding={self.padding!r}): expected "same" or a number of pixels, 0 or more.')
         if self.padding == "same" and isinstance(self.weight, Tensor) and self.weight.dim() > 3:
@@ -67,12 +79,12 @@ class Conv2d:
     def __call__(self, x: Tensor) -> Tensor:
         """`x` [..., in, H, W] -> [..., out, H', W']. Raises ValueError and TypeError where x does not fit the weight, or that is not
         floating."""
-        _check(self, x, axes=3, features=-3)
+        _check(self, x, axes=3, features=-3, groups=self.groups)
         same = self.padding == "same"
-        padding = tuple(size // 2 for size in self.weight.shape[-2:]) if same else self.padding
+        padding = tuple(size // 2 * self.dilation for size in self.weight.shape[-2:]) if same else self.padding
         bias = self.bias if self.bias.dim() else None
         samples = x.flatten(0, -4) if x.dim() > 4 else x
-        out = torch.nn.functional.conv2d(samples, self.weight, bias, self.stride, padding)
+        out = torch.nn.functional.conv2d(samples, self.weight, bias, self.stride, padding, self.dilation, self.groups)
         out = out if bias is not None else out + self.bias
         return out.unflatten(0, x.shape[:-3]) if x.dim() > 4 else out
 
@@ -85,13 +97,20 @@ class Conv2d:
         *,
         stride: int = 1,
         padding: int | str = "same",
+        dilation: int = 1,
+        groups: int = 1,
         bias: bool = True,
         generator: Any = None,
         **place: Any,
     ) -> "Conv2d":
-        """Weights drawn as `torch.nn.Conv2d` draws them: uniform within 1 / sqrt(inputs height width). `place`: dtype, device."""
+        """Weights drawn as `torch.nn.Conv2d` draws them: uniform within 1 / sqrt(inputs / groups height width). `place`: dtype, device."""
+        if type(groups) is not int or groups < 1 or inputs % groups:
+            raise ValueError(
+                f"Conv2d.random({inputs}, {outputs}, ..., groups={groups!r}): the channels are divided by the groups."
+            )
         size = (kernel_size, kernel_size) if isinstance(kernel_size, int) else kernel_size
-        return cls(*_uniform((outputs, inputs, *size), bias, generator, place), stride, padding)
+        numbers = _uniform((outputs, inputs // groups, *size), bias, generator, place)
+        return cls(*numbers, stride, padding, dilation, groups)
 
 
 def _no_state(params: Any, input: Tensor) -> tuple[()]:
@@ -164,12 +183,14 @@ def _check_bias(connection: Any) -> None:
         )
 
 
-def _check(connection: Any, x: Tensor, axes: int, features: int) -> None:
+def _check(connection: Any, x: Tensor, axes: int, features: int, groups: int = 1) -> None:
     weight, name = connection.weight, type(connection).__name__
-    if x.dim() < axes or x.shape[features] != weight.shape[1]:
+    inputs = weight.shape[1] * groups
+    if x.dim() < axes or x.shape[features] != inputs:
         expected = "[..., in]" if axes == 1 else "[..., in, H, W]"
+        several = f", groups={groups}" if groups > 1 else ""
         raise ValueError(
-            f"{name}(weight {tuple(weight.shape)}) takes {expected} with in = {weight.shape[1]}, but {tuple(x.shape)} came."
+            f"{name}(weight {tuple(weight.shape)}{several}) takes {expected} with in = {inputs}, but {tuple(x.shape)} came."
         )
     if x.dtype == weight.dtype and weight.is_floating_point():
         return

@@ -326,8 +326,12 @@ def bare(function: type[torch.autograd.Function], *args: Any) -> Any:
         return function.forward(*args)
 
 
-def pulled(rule: Any, cotangents: tuple[Any, ...]) -> tuple[Any, ...]:
-    """`rule(*cotangents)`, what a backward gives; where torch's old vmap goes over the cotangents, which no rule sees, by the new one."""
+def pulled(backward: Any) -> Any:
+    """A Function's `backward(ctx, *cotangents)`; where torch's old vmap goes over the cotangents, which no rule sees, by the new one."""
+    return functools.wraps(backward)(lambda ctx, *cotangents: _pulled(functools.partial(backward, ctx), cotangents))
+
+
+def _pulled(rule: Any, cotangents: tuple[Any, ...]) -> tuple[Any, ...]:
     there = [i for i, c in enumerate(cotangents) if c is not None]
     if not under_old_vmap(cotangents[i] for i in there):
         return rule(*cotangents)

@@ -13,8 +13,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from ._tree import tree_leaves
+
 
 SPIKES = (torch.bool, torch.uint8)
+HALF = (torch.float16, torch.bfloat16)
 
 
 class Neuron(NamedTuple):
@@ -27,11 +30,35 @@ class Neuron(NamedTuple):
 
 
 def at_rest(params: Any, input: Tensor) -> Tensor:
-    """Zeros like one time step of `input`, in floating point. Refuses params that do not fit the input."""
+    """Zeros like one time step of `input`, in floating point: in the params' dtype where the input is in half precision. Refuses
+    params that do not fit the input."""
     _check_input(params, input)
-    dtype = torch.get_default_dtype() if input.dtype in SPIKES else input.dtype
+    dtype = torch.get_default_dtype() if input.dtype in SPIKES else _precision(params, input.dtype)
     _check_params(params, input, dtype)
     return torch.zeros_like(input, dtype=dtype)
+
+
+def precise(params: Any, x: Tensor) -> Tensor:
+    """`x` in the dtype of what is computed with it and these params. What is in half precision, as every product is under
+    `torch.autocast`, is widened to the params'; half params keep it as it is."""
+    dtype = _precision(params, x.dtype)
+    return x if x.dtype is dtype else x.to(dtype)
+
+
+def at_least(dtype: torch.dtype, x: Tensor) -> Tensor:
+    """Spikes (bool, uint8) and half precision in this dtype, or a wider one; any other `x` as it is."""
+    return x.to(torch.promote_types(x.dtype, dtype)) if x.dtype in (*SPIKES, *HALF) else x
+
+
+def _precision(params: Any, dtype: torch.dtype) -> torch.dtype:
+    """A membrane that adds up small currents stands still in half precision, so the input does not decide about its dtype."""
+    if dtype in HALF:
+        leaves = [leaf for leaf in tree_leaves(params) if isinstance(leaf, Tensor) and leaf.is_floating_point()]
+        for leaf in [
+            leaf for leaf in leaves if leaf.dim()
+        ] or leaves:  # numbers change no dtype, unless there are only numbers
+            dtype = torch.promote_types(dtype, leaf.dtype)
+    return dtype
 
 
 CLAMP_PASSES = tuple(int(part) for part in torch.__version__.split(".")[:2]) < (2, 14)
@@ -45,7 +72,7 @@ def unit(decay: Tensor) -> Tensor:
 
 
 def admit(params: Any, state: Any, input: Tensor) -> Tensor:
-    """`input`, once it is known to be one time step of these trees. Spikes (bool, uint8) become floats.
+    """`input`, once it is known to be one time step of these trees. Spikes (bool, uint8) become floats, and half precision the params'.
 
     - `params`: every leaf broadcasts to the input's shape: () or `(neurons,)` or `(batch, 1)`, aligned from the right.
     - `state`: likewise, and of a dtype that can hold the input.
@@ -53,7 +80,7 @@ def admit(params: Any, state: Any, input: Tensor) -> Tensor:
     Raises TypeError for dtypes and ValueError for shapes and devices that do not fit.
     """
     _check_input(params, input)
-    dtype = input.dtype
+    dtype = _precision(params, input.dtype)
     for name in state.__leaves__:
         leaf = getattr(state, name)
         if leaf.shape != input.shape or leaf.device != input.device:
@@ -67,12 +94,13 @@ def admit(params: Any, state: Any, input: Tensor) -> Tensor:
 def wired(params: Any, state: Any, input: Tensor, axes: int, weight: Tensor) -> Tensor:
     """What `admit` is for neurons that weigh their input: its last `axes` axes are not the state's, but all before them are.
 
-    Spikes (bool, uint8) become floats, of the weight's dtype. Raises TypeError for dtypes, ValueError for an input of too few axes
-    and for states of another batch; what does not fit the weights is refused by the connections.
+    Spikes (bool, uint8) become floats, of the weight's dtype, as does what is in half precision beside a wider weight.
+
+    Raises TypeError for dtypes, ValueError for an input of too few axes and for states of another batch; what does not fit the
+    weights is refused by the connections.
     """
     _check_input(params, input)
-    if input.dtype in SPIKES:
-        input = input.to(weight.dtype)
+    input = at_least(weight.dtype, input)
     if input.dim() < axes:
         raise ValueError(f"{_neuron_of(params)} takes an input of at least {axes} axes, but {tuple(input.shape)} came.")
     batch = input.shape[: input.dim() - axes]
@@ -157,7 +185,7 @@ def _state_dtype(state: Any, name: str, leaf: Tensor, dtype: torch.dtype) -> tor
 
 def _cannot_hold(state: Any, name: str, leaf: Tensor, dtype: torch.dtype) -> TypeError:
     return TypeError(
-        f"{type(state).__name__}.{name} is {leaf.dtype} and cannot hold an input of {dtype}. Expected the input's dtype: "
+        f"{type(state).__name__}.{name} is {leaf.dtype} and cannot hold an input of {dtype}. Expected that dtype: "
         f"{_init_of(state)}(params, input) makes it."
     )
 

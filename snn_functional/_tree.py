@@ -20,7 +20,7 @@ This file is the only one that touches optree and torch's private pytree module.
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Annotated, Any, overload, TYPE_CHECKING, TypeVar
 
 import optree
@@ -224,6 +224,40 @@ def with_leaves(tree: T, named: dict[str, Tensor]) -> T:
             "named_leaves(tree)."
         )
     return tree_unflatten(tree_flatten(tree)[1], [named[name] for name in names])
+
+
+Which = str | Iterable[str] | Callable[[str, Tensor], bool] | None
+
+
+def partition(tree: Any, which: Which) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """The leaves of a tree that `which` says, and the others, by the names of `named_leaves`: to learn the ones and freeze the others.
+
+        learned, frozen = partition(params, "beta")
+        loss = lambda learned, xs: f(with_leaves(params, learned | frozen), xs)
+        grads = torch.func.grad(loss)(learned, xs)
+
+    - `which`: names; a function of a leaf's name and the leaf; or None for all. A name is a leaf's own, "0.beta", or the end of some,
+      "beta", or their beginning, "0" for all of the first layer.
+
+    `torch.optim` takes groups of parameters in the same way, of `dict(module.named_parameters())`, which is a tree too.
+
+    Raises ValueError for a name that no leaf has.
+
+    >>> learned, frozen = partition((LeakyParams(beta=0.9), LeakyParams(beta=0.8)), ["0", "1.beta"])
+    >>> list(learned), list(frozen)
+    (['0.beta', '0.threshold', '1.beta'], ['1.threshold'])
+    """
+    named = named_leaves(tree)
+    if callable(which):
+        chosen = {name for name, leaf in named.items() if which(name, leaf)}
+    else:
+        chosen = set(named) if which is None else set()
+        for given in [which] if isinstance(which, str) else which or ():
+            of = [name for name in named if f".{name}.".startswith(f".{given}.") or name.endswith(f".{given}")]
+            if not of:
+                raise ValueError(f"partition(tree, which): no leaf is called {given!r}. There are {', '.join(named)}.")
+            chosen.update(of)
+    return {k: x for k, x in named.items() if k in chosen}, {k: x for k, x in named.items() if k not in chosen}
 
 
 def _is_leaf_type(annotation: Any) -> bool:

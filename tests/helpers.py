@@ -105,6 +105,16 @@ def halved(x):
     return 0.5 * x
 
 
+@dataclasses.dataclass(frozen=True)
+class HeldByInput:
+    """`masked`, each neuron by itself, where its input says so: the laws give a step one tensor of numbers."""
+
+    held: snf.masked
+
+    def __call__(self, params, state, x):
+        return self.held(params, state, (x, x > -0.2))
+
+
 NOT_POINTWISE = ("inhibit", "recurrent-linear")
 MODIFIED = {  # the neuron, its parameters around those of leaky
     "inhibit": (snf.inhibit(snf.leaky), lambda inner, number: inner),
@@ -117,6 +127,7 @@ MODIFIED = {  # the neuron, its parameters around those of leaky
     ),
     "noisy": (snf.noisy(snf.leaky), lambda inner, number: snf.NoisyParams(inner, number(0.5))),
     "record": (snf.record(snf.leaky), lambda inner, number: inner),
+    "masked": (snf.leaky._replace(step=HeldByInput(snf.masked(snf.leaky_step))), lambda inner, number: inner),
     "recurrent": (snf.recurrent(snf.leaky), lambda inner, number: snf.RecurrentParams(inner, number(0.7))),
     "recurrent-linear": (
         snf.recurrent(snf.leaky),

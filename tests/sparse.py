@@ -3,9 +3,10 @@
 import optree
 import pytest
 import torch
+from helpers import assert_allclose, assert_equal
 from torch.func import grad, hessian, jacfwd, jacrev, jvp, vjp
 
-from snn_functional import _events as events
+from snn_functional import _events as events, snn
 from snn_functional._events import _convolution, _native, _rules
 
 
@@ -53,6 +54,25 @@ def spikes(*shape, density=0.1, graded=False, dtype=torch.float32):
 def dyadic(*shape, dtype=torch.float32):
     """Multiples of 1/64: of these, every order of a sum gives the same bits."""
     return (torch.randint(-64, 65, shape) / 64).to(dtype)
+
+
+def run_as_stepped(net, xs, counted, kinds):
+    """Outputs and gradients of a module by `snn.run`, with so many products and outer products by events, are those step by step."""
+    with torch.no_grad():
+        for p in net.parameters():
+            p.copy_(dyadic(*p.shape) / 2)
+    looped = torch.stack([net(x) for x in xs])
+    looped.sum().backward()
+    expected = [p.grad.clone() for p in net.parameters()]
+    net.zero_grad()
+    snn.utils.reset(net)
+    before = dict(counted)
+    out = snn.run(net, xs)
+    assert looped.any() and counted == {**before, "product": before["product"] + kinds}
+    out.sum().backward()
+    assert counted == {name: n + kinds for name, n in before.items()}
+    assert_equal(out, looped)
+    assert_allclose([p.grad for p in net.parameters()], expected)
 
 
 TRANSFORMS = {

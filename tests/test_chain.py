@@ -249,7 +249,7 @@ def test_a_module_without_parameters_is_a_function(module):
         (snf.leaky_step, "a layer with parameters is a bundle"),
         (snf.Linear(torch.eye(2)), "a tree belongs into params"),
         (snf.LeakyParams, "a tree belongs into params"),
-        (torch.nn.Linear(2, 2), "functionalize"),
+        (torch.nn.Linear(2, 2), r"layer\(module\) makes"),
         (3, "a Neuron, such as leaky, or a function"),
     ],
 )

@@ -8,7 +8,7 @@ import pytest
 import torch
 from helpers import assert_allclose, assert_equal, needs_kernels
 from hypothesis import given, settings, strategies as st
-from sparse import always, counted, DTYPES, dyadic, spikes, TRANSFORMS  # noqa: F401
+from sparse import always, counted, DTYPES, dyadic, run_as_stepped, spikes, TRANSFORMS  # noqa: F401
 from torch.func import functional_call, grad, jvp, vmap
 
 import snn_functional as snf
@@ -305,20 +305,7 @@ def test_modules_and_chains(always):
     lif = lambda: snn.Leaky(0.875, init_hidden=True)
     net = torch.nn.Sequential(torch.nn.Linear(20, 30), lif(), torch.nn.Linear(30, 4, bias=False), lif())
     xs = spikes(12, 5, 20, density=0.3)
-    with torch.no_grad():
-        for p in net.parameters():
-            p.copy_(dyadic(*p.shape) / 2)
-    looped = torch.stack([net(x) for x in xs])
-    looped.sum().backward()
-    expected = [p.grad.clone() for p in net.parameters()]
-    net.zero_grad()
-    snn.utils.reset(net)
-    out = snn.run(net, xs)
-    assert looped.any() and always == {"product": 2, "outer": 0}
-    out.sum().backward()
-    assert always == {"product": 2, "outer": 2}
-    assert_equal(out, looped)
-    assert_allclose([p.grad for p in net.parameters()], expected)
+    run_as_stepped(net, xs, always, 2)
 
     pure = snf.chain(snf.linear, snf.leaky)
     params = (snf.Linear(net[0].weight.detach(), net[0].bias.detach()), snf.LeakyParams(0.875))

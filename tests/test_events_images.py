@@ -6,7 +6,7 @@ import pytest
 import torch
 from helpers import assert_allclose, assert_equal, needs_kernels
 from hypothesis import given, settings, strategies as st
-from sparse import always, counted, dyadic, spikes, TRANSFORMS  # noqa: F401
+from sparse import always, counted, dyadic, run_as_stepped, spikes, TRANSFORMS  # noqa: F401
 from torch.func import grad, vmap
 
 from snn_functional import _events as events, snn
@@ -108,17 +108,4 @@ def test_a_network_of_convolutions(always):
         conv(2, 6, 3, padding=1), lif(), torch.nn.MaxPool2d(2), conv(6, 5, 3, stride=2, bias=False), lif(),
         torch.nn.Flatten(), torch.nn.Linear(20, 4), lif(),
     )  # fmt: skip
-    xs = images(7, 3, 2, 12, 12)
-    with torch.no_grad():
-        for p in net.parameters():
-            p.copy_(dyadic(*p.shape) / 2)
-    looped = torch.stack([net(x) for x in xs])
-    looped.sum().backward()
-    expected = [p.grad.clone() for p in net.parameters()]
-    net.zero_grad()
-    snn.utils.reset(net)
-    out = snn.run(net, xs)
-    out.sum().backward()
-    assert looped.any() and always == {"product": 3, "outer": 3}
-    assert_equal(out, looped)
-    assert_allclose([p.grad for p in net.parameters()], expected)
+    run_as_stepped(net, images(7, 3, 2, 12, 12), always, 3)

@@ -19,6 +19,7 @@ LAYERS = {  # how it is made, and one input of a batch of 3
     "Synaptic": (functools.partial(snn.Synaptic, 0.8, 0.7), (7,)),
     "Lapicque": (functools.partial(snn.Lapicque, 0.9, threshold=0.2), (7,)),
     "Alpha": (functools.partial(snn.Alpha, 0.9, 0.8), (7,)),
+    "AdaptiveLeaky": (functools.partial(snn.AdaptiveLeaky, 0.9), (7,)),
     "RLeaky one to one": (functools.partial(snn.RLeaky, 0.9, V=0.5, all_to_all=False), (7,)),
     "RLeaky linear": (functools.partial(snn.RLeaky, 0.9, linear_features=7), (7,)),
     "RLeaky conv": (functools.partial(snn.RLeaky, 0.9, conv2d_channels=2, kernel_size=(3, 1)), (2, 5, 4)),
@@ -313,3 +314,81 @@ def test_bad_input(bad):
     call, error, says = BAD[bad]
     with pytest.raises(error, match=says):
         call()
+
+
+# ------------------------------------------------------------------------------------------------ your own neuron
+
+
+@snf.pytree
+class TauParams:
+    """A leak given by its time constant, which has neither a reset to choose nor a field called threshold."""
+
+    tau: snf.Leaf
+    level: snf.Leaf = snf.leaf(default=1.0)
+    kind: str = snf.static(default="leaky", choices=("leaky", "perfect"))
+
+
+@snf.pytree
+class TauState:
+    u: torch.Tensor
+
+
+def tau_init(params, input):
+    return TauState(snf.at_rest(params, input))
+
+
+def tau_step(params, state, input):
+    input = snf.admit(params, state, input)
+    u = (torch.exp(-1 / params.tau) if params.kind == "leaky" else 1.0) * state.u + input
+    spk = snf.surrogate.ATan()(u - params.level)
+    return spk, TauState(u - spk * params.level)
+
+
+TAU = snf.Neuron(TauParams, TauState, tau_init, tau_step)
+Tau = snn.stateful(TAU, "Tau")
+
+
+def test_your_own_neuron_is_a_face():
+    """Without a reset_mechanism, a surrogate, a threshold or a membrane called mem; its numbers are learned, its choice is one."""
+    xs = torch.rand(9, 3, 7) * 1.5
+    layer = Tau(torch.full((7,), 4.0), init_hidden=True, learn_tau=True)
+    assert [name for name, _ in layer.named_parameters()] == ["tau"] and "level" in dict(layer.named_buffers())
+    spks = torch.stack([layer(x) for x in xs])
+    params = TauParams(torch.full((7,), 4.0))
+    assert (
+        torch.equal(spks, snf.scan(tau_step, params, tau_init(params, xs[0]), xs)[0]) and 0 < spks.sum() < spks.numel()
+    )
+    spks.sum().backward()
+    assert layer.tau.grad.abs().sum() > 0
+    snn.utils.reset(layer)
+    assert torch.equal(snn.run(layer, xs), spks)
+    other = Tau(torch.ones(7))
+    other.load_state_dict(layer.state_dict())
+    assert torch.equal(other.tau, layer.tau) and "reset" not in repr(layer)
+    assert not torch.equal(Tau(4.0, kind="perfect")(xs[0], xs[1])[1], Tau(4.0)(xs[0], xs[1])[1])
+    with pytest.raises(ValueError, match="kind='linear'"):
+        Tau(4.0, kind="linear")
+    with pytest.raises(TypeError, match="reset_mechanism"):
+        Tau(4.0, reset_mechanism="zero")
+
+
+@pytest.mark.parametrize("per_neuron", [False, True])
+def test_izhikevich_rests_where_it_rests(per_neuron):
+    b = torch.full((7,), 0.21) if per_neuron else 0.21
+    layer = snn.Izhikevich(b=b, init_hidden=True, learn_b=True)
+    xs = torch.rand(300, 3, 7) * 15
+    params = snf.IzhikevichParams(b=b)
+    expected = snf.scan(snf.izhikevich_step, params, snf.izhikevich_init(params, xs[0]), xs)[0]
+    spks = torch.stack([layer(x) for x in xs])
+    assert torch.equal(spks, expected) and expected.sum() > 0
+    snn.utils.reset(layer)
+    assert torch.equal(snn.run(layer, xs), expected)
+    snn.utils.reset(layer)
+    assert layer.spike_grad == snf.IzhikevichParams().spike_grad
+    step, weights, state = snf.functionalize(layer)
+    assert torch.equal(snf.scan(step, weights, state, xs)[0], expected)
+    explicit = snn.Izhikevich(b=b)
+    recovery, mem = explicit.reset_mem()
+    for x, spk in zip(xs[:50], expected):
+        found, recovery, mem = explicit(x, recovery, mem)
+        assert torch.equal(found, spk)

@@ -106,12 +106,15 @@ def in_a_new_process(code):
 
 @pytest.mark.long
 def test_importing_is_light():
-    """No picture, data or array library comes with the import, no compiler, no face, and no room that the core does without."""
+    """No picture, data or array library comes with the import, no compiler, no face, and no room that the core does without:
+    kernels too wait for the first step that may have one."""
     new = in_a_new_process("print(*set(sys.modules) - before)")
     heavy = {"matplotlib", "sklearn", "scipy", "pandas", "tqdm", "numpy", "aeon", "sktime", "triton"}
     assert not heavy & {name.partition(".")[0] for name in new}
-    later = {*snf.ROOMS, "plot", "data", "train"}
+    later = {*snf.ROOMS, "plot", "data", "train", "kernels", "_events"}
     assert not later & {name.split(".")[1] for name in new if name.startswith("snn_functional.")}
+    of_scan = {name for name in new if name.startswith("snn_functional._scan.")}
+    assert of_scan == {"snn_functional._scan._door", "snn_functional._scan._loop"}
     assert {"snn_functional", "snn_functional.neurons", "optree"} <= set(new)
 
 

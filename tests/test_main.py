@@ -408,9 +408,8 @@ def test_network_is_a_tree_whose_every_leaf_learns():
     assert all(leaf.abs().sum() > 0 for leaf in optree.tree_leaves(grads)) and value.dim() == 0
     mems, spks = train.network_apply(network, xs)
     assert mems.shape == (20, 5, 3) and [spk.shape for spk in spks] == [(20, 5, 16), (20, 5, 8)]
-    rate = torch.cat([spk.flatten() for spk in spks]).mean()
     hits = (mems.mean(0).argmax(1) == y).sum()
-    torch.testing.assert_close(counted, torch.stack([value * 5, hits, rate * 5]))
+    torch.testing.assert_close(counted, torch.stack([value * 5, hits, *(spk.mean() * 5 for spk in spks)]))
 
 
 def test_an_epoch_sees_every_sample_once():
@@ -463,3 +462,11 @@ def test_adam_is_torchs():
     for mine, x in zip(optree.tree_leaves(params), theirs):
         torch.testing.assert_close(mine, x.detach())
     assert int(state.count) == 20
+
+
+def test_a_silent_layer_is_named(here, unseen, monkeypatch, capsys):
+    dull = dataclasses.replace(train.HIDDEN["leaky"], threshold=torch.tensor(1e6))
+    monkeypatch.setitem(train.HIDDEN, "leaky", dull)
+    assert run("train", "--hidden", "16", "8", "--epochs", "1", "--steps", "4") == 0
+    said = capsys.readouterr().out.splitlines()
+    assert "hidden layer 1 never fires" in said and "hidden layer 2 never fires" in said

@@ -162,7 +162,7 @@ def test_a_held_neuron_feeds_nothing_back(neuron, params):
 def test_refractory_counts_as_far_as_its_dtype():
     assert torch.tensor(256.0).bfloat16() - 1 == 255
     with pytest.raises(ValueError, match="counts to 256 only"):
-        snf.refractory(snf.leaky, 257).init(LEAKY, X[0].bfloat16())
+        snf.refractory(snf.leaky, 257).init(optree.tree_map(torch.Tensor.bfloat16, LEAKY), X[0].bfloat16())
 
 
 # ------------------------------------------------------------------------------------------------ adaptive_threshold

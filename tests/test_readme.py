@@ -1,6 +1,7 @@
 """The README's code runs, in order, as it stands; and what CI runs is the README's own command."""
 
 import re
+import socket
 import subprocess
 from pathlib import Path
 
@@ -19,7 +20,13 @@ BLOCKS = re.findall(r"```python\n(.*?)```", README, flags=re.S)
 def names():
     torch.manual_seed(0)
     space = {"__name__": "readme"}
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        # What torchrun sets, for one process.
+        rendezvous = {"MASTER_ADDR": "127.0.0.1", "RANK": "0", "WORLD_SIZE": "1"}
+        for name, value in (rendezvous | {"MASTER_PORT": str(free.getsockname()[1])}).items():
+            patch.setenv(name, value)
+        free.close()
         patch.setenv("SNN_FUNCTIONAL_OPTIMIZE", "1")  # it trains for seconds
         for i, block in enumerate(BLOCKS):
             exec(compile(block, f"README.md[{i}]", "exec"), space)
@@ -31,6 +38,20 @@ def test_first_screen(names):
     loss, xs = names["rate"], names["xs"]
     one = torch.func.grad(loss)(snf.LeakyParams(0.9), xs[:, 5])
     torch.testing.assert_close(names["per_sample"].beta[5], one.beta)
+
+
+def test_the_training_script_learns_what_it_says(names):
+    model, (w, leaky, _, last) = names["model"], names["trained"]
+    assert [name for name, _ in model.named_parameters()] == ["0.weight", "0.bias", "2.weight", "2.bias", "3.beta"]
+    assert w.weight.grad.abs().sum() > 0 and leaky.beta == 0.9 and last.beta != 0.9
+
+
+def test_a_deep_network_fires_as_it_was_told(names):
+    found = snf.diagnose(
+        names["deep"].step, names["tree"], names["deep"].init(names["tree"], names["xs"][0]), names["xs"]
+    )
+    assert not found.problems and all(abs(rate - 0.1) < 0.01 for rate in found.rates.values())
+    assert not names["membranes"][~names["valid"]].any() and names["membranes"][names["valid"]].abs().min() > 0
 
 
 def test_the_added_neuron_is_a_neuron(names):

@@ -353,7 +353,7 @@ def test_the_examples_in_the_docstrings_run():
     import doctest
 
     names = {"torch": torch, **vars(snf)}
-    for function in (snf.scan, snf.explain):
+    for function in (snf.scan, snf.explain, snf.partition, snf.module):
         examples = doctest.DocTestFinder(recurse=False).find(function, globs=names)
         runner = doctest.DocTestRunner()
         results = [runner.run(example) for example in examples]

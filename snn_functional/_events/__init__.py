@@ -4,13 +4,13 @@ They are torch's own, at another price: chosen at run time by counting, against 
 environment turns them off, for comparison.
 """
 
-import os
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from .._functorch import intercepted, numbers_in, only_grad, readable, traced, under_old_vmap, untransformed
+from ..kernels import events as enabled
 from ._convolution import convolved, How, IMAGES
 from ._native import can, crowded
 from ._rules import columns_added, Events, most, rows_added
@@ -28,11 +28,17 @@ WIDE = 32, 64  # channels of a convolution's result, and numbers in a patch, bel
 def product(z: Tensor, w: Tensor, bias: Tensor | None = None) -> Tensor:
     """z [..., in] @ w [in, out] + bias [out], where z may be mostly zeros."""
     rows = z.flatten(0, -2) if z.dim() > 2 else z
-    if not worth(rows, w, w.shape[-1]) or _crowded(rows, w.shape[-1]):
+    y = sparse(rows, w, bias)
+    if y is None:
         y = torch.mm(rows, w) if bias is None else torch.addmm(bias, rows, w)
-    else:
-        y = rows_added(Events(), rows[None], w[None], None if bias is None else bias[None]).squeeze(0)
     return y.unflatten(0, z.shape[:-1]) if z.dim() > 2 else y
+
+
+def sparse(rows: Tensor, w: Tensor, bias: Tensor | None) -> Tensor | None:
+    """The same for z [n, in]; None where nothing is to be gained."""
+    if not worth(rows, w, w.shape[-1]) or _crowded(rows, w.shape[-1]):
+        return None
+    return rows_added(Events(), rows[None], w[None], None if bias is None else bias[None]).squeeze(0)
 
 
 def outer(z: Tensor, g: Tensor) -> Tensor:
@@ -59,10 +65,6 @@ def convolution(x: Tensor, w: Tensor, bias: Tensor | None, stride: Any, padding:
     pair = lambda n: tuple(n) * (2 // len(n))
     how = How(pair(stride), pair(padding), pair(dilation), tuple(w.shape[2:]))
     return convolved(Events(), how, x, w, bias)
-
-
-def enabled() -> bool:
-    return os.environ.get("SNN_FUNCTIONAL_EVENTS") != "0"
 
 
 def worth(z: Tensor, other: Tensor, out: int) -> bool:

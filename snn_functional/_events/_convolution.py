@@ -8,7 +8,6 @@ samples, channels, height, width].
 """
 
 import dataclasses
-import functools
 from typing import Any
 
 import torch
@@ -79,11 +78,8 @@ class Convolution(torch.autograd.Function):
         ctx.save_for_forward(x, w)
 
     @staticmethod
-    def backward(ctx: Any, *cotangents: Any) -> Any:
-        return pulled(functools.partial(Convolution._pull, ctx), cotangents)
-
-    @staticmethod
-    def _pull(ctx: Any, d: Tensor) -> Any:
+    @pulled
+    def backward(ctx: Any, d: Tensor) -> Any:
         (x, w), (_, _, of_x, of_w, of_bias) = ctx.saved_tensors, ctx.needs_input_grad
         events = ctx.events.taken()
         return (
@@ -137,11 +133,8 @@ class Weights(torch.autograd.Function):
         ctx.save_for_forward(x, g)
 
     @staticmethod
-    def backward(ctx: Any, *cotangents: Any) -> Any:
-        return pulled(functools.partial(Weights._pull, ctx), cotangents)
-
-    @staticmethod
-    def _pull(ctx: Any, d: Tensor) -> Any:
+    @pulled
+    def backward(ctx: Any, d: Tensor) -> Any:
         (x, g), (_, _, of_x, of_g), how = ctx.saved_tensors, ctx.needs_input_grad, ctx.how
         events = ctx.events.taken()
         if len(x) == 1:

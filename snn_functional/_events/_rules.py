@@ -88,11 +88,8 @@ class Product(torch.autograd.Function):
         ctx.save_for_forward(z, w)
 
     @staticmethod
-    def backward(ctx: Any, *cotangents: Any) -> Any:
-        return pulled(functools.partial(Product._pull, ctx), cotangents)
-
-    @staticmethod
-    def _pull(ctx: Any, d: Tensor) -> Any:
+    @pulled
+    def backward(ctx: Any, d: Tensor) -> Any:
         (z, w), (_, of_z, of_w, of_bias) = ctx.saved_tensors, ctx.needs_input_grad
         events = ctx.events.taken()
         return (
@@ -143,11 +140,8 @@ class Outer(torch.autograd.Function):
         ctx.save_for_forward(z, g)
 
     @staticmethod
-    def backward(ctx: Any, *cotangents: Any) -> Any:
-        return pulled(functools.partial(Outer._pull, ctx), cotangents)
-
-    @staticmethod
-    def _pull(ctx: Any, d: Tensor) -> Any:
+    @pulled
+    def backward(ctx: Any, d: Tensor) -> Any:
         (z, g), (_, of_z, of_g, _) = ctx.saved_tensors, ctx.needs_input_grad
         events = ctx.events.taken()
         return (

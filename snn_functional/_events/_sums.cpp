@@ -9,6 +9,7 @@ struct Product {
     const char* z;
     const int32_t *begin, *length, *column;
     Matrix w, bias, y;
+    i64 shared() const { return rows; }   // what the parts of a piece share between them
 };
 
 // w[i, j] to packed[i][j], with zeros behind the last column.
@@ -62,7 +63,7 @@ template <class S, int R, bool GRADED> static void add_rows(
     }
 }
 
-template <class S, int R> static void product_block(Product& c, i64 group, i64 j, i64 lo, i64 hi, char* memory) {
+template <class S, int R> static void block(Product& c, i64 group, i64 j, i64 lo, i64 hi, char* memory) {
     typedef typename S::sum T;
     typedef typename S::kept K;
     enum { C = R * Vector<T>::N };
@@ -86,17 +87,18 @@ template <class S> static int vectors(i64 columns) {
     return r;
 }
 
-template <class S> static void product_piece(void* job, i64 i, char* memory) {
-    Product& c = *(Product*)job;
+// Of a product, or of an outer one: one group, some columns of what comes out, and a part of the rows.
+template <class S, class J> static void piece(void* job, i64 i, char* memory) {
+    J& c = *(J*)job;
     const i64 part = i % c.parts, group = i / c.parts / c.blocks, j = i / c.parts % c.blocks * (WIDE * Vector<typename S::sum>::N);
-    const i64 lo = c.rows * part / c.parts, hi = c.rows * (part + 1) / c.parts;
+    const i64 lo = c.shared() * part / c.parts, hi = c.shared() * (part + 1) / c.parts;
     if (__atomic_load_n(&c.infinite, __ATOMIC_RELAXED)) return;
     switch (vectors<S>(c.outs - j)) {
-        case 1: return product_block<S, 1>(c, group, j, lo, hi, memory);
-        case 2: return product_block<S, 2>(c, group, j, lo, hi, memory);
-        case 4: return product_block<S, 4>(c, group, j, lo, hi, memory);
-        case 8: return product_block<S, 8>(c, group, j, lo, hi, memory);
-        default: return product_block<S, WIDE>(c, group, j, lo, hi, memory);
+        case 1: return block<S, 1>(c, group, j, lo, hi, memory);
+        case 2: return block<S, 2>(c, group, j, lo, hi, memory);
+        case 4: return block<S, 4>(c, group, j, lo, hi, memory);
+        case 8: return block<S, 8>(c, group, j, lo, hi, memory);
+        default: return block<S, WIDE>(c, group, j, lo, hi, memory);
     }
 }
 
@@ -117,7 +119,7 @@ template <class S> static void product(const i64* a, const i64* at, i64* found) 
                  matrix(a + 8, at[4]), matrix(a + 11, at[5]), matrix(a + 14, at[6])};
     c.parts = parts(c.groups * c.blocks, c.threads, c.rows / 64);
     huge(c.y.data, c.groups * c.rows * c.outs * (i64)sizeof(typename S::kept));
-    const bool done = share(product_piece<S>, &c, c.groups * c.blocks * c.parts, (c.columns + 1) * C * (i64)sizeof(T), c.threads);
+    const bool done = share(piece<S, Product>, &c, c.groups * c.blocks * c.parts, (c.columns + 1) * C * (i64)sizeof(T), c.threads);
     found[0] = !done || c.infinite;
 }
 
@@ -133,6 +135,7 @@ struct Outer {
     int32_t *first;   // of each chunk and column: where its rows begin, behind that place
     uint16_t *row;
     char *value;
+    i64 shared() const { return columns; }
 };
 
 static void chunk_rows(const Outer& c, i64 i, i64& lo, i64& hi) {
@@ -186,7 +189,7 @@ template <class S, int R, bool GRADED> static void add_columns(
     }
 }
 
-template <class S, int R> static void outer_block(Outer& c, i64 group, i64 j, i64 lo, i64 hi, char* memory) {
+template <class S, int R> static void block(Outer& c, i64 group, i64 j, i64 lo, i64 hi, char* memory) {
     typedef typename S::sum T;
     typedef typename S::kept K;
     enum { C = R * Vector<T>::N };
@@ -207,20 +210,6 @@ template <class S, int R> static void outer_block(Outer& c, i64 group, i64 j, i6
     for (i64 from = lo; from < hi; from += 64)
         for (i64 k = 0; k < count; ++k)
             for (i64 i = from; i < hi && i < from + 64; ++i) write(m + i * c.m.row + k * c.m.column, sums[(i - lo) * C + k]);
-}
-
-template <class S> static void outer_piece(void* job, i64 i, char* memory) {
-    Outer& c = *(Outer*)job;
-    const i64 part = i % c.parts, group = i / c.parts / c.blocks, j = i / c.parts % c.blocks * (WIDE * Vector<typename S::sum>::N);
-    const i64 lo = c.columns * part / c.parts, hi = c.columns * (part + 1) / c.parts;
-    if (__atomic_load_n(&c.infinite, __ATOMIC_RELAXED)) return;
-    switch (vectors<S>(c.outs - j)) {
-        case 1: return outer_block<S, 1>(c, group, j, lo, hi, memory);
-        case 2: return outer_block<S, 2>(c, group, j, lo, hi, memory);
-        case 4: return outer_block<S, 4>(c, group, j, lo, hi, memory);
-        case 8: return outer_block<S, 8>(c, group, j, lo, hi, memory);
-        default: return outer_block<S, WIDE>(c, group, j, lo, hi, memory);
-    }
 }
 
 template <class S> static void outer(const i64* a, const i64* at, i64* found) {
@@ -245,7 +234,7 @@ template <class S> static void outer(const i64* a, const i64* at, i64* found) {
     c.parts = parts(c.groups * c.blocks, c.threads, c.columns / 32);
     huge(c.m.data, c.groups * c.columns * c.outs * (i64)sizeof(typename S::kept));
     done = done && share(turn<S>, &c, chunks, 0, c.threads);
-    done = done && share(outer_piece<S>, &c, c.groups * c.blocks * c.parts, (CHUNK + c.columns) * C * (i64)sizeof(T), c.threads);
+    done = done && share(piece<S, Outer>, &c, c.groups * c.blocks * c.parts, (CHUNK + c.columns) * C * (i64)sizeof(T), c.threads);
     free(c.place), free(c.first), free(c.row), free(c.value);
     found[0] = !done || c.infinite;
 }

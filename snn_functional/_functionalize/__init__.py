@@ -1,23 +1,28 @@
-"""`functionalize(module)`: a module of faces and ordinary layers as a pure step, and the way back.
+"""`functionalize(module)`: a module of faces and ordinary layers as a pure step, and the way back; `layer(module)`: one in a chain.
 
     _functional.py    the step: a copy of the module, into which the tensors of a call are put
     _has_state.py     what is known of a face: `HasState`, which the faces extend
     _arguments.py     the states that forward takes and returns, and the names of tensors
     _memory.py        what else a forward may keep, which is refused
     _calls.py         what a forward calls its faces for: is it one step of time?
+    _module.py        `module`: a pure neuron as a module
     _vmap.py          which buffers differ between the samples of a `vmap`
 
 The room knows no face: a module without any needs none to be loaded.
 """
 
 import copy
+import dataclasses
 from typing import Any
 
 import torch
 from torch import nn, Tensor
 
+from .._neuron import Neuron
 from ._arguments import arguments, check_names, names_of
 from ._functional import faces, Functional
+from ._has_state import HasState, layers
+from ._module import module as module
 
 
 def functionalize(module: nn.Module, *states: Any) -> tuple["Functional", dict[str, Tensor], dict[str, Any]]:
@@ -55,6 +60,52 @@ def functionalize(module: nn.Module, *states: Any) -> tuple["Functional", dict[s
             "alike. Rename one."
         )
     return step, dict(params), state | dict(zip(names, states))
+
+
+def layer(module: nn.Module) -> tuple[Neuron, dict[str, Tensor]]:
+    """`module` as a layer of a `chain`, and its entry in the chain's params: the parameters by name.
+
+        norm, of_norm = snf.layer(torch.nn.BatchNorm1d(64))
+        net = snf.chain(snf.linear, norm, snf.leaky)
+        params = (snf.Linear.random(256, 64), of_norm, snf.LeakyParams(0.9))
+
+    The layer's step is `functionalize(module)`'s, with all that is said there. Its state at rest is the module's buffers: in training
+    a normalization takes its mean and variance from each step's batch, and each step's go into the running ones, `state[1]` here, as in
+    a loop over the module; in evaluation it takes these. Training or evaluation is what the module is in when this is called. From one
+    to the other the numbers go by way of the module:
+
+        snf.defunctionalize(module, params[1], state[1])
+        norm, of_norm = snf.layer(module.eval())
+
+    Make it once, not in each loss: two layers are never equal, and `scan` reads a network with a new one anew.
+
+    Raises TypeError for what is no module, and for one with faces, which hold states of their own: its parts are layers, or all of it is
+    a step, `functionalize(module)`.
+    """
+    if isinstance(module, nn.Module) and (held := layers(module, HasState)):
+        where, face = next(iter(held.items()))
+        where = f" at {where!r}" if where else ""
+        raise TypeError(
+            f"layer({type(module).__name__}): it has a {type(face).__name__}{where}, which remembers. Take it apart, chain(linear, leaky), "
+            "or all of it is a step already: step, params, state = functionalize(module)."
+        )
+    step, params, state = functionalize(module)
+    return Neuron(dict, dict, _Rest(step, state), step), params
+
+
+@dataclasses.dataclass(frozen=True)
+class _Rest:
+    """The init of a module's layer: its buffers."""
+
+    step: Functional
+    state: dict[str, Tensor]
+
+    def __call__(self, params: Any, input: Any) -> dict[str, Tensor]:
+        return dict(self.state)
+
+
+def has_tensors(module: Any) -> bool:
+    return isinstance(module, nn.Module) and any(True for of in (module.parameters(), module.buffers()) for _ in of)
 
 
 def defunctionalize(module: nn.Module, params: dict[str, Tensor], state: dict[str, Any]) -> None:

@@ -38,7 +38,9 @@ def names_of(module: nn.Module, states: tuple[Any, ...]) -> tuple[str, ...]:
     """The names of these states. Raises TypeError for a module that is no step of time, and for states that do not fit it."""
     if not isinstance(module, nn.Module):
         hint = (
-            " A neuron is pure already: scan(neuron.step, ...)." if hasattr(module, "step") or callable(module) else ""
+            " A neuron, a chain too, is pure already: scan(neuron.step, ...)."
+            if hasattr(module, "step") or callable(module)
+            else ""
         )
         raise TypeError(f"functionalize(module): module is an nn.Module, not {type(module).__name__}.{hint}")
     name = type(module).__name__

@@ -17,7 +17,6 @@ from torch import nn, Tensor
 from .._functorch import intercepted, is_compiling, outside, transforms
 from .._scan._loop import unchanged
 from .._tree import tree_leaves, tree_map
-from ..kernels import being_read, Unsupported
 from ._arguments import check_names
 from ._calls import (
     Calls,
@@ -81,8 +80,11 @@ class Functional:
                         yield f"{type(module).__name__}.{name}", value
 
     def __call__(self, params: dict[str, Tensor], state: dict[str, Any], input: Any) -> tuple[Any, dict[str, Any]]:
-        if self._hooked() and being_read():
-            raise Unsupported("it has hooks, which look at each step")
+        if self._hooked():
+            from ..kernels import being_read, Unsupported
+
+            if being_read():
+                raise Unsupported("it has hooks, which look at each step")
         with unchanged(self, (params, input)):
             returned, new = self._within(params, state, input, lambda module, *given: module(input, *given))
         given = self._explicit

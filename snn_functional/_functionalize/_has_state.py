@@ -48,7 +48,8 @@ class HasState(nn.Module):
         """The leaves of the hidden state; at rest, a 0-d zero for each."""
         fields = self.neuron.State.__leaves__
         if self._hidden is None:
-            return [self.threshold.detach().new_zeros(()) for _ in fields]
+            like = getattr(self, "threshold", torch.zeros(()))  # your own neuron may have none
+            return [like.detach().new_zeros(()) for _ in fields]
         return [getattr(self._hidden, field) for field in fields]
 
     def hold(self, leaves: list[Tensor]) -> None:

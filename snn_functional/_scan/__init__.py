@@ -6,29 +6,28 @@
 
 Each kind is a function `(step, params, state, inputs, length, reverse) -> (outputs, state)` behind this one door. "auto" takes apart what
 is not pointwise as a whole (`_fission.py`): products run once over all of time, and what feeds itself back in kernels (`_stages.py`).
+All that is about kernels is loaded by the first step that may have one, because it is half of what `import snn_functional` would cost.
 """
 
 import warnings
-from typing import Any, get_args, Literal
+from typing import Any, get_args, Literal, TYPE_CHECKING
 
 import torch
 
 from .._functorch import is_dynamo_compiling, is_exporting
 from .._identity import generators, identify, undone
 from .._tree import tree_map
-from ..kernels import NoCompiler, Unsupported
 from ._captured import CAN, Captured, exported, in_graph
-from ._checkpointed import checkpointed
 from ._door import admit
-from ._explain import explain_stages, Explanation as Explanation, Part as Part
-from ._fused import fused, Several
-from ._known import FirstDiffers, prepare
 from ._loop import loop, P, S, Step, step_name as step_name, X, Y
-from ._reading import obstacle as obstacle
-from ._stages import Staged
+
+
+if TYPE_CHECKING:
+    from ._explain import Explanation
 
 
 Kind = Literal["auto", "loop", "checkpointed", "fused"]
+KINDS = get_args(Kind)
 
 
 def scan(
@@ -72,13 +71,15 @@ def scan(
         >>> spks[:, 0, 0]
         tensor([0., 0., 1., 0., 0.])
     """
-    if kind not in get_args(Kind):
-        raise ValueError(f"scan(kind={kind!r}): unknown kind. It is one of {', '.join(map(repr, get_args(Kind)))}.")
+    if kind not in KINDS:
+        raise ValueError(f"scan(kind={kind!r}): unknown kind. It is one of {', '.join(map(repr, KINDS))}.")
     if is_dynamo_compiling() and kind in ("auto", "fused") and CAN:
         return in_graph(scan, step, params, state, inputs, kind, reverse, length)
     if is_exporting() and not is_dynamo_compiling() and CAN and not isinstance(step, Captured):
         step = exported(step, params, state, inputs)
     if kind in ("auto", "fused"):
+        from ._fused import fused, NoCompiler, Several, Unsupported
+
         try:
             return fused(step, params, state, inputs, length, reverse, stages=kind == "auto")
         except Unsupported as reason:
@@ -94,19 +95,14 @@ def scan(
                 raise
             _warn(str(reason))
     length = admit(step, params, state, inputs, length)
-    run = checkpointed if kind == "checkpointed" else loop
-    return run(step, params, state, inputs, length, reverse)
+    if kind == "checkpointed":
+        from ._checkpointed import checkpointed
+
+        return checkpointed(step, params, state, inputs, length, reverse)
+    return loop(step, params, state, inputs, length, reverse)
 
 
-def in_stages(step: Step[P, S, X, Y], params: P, state: S, inputs: X) -> tuple[Y, S]:
-    """What `scan` returns, where that is one kernel or stages. Raises Unsupported where it would be the loop, before anything has run."""
-    try:
-        return fused(step, params, state, inputs, None, False, stages=True)
-    except NoCompiler as reason:
-        raise Unsupported(str(reason)) from None
-
-
-def explain(step: Step[P, S, X, Y], params: P, state: S, inputs: X, *, length: int | None = None) -> Explanation:
+def explain(step: Step[P, S, X, Y], params: P, state: S, inputs: X, *, length: int | None = None) -> "Explanation":
     """How `scan(kind="auto")` runs this step at these arguments, and why: text, and a value to be asserted on (`Explanation`). Raises
     as `scan` does.
 
@@ -120,31 +116,13 @@ def explain(step: Step[P, S, X, Y], params: P, state: S, inputs: X, *, length: i
     >>> explain(leaky_step, params, leaky_init(params, xs[0]), xs).kind
     'fused'
     """
+    from ._explain import planned
+
     length = admit(step, params, state, inputs, length)
     said = planned(step, params, state, inputs, length)
     if said.kind == "loop":
         _once(step, params, state, inputs)
     return said
-
-
-def planned(step: Step[Any, Any, Any, Any], params: Any, state: Any, inputs: Any, length: int) -> Explanation:
-    """How a step would run, which is not called but to be read."""
-    name = step_name(step)
-    try:
-        what = prepare(step, params, state, inputs, length)
-        if isinstance(what.known, Staged):
-            return explain_stages(name, what.known, state, what.loose)
-        what.derivatives()
-        why = what.known.plan.failed if what.known.plan is not None else None
-        if why is None:
-            said = f"fused: {name} is pointwise, one kernel for all {length} steps."
-            return Explanation(said, "fused", loose=what.loose)
-    except FirstDiffers:
-        said = f"fused: {name} is pointwise, one kernel for all steps but the first, which broadcasts the state."
-        return Explanation(said, "fused")
-    except (Unsupported, NoCompiler) as reason:
-        why = str(reason)
-    return Explanation(f"loop: {why}.", "loop", reason=why)
 
 
 def _once(step: Step[Any, Any, Any, Any], params: Any, state: Any, inputs: Any) -> None:

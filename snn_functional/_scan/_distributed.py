@@ -12,11 +12,10 @@ from typing import Any
 
 import torch
 
-from ..kernels import elementwise, Node, PART, RESHAPES, Tape
+from ..kernels import elementwise, Factors, factors, Node, PART, RESHAPES, Tape
 
 
 aten = torch.ops.aten
-PRODUCTS = {"mm": (0, 1), "addmm": (1, 2)}  # where the factor stands, and the matrix
 CUTS = {"split", "split_with_sizes", "chunk"}
 
 
@@ -32,9 +31,16 @@ def distributed(tape: Tape, states: Collection[Node]) -> Tape:
     return whole.giving(outputs)
 
 
+def sum_of(like: Node, a: Node, b: Node) -> Node:
+    """a + b, as a part of the product `like`."""
+    shape = torch.Size((a.shape[0], max(a.shape[-1], *b.shape[-1:])))
+    return Node("add", aten.add.Tensor, (a, b), {}, like.dtype, shape, like.dtype, like.line)
+
+
 class _Made:
     def __init__(self, states: Collection[Node]) -> None:
         self.reached = set(states)
+        self.of_products = set[Node]()  # better taken apart before their products than after
         self.place: dict[Node, Node] = {}
         self.nodes: list[Node] = []
         self.slices: dict[tuple[Node, int, int, int], Node] = {}
@@ -48,14 +54,17 @@ class _Made:
     def put(self, node: Node) -> Node:
         if any(x in self.reached for x in node.inputs()):
             self.reached.add(node)
+        alike = (x in self.of_products for x in node.inputs() if x.shape[-1:] == node.shape[-1:])
+        if factors(node) or (elementwise(node) and any(alike)):
+            self.of_products.add(node)
         self.nodes.append(node)
         return node
 
     def take(self, node: Node) -> None:
         if node.rule or node.draws or not any(self.now(x) in self.reached for x in node.inputs()):
             self.keep(node)
-        elif node.name in PRODUCTS and self.parts(self.now(node.args[PRODUCTS[node.name][0]])):
-            self.place[node] = self.sum(node)
+        elif (whole := factors(node)) and (parts := self.parts(self.now(whole.factor))):
+            self.place[node] = self.sum(node, whole, parts)
         elif (cut := self.cut(node)) and (whole := self.sliced(*cut)):
             self.place[node] = whole
         else:
@@ -79,27 +88,24 @@ class _Made:
             z = inner
         if z.name != "cat" or len(z.args) < 2 or z.args[1] not in (-1, len(z.shape) - 1) or len(z.shape) != 2:
             return None
-        return list(z.args[0])
+        # What is put together may be of other dtypes, and torch lets an empty part have another shape.
+        alike = all(x.dtype == z.dtype and x.shape[:-1] == z.shape[:-1] for x in z.args[0])
+        return list(z.args[0]) if alike else None
 
-    def sum(self, node: Node) -> Node:
-        at, of = PRODUCTS[node.name]
+    def sum(self, node: Node, whole: Factors, parts: list[Node]) -> Node:
         first, total = 0, None
-        for x in self.parts(self.now(node.args[at])) or []:
-            matrix = self.slice(self.now(node.args[of]), 0, first, first + x.shape[-1])
+        for x in parts:
+            matrix = self.slice(self.now(whole.matrix), 0, first, first + x.shape[-1])
             first += x.shape[-1]
             each = self.product(node, x, matrix)
-            total = each if total is None else self.add(node, total, each)
+            total = each if total is None else self.put(sum_of(node, total, each))
         assert total
-        return self.add(node, total, self.now(node.args[0])) if node.name == "addmm" else total
+        return total if whole.added is None else self.put(sum_of(node, total, self.now(whole.added)))
 
     def product(self, like: Node, z: Node, matrix: Node) -> Node:
         shape = torch.Size((z.shape[0], matrix.shape[1]))
         why = (like.why or "").replace("addmm", "mm")
         return self.put(Node("mm", aten.mm.default, (z, matrix), {}, like.dtype, shape, like.common, like.line, why))
-
-    def add(self, like: Node, a: Node, b: Node) -> Node:
-        shape = torch.Size((a.shape[0], max(a.shape[-1], *b.shape[-1:])))
-        return self.put(Node("add", aten.add.Tensor, (a, b), {}, like.dtype, shape, like.dtype, like.line))
 
     def slice(self, x: Node, axis: int, first: int, end: int) -> Node:
         """Of what no state reaches: an operation as any other."""
@@ -115,6 +121,8 @@ class _Made:
 
     def cut(self, node: Node) -> tuple[Node, int, int] | None:
         """Is it some neurons of what? Which ones?"""
+        if not node.shape or not node.shape[-1]:  # none at all
+            return None
         if node.name == PART and next(node.inputs()).name in CUTS:
             whole = next(node.inputs())
             x, sizes, *axis = whole.args
@@ -135,7 +143,7 @@ class _Made:
         """Some neurons of it, made anew; None where that cannot be said."""
         if not x.shape or x.shape[-1] == 1:
             return x
-        if x not in self.reached:
+        if x not in self.reached and x not in self.of_products:
             return self.slice(x, len(x.shape) - 1, first, end)
         key = x, -1, first, end
         if key not in self.slices:
@@ -148,15 +156,14 @@ class _Made:
     def remade(self, x: Node, first: int, end: int) -> Node | None:
         if x.rule or x.draws:
             return None
-        if x.name in PRODUCTS:
-            at, of = PRODUCTS[x.name]
-            if self.now(x.args[of]) in self.reached:
+        if whole := factors(x):
+            if whole.matrix in self.reached:
                 return None
-            new = self.product(x, x.args[at], self.slice(x.args[of], 1, first, end))
-            if x.name == "mm":
+            new = self.product(x, whole.factor, self.slice(whole.matrix, 1, first, end))
+            if whole.added is None:
                 return new
-            bias = self.sliced(x.args[0], first, end)
-            return self.add(x, new, bias) if bias else None
+            bias = self.sliced(whole.added, first, end)
+            return self.put(sum_of(x, new, bias)) if bias else None
         shape = torch.Size((*x.shape[:-1], end - first))
         if not elementwise(x) or any(y.shape[-1:] not in ((), (1,), x.shape[-1:]) for y in x.inputs()):
             return None

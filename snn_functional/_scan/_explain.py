@@ -4,8 +4,10 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from .._tree import tree_paths
-from ..kernels import Node, PART, place
+from ..kernels import NoCompiler, Node, PART, place, Unsupported
 from ._fission import Stage
+from ._known import FirstDiffers, prepare
+from ._loop import Step, step_name
 from ._stages import Staged
 
 
@@ -61,6 +63,26 @@ class Explanation(str):
 
     def __repr__(self) -> str:
         return str(self)
+
+
+def planned(step: Step[Any, Any, Any, Any], params: Any, state: Any, inputs: Any, length: int) -> Explanation:
+    """How a step would run, which is not called but to be read."""
+    name = step_name(step)
+    try:
+        what = prepare(step, params, state, inputs, length)
+        if isinstance(what.known, Staged):
+            return explain_stages(name, what.known, state, what.loose)
+        what.derivatives()
+        why = what.known.plan.failed if what.known.plan is not None else None
+        if why is None:
+            said = f"fused: {name} is pointwise, one kernel for all {length} steps."
+            return Explanation(said, "fused", loose=what.loose)
+    except FirstDiffers:
+        said = f"fused: {name} is pointwise, one kernel for all steps but the first, which broadcasts the state."
+        return Explanation(said, "fused")
+    except (Unsupported, NoCompiler) as reason:
+        why = str(reason)
+    return Explanation(f"loop: {why}.", "loop", reason=why)
 
 
 def explain_stages(name: str, step: Staged, state: Any, loose: str | None) -> Explanation:

@@ -9,7 +9,6 @@ from torch import Tensor
 
 from .._functorch import intercepted, is_compiling
 from .._tree import tree_flatten, tree_leaves, tree_unflatten
-from ..kernels import line_of
 
 
 # The trees of params, state, one step's input and output. A tree of many steps is the same tree, its leaves with time in front.
@@ -35,6 +34,8 @@ def loop(step: Step[P, S, X, Y], params: P, state: S, inputs: X, length: int, re
                 if cure := refused_function(error):
                     raise type(error)(f"{error}{cure}") from error
                 if type(error) is RuntimeError and ("shape" in str(error) or "size" in str(error)):
+                    from ..kernels import line_of
+
                     raise RuntimeError(f"{error}{line_of(error)}") from error  # which of its layers does not fit
                 raise
             output, new = pair(returned, step)

@@ -8,7 +8,21 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ..kernels import LEAF, Node, place, Plan, pointwise, Product, Products, RESHAPES, Tape, Unsupported
+from ..kernels import (
+    Factors,
+    factors,
+    LEAF,
+    Node,
+    place,
+    Plan,
+    pointwise,
+    Product,
+    Products,
+    RESHAPES,
+    Tape,
+    Unsupported,
+)
+from ._distributed import sum_of
 
 
 class Networked(NamedTuple):
@@ -60,9 +74,6 @@ class Networked(NamedTuple):
             return outputs, last
         outputs = [x.reshape(x.shape[0], *shape) for x, shape in zip(outputs, self.outputs)]
         return outputs, [x.reshape(shape) for x, shape in zip(last, self.last)]
-
-
-PRODUCTS = {"mm": (0, 1), "addmm": (1, 2), "mv": (1, 0)}  # where the factor stands, and the matrix
 
 
 def networked(tape: Tape, params: int, states: int, T: int, device: torch.device) -> Networked:
@@ -143,9 +154,9 @@ class _Cut:
             if node.why:
                 raise Unsupported(node.why)
             flat = len(node.shape) > 1 and len(self.rows) != 1
-            self.add(node, dataclasses.replace(node, shape=torch.Size((1,)), args=node.args) if flat else node)
-        elif node.name in PRODUCTS and not node.rule:
-            self.product(node)
+            self.add(node, dataclasses.replace(node, shape=torch.Size((1,))) if flat else node)
+        elif parts := factors(node):
+            self.product(node, parts)
         elif node.name in RESHAPES or node.name == "expand":
             self.new[node] = self.value(next(node.inputs()), self.width(node))
         elif not pointwise(node):
@@ -162,10 +173,9 @@ class _Cut:
         self.new[node] = new
         self.nodes.append(new)
 
-    def product(self, node: Node) -> None:
-        at, of = PRODUCTS[node.name]
-        z, matrix = node.args[at], node.args[of]
-        if matrix not in self.fixed or len(matrix.shape) != 2 or node.kwargs or node.name == "mv":
+    def product(self, node: Node, parts: Factors) -> None:
+        z, matrix, added = parts
+        if matrix not in self.fixed:
             raise Unsupported(
                 f"{node.target} is not a product with a matrix that is the same at every step{place(node.line)}"
             )
@@ -178,7 +188,5 @@ class _Cut:
         self.us.append(u)
         self.zs.append(z)
         self.new[node] = u
-        if node.name == "addmm":
-            bias = self.value(node.args[0], outer)
-            add = torch.ops.aten.add.Tensor
-            self.add(node, Node("add", add, (u, bias), {}, node.dtype, u.shape, node.dtype, node.line))
+        if added is not None:
+            self.add(node, sum_of(node, u, self.value(added, outer)))

@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from .._events import convolution, product, worth
+from .._events import convolution, sparse
 from .._functorch import ends_a_recomputation, transforms
-from ..kernels import elementwise, Node, PART, RESHAPES
+from ..kernels import elementwise, factors, Node, PART, RESHAPES
 
 
 def over_time(node: Node, over: Mapping[Node, Any], fixed: Mapping[Node, Any], T: int, device: torch.device) -> Any:
@@ -68,7 +68,9 @@ def _by_samples(node: Node, moving: Node, x: Tensor, fixed: Mapping[Node, Any], 
     found = _by_events(node, flat, fixed)
     if found is None:
         found = node.perform(lambda y: flat if y is moving else fixed[y], device)
-    back = lambda y: y.unflatten(0, x.shape[:2])
+    back = lambda y: (
+        y.unflatten(0, x.shape[:2]) if y.shape[:1] == flat.shape[:1] else y
+    )  # else empty, and nobody reads it
     return tuple(map(back, found)) if isinstance(found, (tuple, list)) else back(found)
 
 
@@ -78,9 +80,9 @@ def _by_events(node: Node, x: Tensor, fixed: Mapping[Node, Any]) -> Tensor | Non
         _, w, bias, *how, transposed, _, groups = node.args
         if len(x.shape) == 4 and not transposed and groups == 1:
             return convolution(x, fixed[w], None if bias is None else fixed[bias], *how)
-    elif node.name in ("mm", "addmm") and not node.kwargs and worth(x, fixed[node.args[-1]], node.shape[1]):
-        bias = fixed[node.args[0]].reshape(-1).expand(node.shape[1]) if node.name == "addmm" else None
-        return product(x, fixed[node.args[-1]], bias)
+    elif parts := factors(node):
+        bias = None if parts.added is None else fixed[parts.added].reshape(-1).expand(node.shape[1])
+        return sparse(x, fixed[parts.matrix], bias)
     return None
 
 
@@ -99,6 +101,7 @@ SAMPLES = {
     "mm": _Samples(0, lambda node: True),
     "addmm": _Samples(1, lambda node: len(node.args[0].shape) < 2 or node.args[0].shape[0] == 1),
     "convolution": _Samples(0, lambda node: True),
+    "_native_batch_norm_legit_no_training": _Samples(0, lambda node: True),  # `vmap` has no rule for it
     **dict.fromkeys(
         ("max_pool2d_with_indices", "avg_pool2d", "_adaptive_avg_pool2d", "adaptive_max_pool2d"), _Samples(0, _images)
     ),

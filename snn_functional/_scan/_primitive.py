@@ -56,11 +56,8 @@ class Scan(torch.autograd.Function):
         ctx.mark_non_differentiable(*[x for x in results if not x.is_floating_point()], *checkpoints)
 
     @staticmethod
+    @pulled
     def backward(ctx: Any, *cotangents: Any) -> Any:
-        return pulled(functools.partial(Scan._pull, ctx), cotangents)
-
-    @staticmethod
-    def _pull(ctx: Any, *cotangents: Any) -> Any:
         plan, needed = ctx.call.plan, ctx.needs_input_grad[1:]
         signature = plan.signature
         wanted = tuple(i for i in signature.leaves.floating if needed[i])
@@ -125,11 +122,8 @@ class Adjoint(torch.autograd.Function):
         ctx.save_for_forward(*read)
 
     @staticmethod
+    @pulled
     def backward(ctx: Any, *cotangents: Any) -> Any:
-        return pulled(functools.partial(Adjoint._pull, ctx), cotangents)
-
-    @staticmethod
-    def _pull(ctx: Any, *cotangents: Any) -> Any:
         tensors = ctx.saved_tensors
         gradient = lambda *tensors: _adjoint_by_scans(ctx.call, ctx.wanted, tensors)[0]
         floats, of_floats = only_floats(gradient, tensors)

@@ -65,9 +65,8 @@ def staged(tape: Tape, params: int, states: tuple[Form, ...], device: torch.devi
     found = _taken_apart(whole, params, states, device, tree, T)
     if whole is tape or not any(isinstance(core, str) for core in found.cores):
         return found
-    return _taken_apart(
-        tape, params, states, device, tree, T
-    )  # a loop of parts would take more time than one of the whole
+    # A loop of parts would take more time than one of the whole.
+    return _taken_apart(tape, params, states, device, tree, T)
 
 
 def _taken_apart(tape: Tape, params: int, states: tuple[Form, ...], device: torch.device, tree: Any, T: int) -> Staged:
@@ -88,6 +87,7 @@ def _taken_apart(tape: Tape, params: int, states: tuple[Form, ...], device: torc
             break
     once = any(node.why for stage in parts.stages if not stage.states for node in stage.nodes)
     if not once and not any(isinstance(core, (Prepared, Networked)) for core in cores):
+        kernels.ready(device.type)  # where there are none at all, that is why
         raise Unsupported(obstacle(tape.nodes))
     return Staged(
         tape,
@@ -163,8 +163,9 @@ def _as(state: Tensor, form: Form) -> Tensor:
 def _pieces(xs: Sequence[Tensor], T: int, largest: int) -> list[tuple[int, list[Tensor]]]:
     """How many steps each piece of time has, and the inputs there. `largest`: how many numbers what is made in one step has at most."""
     size = max(1, ROWS // max([1, *(x.shape[1] for x in xs if x.dim() > 2)]), NUMBERS // max(1, largest))
-    if not xs or T <= size:
+    if not xs or T <= 2 * size:  # a short rest would not pay
         return [(T, list(xs))]
+    size = -(-T // (T // size))
     return [(len(some[0]), list(some)) for some in zip(*(x.split(size) for x in xs))]
 
 

@@ -87,7 +87,7 @@ class Kernel(Loop):
 
     def launch(self, numbers: tuple[float, ...], tensors: Sequence[Tensor | None], walk: Walk) -> None:
         # All but the addresses is the same at the next call with these strides.
-        key = (walk, *(x if x is None else x.stride() for x in tensors))
+        key = (walk, self.switches, *(x if x is None else x.stride() for x in tensors))
         known = self.known.get(key)
         if known is None:
             if len(self.known) > 1000:
@@ -97,6 +97,11 @@ class Kernel(Loop):
         scratch = torch.empty(size, dtype=torch.uint8, device="cpu")
         addresses = self.addresses(scratch.data_ptr(), *(0 if x is None else x.data_ptr() for x in tensors))
         self.build()(layouts, addresses, _doubles(numbers))
+
+    @property
+    def switches(self) -> Any:
+        """What else the layout of a call depends on."""
+        return None
 
     def _layout(self, tensors: Sequence[Tensor | None], walk: Walk) -> tuple[Any, int]:
         """What a call needs to know beside addresses, as `Call` in `_cpu.cpp` reads it, and the bytes of scratch it takes."""
@@ -134,15 +139,19 @@ class Kernel(Loop):
         """What a call does before its blocks begin."""
         return ""
 
-    def opening(self, program: Program) -> str:
-        """The params of the block, read into registers and scratch."""
+    def head(self) -> str:
         text = "static void one_block(const Call& c, i64 lo, i64 n, i64 index, Scratch& w) {\n    (void)index;\n"
         text += "    const i64 T = c.T, lanes = c.lanes, every = c.every, reverse = c.reverse, stream = c.stream;\n"
         text += "    const auto at = [=](i64 k) { return reverse ? T - 1 - k : k; };\n"
-        text += "    (void)lanes, (void)every, (void)stream;\n"
+        return text + "    (void)lanes, (void)every, (void)stream;\n"
+
+    def opening(self, numbers: Sequence[str]) -> str:
+        """The params of the block, read into registers, under these names, and scratch."""
         row = "bool ready{0} = false; const {1}* P{0} = row(w.take<{1}>(n{2}), c[{0}], 0, -1, lo{2}, n{2}, ready{0});"
-        for i, leaf, kind in zip(self.params, program.leaves, self.kinds):
-            number = f"const {computed(leaf.dtype)} {leaf.name} = read(*(const {kind}*)c[{i}].data);"
+        text = ""
+        for i, name in zip(self.params, numbers):
+            kind = self.kinds[i]
+            number = f"const {computed(self.arguments.dtypes[i])} {name} = read(*(const {kind}*)c[{i}].data);"
             text += f"    {number if self.uniform[i] else row.format(i, kind, self.suffixes[i])}\n"
         return text
 
@@ -176,6 +185,10 @@ class Kernel(Loop):
         """Values of a neuron put into rows, in the dtypes of these arguments."""
         return [f"{to}[i] = {keep(operand(x), self.arguments.dtypes[i])};" for to, x, i in zip(names, values, like)]
 
+    def names(self, program: Program) -> list[str]:
+        """Of the params, in its lines."""
+        return [leaf.name for leaf, _ in zip(program.leaves, self.params)]
+
     def neurons(self, program: Program, states: Sequence[str], others: Sequence[str], stores: Sequence[str]) -> str:
         """The loop over the neurons of a block. `states`, `others`: where the states and the leaves after the inputs are read."""
         same: set[Operand] = {*program.free, *(program.leaves[i] for i in self.params if self.uniform[i])}
@@ -203,7 +216,7 @@ class Forward(Kernel, ForwardLoop):
         stores = self.stores(named("Y", self.outputs), ys, self.outputs) + self.stores(S, new, self.last)
         due = "if (every && k == point * every)"
         return self.file(
-            self.opening(self.program) + free(self.program.free, 0, "    "),
+            self.head() + self.opening(self.names(self.program)) + free(self.program.free, 0, "    "),
             self.gather(S, self.states) + self.temporaries(self.inputs) + self.lines_beside(),
             TIME,
             lines_of(8, (f"{due} put({to[c]} + point * lanes + lo, {s}, n);" for s, c in zip(S, self.points))),
@@ -215,10 +228,71 @@ class Forward(Kernel, ForwardLoop):
         )
 
 
-class Backward(Kernel, BackwardLoop):
-    """The same blocks. The states of a segment are computed again and stay in the cache: `K0` are the checkpoints of state 0, `H0` its
-    values in a segment, `h0` and `N0` those before and after a step, `G0` its gradient; `A0` sums the gradient of param 0.
-    """
+SEGMENTS = """    for (i64 point = (T - 1) / every; point >= 0; --point) {
+    const i64 from = point * every, to = from + every < T ? from + every : T;
+"""
+AGAIN = "    for (i64 k = from; k < to; ++k) {\n        const i64 t = at(k);\n"
+BACK = "    for (i64 k = to - 1; k >= from; --k) {\n        const i64 t = at(k);\n"
+
+
+class WalkBack(Kernel):
+    """What a backward is made of, whatever a step is. `K0` are the checkpoints of state 0, `H0` its values in a segment, `h0` and `N0`
+    those before and after a step, `G0` its gradient; `A0` sums the gradient of param 0. `argument`: where the gradient of each wanted
+    leaf goes; `points`: the checkpoints."""
+
+    argument: dict[int, int]
+    points: list[int]
+
+    def accumulators(self) -> str:
+        """Of the gradients of params, which begin at 0."""
+        zero = "{1}* __restrict A{0} = w.take<{1}>(n{2});\n    for (i64 i = 0; i < n{2}; ++i) A{0}[i] = 0;"
+        wanted = (i for i in self.params if i in self.argument)
+        return lines_of(4, (zero.format(i, computed(self.arguments.dtypes[i]), self.suffixes[i]) for i in wanted))
+
+    def segments(self) -> str:
+        """Where the states of a segment stand, and the checkpoints: those of the forward, or scratch for own ones."""
+        made = f"c[{self.points[0]}].data"
+        place = "{1}* H{0} = w.take<{1}>(n{3} * every);\n"
+        place += "    {1}* K{0} = c[{2}].data ? ({1}*)c[{2}].data + lo{3} : w.take<{1}>(n{3} * points);"
+        places = [place.format(s, self.kinds[c], c, self.suffixes[c]) for s, c in enumerate(self.points)]
+        apart = f"const i64 apart{{0}} = {made} ? lanes{{0}} : n{{0}};"
+        widths = dict.fromkeys(self.suffixes[c] for c in self.points)
+        return (
+            lines_of(4, ["const i64 points = (T + every - 1) / every;", *places, *map(apart.format, widths)])
+            + f"    if (!{made}) {{\n"
+        )
+
+    def kept(self) -> str:
+        """A checkpoint, where one is due."""
+        put = "if (k == point * every) put(K{0} + point * n{1}, S{0}, n{1});"
+        points = (put.format(s, self.suffixes[c]) for s, c in enumerate(self.points))
+        return lines_of(8, [*points, "if (k == point * every) ++point;"])
+
+    def around(self) -> str:
+        """Where the states before and after step k stand."""
+        before = "const {1}* __restrict h{0} = k == from ? K{0} + point * apart{2} : H{0} + (k - from - 1) * n{2};"
+        after = "{1}* __restrict N{0} = H{0} + (k - from) * n{2};"
+        states = [(s, self.kinds[i], self.suffixes[i]) for s, i in enumerate(self.states)]
+        return lines_of(8, (place.format(*state) for place in (before, after) for state in states))
+
+    def end(self) -> str:
+        """The gradients of params and of the first state."""
+        out = []
+        for i, c in self.argument.items():
+            kind, where, w = self.kinds[i], f"c[{c}].data", self.suffixes[i]
+            if i in self.states:
+                out.append(f"put(({kind}*){where} + lo{w}, G{self.states.index(i)}, n{w});")
+            elif i in self.params and self.uniform[i]:
+                out.append(f"double sum{i} = 0; for (i64 i = 0; i < n{w}; ++i) sum{i} += A{i}[i];")
+                out.append(f"((double*){where})[index] = sum{i};")
+            elif i in self.params:
+                value = keep(f"A{i}[i]", self.arguments.dtypes[i])
+                out.append(f"for (i64 i = 0; i < n{w}; ++i) (({kind}*){where})[lo{w} + i] = {value};")
+        return lines_of(4, out)
+
+
+class Backward(WalkBack, BackwardLoop):
+    """The same blocks. The states of a segment are computed again and stay in the cache."""
 
     SUMS = torch.float64
 
@@ -239,40 +313,33 @@ class Backward(Kernel, BackwardLoop):
         return self.file(
             self._start(),
             self._checkpoints() if self.states else "",
-            "    for (i64 point = (T - 1) / every; point >= 0; --point) {\n"
-            "    const i64 from = point * every, to = from + every < T ? from + every : T;\n",
+            SEGMENTS,
             self._recompute() if self.states else "",
             self._walk_back() + "    }\n",
-            self._end(),
+            self.end(),
         )
 
     def _start(self) -> str:
-        """The leaves, the gradient of the last state, and sums that begin at 0."""
-        kinds = [(i, computed(self.arguments.dtypes[i])) for i in self.params if i in self.argument]
-        zero = "{1}* __restrict A{0} = w.take<{1}>(n);\n    for (i64 i = 0; i < n; ++i) A{0}[i] = 0;"
+        """The leaves, the gradient of the last state, and sums."""
         return (
-            self.opening(self.forward)
+            self.head()
+            + self.opening(self.names(self.forward))
             + free(self.forward.free, 0, "    ")
             + free(self.program.free, len(self.forward.free), "    ")
             + self.temporaries([*self.inputs, *self.d_outputs])
             + self.gather([f"G{s}" for s in self.carried], self.d_last)
-            + lines_of(4, (zero.format(i, kind) for i, kind in kinds))
+            + self.accumulators()
             + self.lines_beside()
         )
 
     def _checkpoints(self) -> str:
         """The checkpoints, made here first if they do not come from the forward."""
-        S, first = named("S", self.states), f"c[{self.points[0]}].data"
-        place = "{1}* H{0} = w.take<{1}>(n * every);\n"
-        place += "    {1}* K{0} = c[{2}].data ? ({1}*)c[{2}].data + lo : w.take<{1}>(n * points);"
+        S = named("S", self.states)
         return (
-            "    const i64 points = (T + every - 1) / every;\n"
-            + lines_of(4, (place.format(s, self.kinds[c], c) for s, c in enumerate(self.points)))
-            + f"    const i64 apart = {first} ? lanes : n;\n    if (!{first}) {{\n"
+            self.segments()
             + self.gather(S, self.states)
             + TIME
-            + lines_of(8, (f"if (k == point * every) put(K{s} + point * n, S{s}, n);" for s in range(len(S))))
-            + "        if (k == point * every) ++point;\n"
+            + self.kept()
             + self.rows(self.inputs, "-1")
             + self.neurons(self.again, S, [], self.stores(S, self.again.outputs, self.states))
             + "    }\n    }\n"
@@ -282,8 +349,8 @@ class Backward(Kernel, BackwardLoop):
         """The states of a segment, from its checkpoint on."""
         stores = self.stores(named("N", self.states), self.again.outputs, self.states)
         return (
-            "    for (i64 k = from; k < to; ++k) {\n        const i64 t = at(k);\n"
-            + self._around()
+            AGAIN
+            + self.around()
             + self.rows(self.inputs, "k + 1 < to ? at(k + 1) : -1")
             + self.neurons(self.again, named("h", self.states), [], stores)
             + "    }\n"
@@ -297,8 +364,8 @@ class Backward(Kernel, BackwardLoop):
             stores += self.stores([to[i]], [gradient], [i]) if i in to else [f"A{i}[i] += {operand(gradient)};"]
         others = [*(f"X{i}" for i in self.d_outputs), *(f"G{s}" for s in self.carried), *named("N", self.states)]
         return (
-            "    for (i64 k = to - 1; k >= from; --k) {\n        const i64 t = at(k);\n"
-            + self._around()
+            BACK
+            + self.around()
             + self.rows(self.inputs, "-1")
             + self.rows(self.d_outputs, "k > 0 ? at(k - 1) : -1")
             + self.targets()
@@ -306,25 +373,3 @@ class Backward(Kernel, BackwardLoop):
             + self.streamed()
             + "    }\n"
         )
-
-    def _around(self) -> str:
-        """Where the states before and after step k stand."""
-        before = "const {1}* __restrict h{0} = k == from ? K{0} + point * apart : H{0} + (k - from - 1) * n;"
-        after = "{1}* __restrict N{0} = H{0} + (k - from) * n;"
-        kinds = [self.kinds[i] for i in self.states]
-        return lines_of(8, (place.format(s, kind) for place in (before, after) for s, kind in enumerate(kinds)))
-
-    def _end(self) -> str:
-        """The gradients of params and of the first state."""
-        out = []
-        for i, c in self.argument.items():
-            kind, where = self.kinds[i], f"c[{c}].data"
-            if i in self.states:
-                out.append(f"put(({kind}*){where} + lo, G{self.states.index(i)}, n);")
-            elif i in self.params and self.uniform[i]:
-                out.append(f"double sum{i} = 0; for (i64 i = 0; i < n; ++i) sum{i} += A{i}[i];")
-                out.append(f"((double*){where})[index] = sum{i};")
-            elif i in self.params:
-                value = keep(f"A{i}[i]", self.arguments.dtypes[i])
-                out.append(f"for (i64 i = 0; i < n; ++i) (({kind}*){where})[lo + i] = {value};")
-        return lines_of(4, out)

@@ -6,11 +6,10 @@ import torch
 from torch import Tensor
 
 from .._functorch import in_memory
-from ._cpu import lines_of, named, TIME
-from ._cpu_rows import groups_of, NetworkKernel, Target
+from ._cpu import AGAIN, BACK, lines_of, named, SEGMENTS, TIME, WalkBack
+from ._cpu_rows import NetworkKernel, Target
 from ._loops import ForwardLoop, Walk
 from ._network import Flow, Network
-from ._print import computed, keep
 from ._signature import Signature, Slots, TIMED
 
 
@@ -27,18 +26,17 @@ class Forward(NetworkKernel, ForwardLoop):
     @property
     def source(self) -> str:
         S, N, network = named("S", self.states), named("N", self.states), self.program
-        to = [f"({kind}*)c[{c}].data" for kind, c in zip(self.kinds, range(len(self.kinds)))]
+        to = [f"({kind}*)c[{c}].data" for c, kind in enumerate(self.kinds)]
         targets: dict[int, list[Target]] = {}
-        dtypes, ends = self.arguments.dtypes, len(self.outputs)
-        for r, v in enumerate(network.results):
-            row, c = (f"Y{r}", self.outputs[r]) if r < ends else (N[r - ends], self.last[r - ends])
-            targets.setdefault(v, []).insert(0 if r >= ends else len(targets[v]), Target(row, dtypes[c]))
+        ys, new = self.signature.results.split(network.results)
+        for v, row, c in [*zip(new, N, self.last), *zip(ys, named("Y", ys), self.outputs)]:
+            targets.setdefault(v, []).append(Target(row, self.arguments.dtypes[c]))
         leaves = [*named("P", self.params), *S, *(f"X{i}" for i in self.inputs), *named("U", network.products)]
         rows, text = self.step(network, leaves, targets, "V", 0)
         due = "if (every && k == point * every)"
         points = zip(S, self.points, (self.suffixes[i] for i in self.states))
         return self.file(
-            self.start() + self.gather(S, self.states) + self.take(N, self.states) + self.products_given(network),
+            self.start() + self.gather(S, self.states) + self.take(N, self.states) + self.products_given(network, "U"),
             self.temporaries(self.inputs) + self.lines_beside() + rows,
             TIME,
             lines_of(8, (f"{due} put({to[c]} + point * lanes{w} + lo{w}, {s}, n{w});" for s, c, w in points)),
@@ -51,7 +49,7 @@ class Forward(NetworkKernel, ForwardLoop):
         )
 
 
-class Backward(NetworkKernel):
+class Backward(WalkBack, NetworkKernel):
     """As for a pointwise step, with two more things over time: `Z0` is what product 0 takes, recorded where the states are computed again
     (beside `R0`, what it gives, for a segment), and `YD0` what flows back into what it gives. The gradient of its matrix is made of these.
 
@@ -65,7 +63,6 @@ class Backward(NetworkKernel):
     ) -> None:  # fmt: skip
         places = signature.leaves.places
         self.gradients = signature.leaves.only(i for i in wanted if i not in places[3])
-        first = again.leaves - len(again.products)
         # What flows back into a product often is what flows back into an input that is added to it.
         flat = [i for i in wanted if i not in places[3]]
         inputs = {v: i for v, i in zip(program.results, flat) if i in places[2]}
@@ -73,11 +70,13 @@ class Backward(NetworkKernel):
         self.shared = {
             j: inputs[v]
             for j, v in flowing.items()
-            if v in inputs and again.values[first + j][0] == signature.leaves.dtypes[inputs[v]]
+            if v in inputs and again.given[j][0] == signature.leaves.dtypes[inputs[v]]
         }
         self.apart = tuple(j for j in recorded if j not in self.shared)
-        of_z = [again.values[again.factors[j]] for j in recorded]
-        of_u = [again.values[first + j] for j in self.apart]
+        # Several products may take the same: it is recorded once.
+        self.factors = list(dict.fromkeys(again.factors[j] for j in recorded))
+        of_z = [again.values[v] for v in self.factors]
+        of_u = [again.given[j] for j in self.apart]
         records = Slots(
             tuple((TIMED, tuple(x for x, _ in of)) for of in (of_z, of_u)), tuple(w for _, w in of_z + of_u)
         )
@@ -98,7 +97,7 @@ class Backward(NetworkKernel):
 
     def width(self, walk: Walk) -> int:
         states = 3 + walk.every + (0 if walk.checkpoints else -(-walk.T // walk.every))
-        us = sum(dtype.itemsize * w for dtype, w in self.again.values[: self.again.leaves][-len(self.again.products) :])
+        us = sum(dtype.itemsize * w for dtype, w in self.again.given)
         sums = 8 * sum(self.arguments.widths[i] for i in self.params)
         beside = (
             2 * (self.arguments.bytes + self.row_bytes(self.again)) + self.row_bytes(self.program) + self.beside + sums
@@ -113,7 +112,7 @@ class Backward(NetworkKernel):
         what flows into the matrices."""
         walk = Walk(lanes, T, reverse, every, bool(checkpoints), torch.get_num_threads())
         takes, points = in_memory([*leaves, *cotangents]), checkpoints or [None] * len(self.points)
-        groups = max([1, *(groups_of(leaves[i], lanes) for i in self.matrices)])
+        groups = self.groups(leaves, lanes)
         blocks = groups * -(-(lanes.numel() // groups) // self.block(walk, groups))
         gradients = [
             torch.empty((blocks,), dtype=self.sums[i]) if i in self.sums else torch.empty(shape, dtype=dtype)
@@ -123,14 +122,15 @@ class Backward(NetworkKernel):
         records = [torch.empty((T, *lanes, w), dtype=dtype) for dtype, w in kinds]
         self.launch(numbers, [*takes, *points, *gradients, *records], walk)
         found = dict(zip(self.argument, gradients))
-        flowing = dict(zip(self.apart, records[len(self.recorded) :])) | {j: found[i] for j, i in self.shared.items()}
-        return found, [Flow(self.again.products[j], z, flowing[j]) for j, z in zip(self.recorded, records)]
+        flowing = dict(zip(self.apart, records[len(self.factors) :])) | {j: found[i] for j, i in self.shared.items()}
+        taken = dict(zip(self.factors, records))
+        again = self.again
+        return found, [Flow(again.products[j], taken[again.factors[j]], flowing[j]) for j in self.recorded]
 
     @property
     def source(self) -> str:
         S, N, products = named("S", self.states), named("N", self.states), self.again.products
         G, new = [f"G{s}" for s in self.carried], [f"E{s}" for s in self.carried]
-        suffixes = [self.suffixes[i] for i in self.states]
         leaves = [*named("P", self.params), *named("h", self.states), *(f"X{i}" for i in self.inputs)]
         U = named("U", products)
         first = len(self.again.numbers)
@@ -139,42 +139,16 @@ class Backward(NetworkKernel):
                                 self.states_to(N), "O", 0)  # fmt: skip
         d_leaves = [*leaves, *U, *(f"X{i}" for i in self.d_outputs), *G, *named("F", products)]
         walked, back = self.step(self.program, d_leaves, self.gradients_to(new), "B", first)
-        place = "{1}* H{0} = w.take<{1}>(n{3} * every);\n"
-        place += "    {1}* K{0} = c[{2}].data ? ({1}*)c[{2}].data + lo{3} : w.take<{1}>(n{3} * points);"
-        places = [place.format(s, self.kinds[c], c, w) for s, (c, w) in enumerate(zip(self.points, suffixes))]
-        made = f"c[{self.points[0]}].data"
-        zero = "{1}* __restrict A{0} = w.take<{1}>(n{2});\n    for (i64 i = 0; i < n{2}; ++i) A{0}[i] = 0;"
-        sums = [
-            zero.format(i, computed(self.arguments.dtypes[i]), self.suffixes[i])
-            for i in self.params
-            if i in self.argument
-        ]
         return self.file(
             self.start() + self.temporaries([*self.inputs, *self.d_outputs]) + self.gather(G, self.d_last),
-            self.take(new, [self.states[s] for s in self.carried]) + lines_of(4, sums) + self.lines_beside(),
-            self.products_given(self.again, " * every", "R")
-            + self.products_given(self.program, "", "F")
-            + remade
-            + walked,
-            "    const i64 points = (T + every - 1) / every;\n" + lines_of(4, places),
-            f"    if (!{made}) {{\n" + self.gather(S, self.states) + self.take(N, self.states) + alone,
+            self.take(new, [self.states[s] for s in self.carried]) + self.accumulators() + self.lines_beside(),
+            self.products_given(self.again, "R", " * every") + self.products_given(self.program, "F") + remade + walked,
+            self.segments() + self.gather(S, self.states) + self.take(N, self.states) + alone,
             lines_of(4, (f"auto* {u} = R{j};" for j, u in enumerate(U))),
-            TIME,
-            lines_of(
-                8, (f"if (k == point * every) put(K{s} + point * n{w}, S{s}, n{w});" for s, w in enumerate(suffixes))
-            ),
-            "        if (k == point * every) ++point;\n",
-            self.rows(self.inputs, "-1") + once + self.swapped([*zip(S, N)]) + "    }\n    }\n",
-            "    for (i64 point = (T - 1) / every; point >= 0; --point) {\n"
-            "    const i64 from = point * every, to = from + every < T ? from + every : T;\n"
-            "    for (i64 k = from; k < to; ++k) {\n        const i64 t = at(k);\n",
-            self.around(made)
-            + self.recorded_rows()
-            + self.rows(self.inputs, "k + 1 < to ? at(k + 1) : -1")
-            + again
-            + "    }\n",
-            "    for (i64 k = to - 1; k >= from; --k) {\n        const i64 t = at(k);\n",
-            self.around(made) + self.rows(self.inputs, "-1") + self.rows(self.d_outputs, "k > 0 ? at(k - 1) : -1"),
+            TIME + self.kept() + self.rows(self.inputs, "-1") + once + self.swapped([*zip(S, N)]) + "    }\n    }\n",
+            SEGMENTS + AGAIN + self.around() + self.recorded_rows(),
+            self.rows(self.inputs, "k + 1 < to ? at(k + 1) : -1") + again + "    }\n",
+            BACK + self.around() + self.rows(self.inputs, "-1") + self.rows(self.d_outputs, "k > 0 ? at(k - 1) : -1"),
             self.targets() + back + self.swapped([*zip(G, new)]) + self.streamed() + "    }\n    }\n",
             self.end(),
         )
@@ -188,14 +162,14 @@ class Backward(NetworkKernel):
     def recording(self) -> dict[int, list[Target]]:
         """What the recorded products take; beside the new states, if it is one of these."""
         targets: dict[int, list[Target]] = {}
-        for j, c in zip(self.recorded, self.zs):
-            targets.setdefault(self.again.factors[j], []).append(Target(f"Z{j}", self.arguments.dtypes[c]))
+        for j, (v, c) in enumerate(zip(self.factors, self.zs)):
+            targets[v] = [Target(f"Z{j}", self.arguments.dtypes[c])]
         states = self.states_to(named("N", self.states))
         return {v: [*states.get(v, ()), *x] for v, x in targets.items()}
 
     def recorded_rows(self) -> str:
         row = "{1}* __restrict Z{0} = ({1}*)c[{2}].data + t * lanes{3} + lo{3};"
-        return lines_of(8, (row.format(j, self.kinds[c], c, self.suffixes[c]) for j, c in zip(self.recorded, self.zs)))
+        return lines_of(8, (row.format(j, self.kinds[c], c, self.suffixes[c]) for j, c in enumerate(self.zs)))
 
     def gradients_to(self, new: Sequence[str]) -> dict[int, list[Target]]:
         names = [*self.argument, *(f"D{j}" if j in self.apart else None for j in self.recorded)]
@@ -216,30 +190,9 @@ class Backward(NetworkKernel):
             targets.setdefault(v, []).append(to)
         return targets
 
-    def around(self, made: str) -> str:
-        """Where the states before and after step k stand, and what its products gave."""
-        text = ""
-        for s, i in enumerate(self.states):
-            w, kind = self.suffixes[i], self.kinds[i]
-            first = f"K{s} + point * ({made} ? lanes{w} : n{w})"
-            text += f"        const {kind}* __restrict h{s} = k == from ? {first} : H{s} + (k - from - 1) * n{w};\n"
-            text += f"        {kind}* __restrict N{s} = H{s} + (k - from) * n{w};\n"
-        count = len(self.again.products)
-        for j, (_, width) in enumerate(self.again.values[self.again.leaves - count : self.again.leaves]):
-            text += f"        auto* const U{j} = R{j} + (k - from) * n{self.suffix(width)};\n"
-        return text
-
-    def end(self) -> str:
-        """The gradients of params and of the first state."""
-        out = []
-        for i, c in self.argument.items():
-            kind, where, w = self.kinds[i], f"c[{c}].data", self.suffixes[i]
-            if i in self.states:
-                out.append(f"put(({kind}*){where} + lo{w}, G{self.states.index(i)}, n{w});")
-            elif i in self.params and i in self.sums:
-                out.append(f"double sum{i} = 0; for (i64 i = 0; i < n{w}; ++i) sum{i} += A{i}[i];")
-                out.append(f"((double*){where})[index] = sum{i};")
-            elif i in self.params:
-                value = keep(f"A{i}[i]", self.arguments.dtypes[i])
-                out.append(f"for (i64 i = 0; i < n{w}; ++i) (({kind}*){where})[lo{w} + i] = {value};")
-        return lines_of(4, out)
+    def around(self) -> str:
+        """And what the products of step k gave."""
+        given = (
+            f"auto* const U{j} = R{j} + (k - from) * n{self.suffix(w)};" for j, (_, w) in enumerate(self.again.given)
+        )
+        return super().around() + lines_of(8, given)

@@ -2,7 +2,6 @@
 
 import ctypes
 import math
-import os
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -11,9 +10,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ._cpu import BIG, CACHE, GRAIN, Kernel, lines_of
+from ._cpu import BIG, CACHE, GRAIN, Kernel, lines_of, named
 from ._loops import Walk
-from ._network import Network, Segment
+from ._network import events, Network, Segment
 from ._print import body, computed, free, keep, operand, stored
 from ._signature import MATRIX, TIMED
 
@@ -22,11 +21,6 @@ PRODUCTS = Path(__file__).with_name("_products.cpp").read_text()
 DENSE = 30  # of a hundred factors that are not zero: from there on a product takes less time than a sum of rows
 TILE = 6  # rows of a product's tile; a block has some of these, so that a matrix is read for several rows at once
 BLOCK = 48
-
-
-def events() -> bool:
-    """Are products with spikes to be sums of rows? `SNN_FUNCTIONAL_EVENTS=0` says no, to compare."""
-    return os.environ.get("SNN_FUNCTIONAL_EVENTS") != "0"
 
 
 class Target(NamedTuple):
@@ -69,15 +63,22 @@ class NetworkKernel(Kernel):
         """The type that products with it are summed in."""
         return computed(self.arguments.dtypes[self.matrices[matrix]])
 
+    @property
+    def switches(self) -> Any:
+        return events()
+
     def place_of_matrix(self, x: Tensor) -> list[int]:
         return [len(x), x.stride(0), 2, *x.shape[1:], *x.stride()[1:]]
 
     def launch(self, numbers: tuple[float, ...], tensors: Sequence[Tensor | None], walk: Walk) -> None:
-        groups = max([1, *(groups_of(tensors[i], walk.lanes) for i in self.matrices)])
-        every = list(tensors)
+        groups, every = self.groups(tensors, walk.lanes), list(tensors)
         for i in self.matrices:
             every[i] = _grouped(tensors[i], groups, walk.lanes)
         super().launch(numbers, every, walk)
+
+    def groups(self, tensors: Sequence[Tensor | None], lanes: torch.Size) -> int:
+        """How many groups of rows, one after another, have matrices of their own."""
+        return max([1, *(_groups(tensors[i], lanes) for i in self.matrices)])
 
     def block(self, walk: Walk, groups: int = 1) -> int:
         """Rows in a block: what fits the second-level cache beside a panel, in whole tiles."""
@@ -138,23 +139,15 @@ class NetworkKernel(Kernel):
 
     def start(self) -> str:
         """Sizes, params, and scratch for products."""
-        text = "static void one_block(const Call& c, i64 lo, i64 n, i64 index, Scratch& w) {\n"
-        text += "    const i64 T = c.T, lanes = c.lanes, every = c.every, reverse = c.reverse, stream = c.stream;\n"
-        text += "    const i64 group = index / c.blocks();\n"
-        text += "    const auto at = [=](i64 k) { return reverse ? T - 1 - k : k; };\n"
-        text += "    (void)lanes, (void)every, (void)stream;\n    const Matrix* const packs = (const Matrix*)c.extra;\n"
+        text = self.head() + "    const i64 group = index / c.blocks();\n"
+        text += "    const Matrix* const packs = (const Matrix*)c.extra;\n"
         size = "const i64 W{0} = c.widths[{0}], n{0} = n * W{0}, lo{0} = lo * W{0}, lanes{0} = lanes * W{0}; (void)lanes{0};"
         text += lines_of(4, (size.format(i) for i in range(len(self.widths))))
         most = f"c.widths[{len(self.widths)}]"
         text += f"    const bool events = c.widths[{len(self.widths) + 1}];\n"
         text += f"    int* const lists = w.take<int>(n * {most} + n + 16);\n"
         text += f"    double *const factors = w.take<double>(n * {most}), *const panel = w.take<double>(n * 64);\n"
-        row = "bool ready{0} = false; const {1}* P{0} = row(w.take<{1}>(n{2}), c[{0}], 0, -1, lo{2}, n{2}, ready{0});"
-        for i in self.params:
-            kind = self.kinds[i]
-            number = f"const {computed(self.arguments.dtypes[i])} P{i} = read(*(const {kind}*)c[{i}].data);"
-            text += f"    {number if self.uniform[i] else row.format(i, kind, self.suffixes[i])}\n"
-        return text
+        return text + self.opening(named("P", self.params))
 
     def step(
         self, network: Network, leaves: Sequence[str], targets: dict[int, list[Target]], letter: str, first: int
@@ -233,12 +226,11 @@ class NetworkKernel(Kernel):
         row = "{1}* {0} = w.take<{1}>(n{2}{3});"
         return lines_of(4, (row.format(x, self.kinds[i], self.suffixes[i], times) for x, i in zip(names, like)))
 
-    def products_given(self, network: Network, times: str = "", letter: str = "U") -> str:
+    def products_given(self, network: Network, letter: str, times: str = "") -> str:
         """Rows of scratch for what the products give."""
-        count, text = len(network.products), ""
-        for j, (dtype, width) in enumerate(network.values[network.leaves - count : network.leaves]):
-            text += f"    {stored(dtype)}* {letter}{j} = w.take<{stored(dtype)}>(n{self.suffix(width)}{times});\n"
-        return text
+        row = "{1}* {0} = w.take<{1}>(n{2}{3});"
+        given = ((f"{letter}{j}", stored(dtype), self.suffix(w), times) for j, (dtype, w) in enumerate(network.given))
+        return lines_of(4, (row.format(*x) for x in given))
 
 
 def _lead(x: Tensor | None, lanes: torch.Size) -> tuple[list[int], list[int]]:
@@ -248,7 +240,7 @@ def _lead(x: Tensor | None, lanes: torch.Size) -> tuple[list[int], list[int]]:
     return [1] * missing + list(x.shape[:-2]), [0] * missing + list(x.stride()[:-2])
 
 
-def groups_of(x: Tensor | None, lanes: torch.Size) -> int:
+def _groups(x: Tensor | None, lanes: torch.Size) -> int:
     """How many groups of rows one after another have a matrix of their own."""
     sizes, strides = _lead(x, lanes)
     last = max((i for i, (n, stride) in enumerate(zip(sizes, strides)) if n > 1 and stride), default=-1)
@@ -258,8 +250,8 @@ def groups_of(x: Tensor | None, lanes: torch.Size) -> int:
 def _grouped(x: Tensor | None, groups: int, lanes: torch.Size) -> Tensor:
     """[1 or groups, in, out]"""
     assert x is not None
-    if groups_of(x, lanes) == 1:
-        return x.reshape(-1, *x.shape[-2:])[:1] if x.dim() == 2 else x[(0,) * (x.dim() - 2)][None]
+    if _groups(x, lanes) == 1:
+        return x[(0,) * (x.dim() - 2)][None]
     axes = next(i for i in range(len(lanes) + 1) if math.prod(lanes[:i]) == groups)
     sizes, _ = _lead(x, lanes)
     x = x.reshape(*sizes, *x.shape[-2:])[(..., *[slice(0, 1)] * (len(lanes) - axes), slice(None), slice(None))]

@@ -10,6 +10,7 @@ Rows (samples) never meet. Neurons of a row stand side by side; several layers h
 """
 
 import dataclasses
+import os
 from collections.abc import Sequence
 from functools import cached_property
 from typing import NamedTuple
@@ -21,6 +22,27 @@ from ._lines import place
 from ._lower import program_of, Sums
 from ._program import Program, Unsupported
 from ._tape import Node, Tape
+
+
+def events() -> bool:
+    """Are products with spikes to be sums of rows? `SNN_FUNCTIONAL_EVENTS=0` says no, to compare."""
+    return os.environ.get("SNN_FUNCTIONAL_EVENTS") != "0"
+
+
+class Factors(NamedTuple):
+    """What a product in a step is made of: factor @ matrix + added, all of them as they are."""
+
+    factor: Node
+    matrix: Node
+    added: Node | None
+
+
+def factors(node: Node) -> Factors | None:
+    """None of what is no such product: of none at all, and of one that weighs its parts (`addmm(..., beta=0.5)`)."""
+    if node.rule or node.kwargs or node.name not in ("mm", "addmm"):
+        return None
+    *added, factor, matrix = node.args
+    return Factors(factor, matrix, added[0] if added else None)
 
 
 class Product(NamedTuple):
@@ -82,6 +104,11 @@ class Network:
 
     def __hash__(self) -> int:
         return hash(self.text)
+
+    @cached_property
+    def given(self) -> tuple[tuple[torch.dtype, int], ...]:
+        """Dtype and width of what each product gives."""
+        return self.values[self.leaves - len(self.products) : self.leaves]
 
     @cached_property
     def numbers(self) -> tuple[float, ...]:

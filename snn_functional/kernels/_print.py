@@ -26,7 +26,8 @@ OPERATIONS = {
     "abs": "{0} < 0 ? -{0} : {0}", "sign": "{0} > 0 ? ({type})1 : {0} < 0 ? ({type})-1 : ({type})0",
 }  # fmt: skip
 FLOATING = OPERATIONS | {"abs": "__builtin_fabs{f}({0})", "round": "__builtin_nearbyint{f}({0})"}
-UNARY = """sqrt exp exp2 expm1 log log1p log2 sin cos tan tanh sinh cosh asin acos atan erf erfc floor ceil trunc"""
+FLOATING |= {"exp": "exp_of({0})", "tanh": "tanh_of({0})"}
+UNARY = """sqrt exp2 expm1 log log1p log2 sin cos tan sinh cosh asin acos atan erf erfc floor ceil trunc"""
 FLOATING |= {name: f"__builtin_{name}{{f}}({{0}})" for name in UNARY.split()}
 FLOATING |= {name: f"__builtin_{name}{{f}}({{0}}, {{1}})" for name in ("pow", "atan2", "fmod")}
 

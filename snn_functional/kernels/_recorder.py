@@ -159,7 +159,9 @@ class _Recorder(TorchDispatchMode):
             return func(*args, **kwargs)
         if name == "lift_fresh" and id(args[0]) not in self.of and args[0].numel() == 1 and not args[0].dim():
             return self.put(args[0], self.made(CONSTANT, None, (args[0].item(),), {}, args[0]))
-        if name in NORMS and args[5] and args[3] is not None:
+        if (
+            name in NORMS and len(args) == 8 and args[5] and args[3] is not None
+        ):  # fewer are those without running statistics
             return self.normalised(args)
         if name in NUMBERS:
             raise Refused(f"it takes a number out of a tensor, by {name}{place(users_line())}")

@@ -13,7 +13,8 @@ from torch import Tensor
 from .._chain import Chain
 from .._connections import conv2d_step, linear_step
 from .._neuron import SPIKES
-from .._scan import obstacle, step_name
+from .._scan import step_name
+from .._scan._reading import obstacle
 from .._tree import replaced, tree_leaves
 from ..kernels import Unsupported
 

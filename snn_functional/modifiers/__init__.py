@@ -12,6 +12,7 @@ Which goes inside which, from the neuron outwards; what cannot work in another o
     quantize, inhibit, immediate_reset, adaptive_threshold       read the membrane
     refractory, recurrent, noisy                                 take any step that gives spikes
     filtered, record                                             give something else than spikes
+    masked                                                       around all of a network
 """
 
 from ._adaptive_threshold import (
@@ -20,6 +21,7 @@ from ._adaptive_threshold import (
     AdaptiveThresholdState as AdaptiveThresholdState,
 )
 from ._filtered import filtered as filtered, FilteredParams as FilteredParams, FilteredState as FilteredState
+from ._masked import masked as masked, valid_steps as valid_steps
 from ._membrane import immediate_reset as immediate_reset, inhibit as inhibit, quantize as quantize
 from ._noisy import noisy as noisy, NoisyParams as NoisyParams
 from ._record import record as record

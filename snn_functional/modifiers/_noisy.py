@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import Tensor
 
-from .._neuron import beside, SPIKES
+from .._neuron import beside, precise, SPIKES
 from .._tree import Leaf, pytree
 from ._modifier import Modifier, Step
 
@@ -48,7 +48,7 @@ class noisy(Modifier):
         self.opened(params)
         if not isinstance(input, tuple) or len(input) != 2 or not all(isinstance(x, Tensor) for x in input):
             raise TypeError(f"noisy: the input is a pair of tensors (x, noise), not {type(input).__name__}.")
-        x, noise = input
+        x, noise = (precise(params, part) for part in input)
         beside(params, None, noise)
         if x.dtype in SPIKES:
             x = x.to(noise.dtype)

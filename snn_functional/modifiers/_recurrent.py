@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from .._connections import check_connection, connect
-from .._neuron import beside, SPIKES
+from .._neuron import at_least, beside
 from .._tree import pytree
 from ._modifier import Modifier, Step
 
@@ -71,8 +71,8 @@ class recurrent(Modifier):
             raise TypeError(
                 "recurrent: the input is one tensor, but a tuple came. `noisy` goes outside: noisy(recurrent(neuron))."
             )
-        if isinstance(input, Tensor) and input.dtype in SPIKES:
-            input = input.to(spk.dtype)
+        if isinstance(input, Tensor):
+            input = at_least(spk.dtype, input)
         beside(params, state if isinstance(params.V, Tensor) else None, input)
         current = connect(params.V, spk)
         shape = current.shape

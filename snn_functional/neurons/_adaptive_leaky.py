@@ -74,7 +74,7 @@ def adaptive_leaky_step(
     input = admit(params, state, input)
     mem, beta, threshold = state.mem, unit(params.beta), params.threshold
     reset = fires(mem - (threshold + params.jump * state.adapt))
-    adapt = unit(params.rho) * state.adapt + state.spk
+    adapt = unit(params.rho) * state.adapt + state.spk.expand(input.shape)
     if params.reset_mechanism == "subtract":
         mem = beta * mem + input - reset * threshold
     elif params.reset_mechanism == "zero":

@@ -87,7 +87,7 @@ def sconv2dlstm_step(
     threshold, shape = params.threshold, _shape(params, input)
     syn, mem = widened(state, shape, "sconv2dlstm_init")
     reset = fires(mem - threshold)
-    i, f, o, g = params.gates(torch.cat([input, mem], -3)).chunk(4, -3)
+    i, f, o, g = params.gates(torch.cat([input, mem], -3)).to(mem.dtype).chunk(4, -3)
     syn = torch.sigmoid(f) * syn + torch.sigmoid(i) * torch.tanh(g)
     mem = torch.sigmoid(o) * torch.tanh(syn)
     if params.reset_mechanism == "subtract":

@@ -68,7 +68,7 @@ def slstm_step(params: SLSTMParams, state: SLSTMState, input: Tensor) -> tuple[T
     threshold, shape = params.threshold, _shape(params, input)
     syn, mem = widened(state, shape, "slstm_init")
     reset = fires(mem - threshold)
-    i, f, g, o = (params.hidden(mem) + params.input(input)).chunk(4, -1)
+    i, f, g, o = (params.hidden(mem).to(mem.dtype) + params.input(input)).chunk(4, -1)
     syn = torch.sigmoid(f) * syn + torch.sigmoid(i) * torch.tanh(g)
     mem = torch.sigmoid(o) * torch.tanh(syn)
     if params.reset_mechanism == "subtract":

@@ -7,7 +7,7 @@ Beside `_functionalize/`, the only room that imports `torch.nn`'s modules.
 """
 
 from .._functionalize import defunctionalize as defunctionalize, functionalize as functionalize
-from ..neurons import alpha, leaky, synaptic
+from ..neurons import adaptive_leaky, alpha, izhikevich, leaky, synaptic
 from . import (
     backprop as backprop,
     export_nir as export_nir,
@@ -33,4 +33,6 @@ from ._stateful import Stateful as Stateful
 Leaky = stateful(leaky, "Leaky", "graded_spikes_factor", "learn_graded_spikes_factor", "reset_delay")
 Synaptic = stateful(synaptic, "Synaptic", "reset_delay")
 Alpha = stateful(alpha, "Alpha")
+AdaptiveLeaky = stateful(adaptive_leaky, "AdaptiveLeaky", "reset_delay")  # snnTorch has neither
+Izhikevich = stateful(izhikevich, "Izhikevich")
 SpikingNeuron = LIF = Stateful

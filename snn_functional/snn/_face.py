@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from .._neuron import Neuron
+from ..surrogate import ATan
 from ._stateful import call_of, Stateful
 
 
@@ -30,14 +31,18 @@ def stateful(
 
     - `tail`: those of snnTorch's last arguments that this face has: "graded_spikes_factor", "learn_graded_spikes_factor",
       "reset_delay".
+      Your own neuron needs none of them. Each of its numbers is learned with `learn_<number>=True`, and each of its choices is an
+      argument; what snnTorch's switches need and it has not, a reset or a surrogate, is no argument.
     - `numbers`: the constructor's numbers and their defaults, where they are not simply the leaves of Params.
     - `signature`: a function with the constructor's arguments, where they are not simply the numbers and snnTorch's switches.
     """
     fields = {f.name: f.default for f in dataclasses.fields(neuron.Params)}
+    derived = numbers is None
     if numbers is None:
         numbers = {leaf: fields[leaf] for leaf in neuron.Params.__leaves__}
     if signature is None:
-        arguments = list(_usual(numbers, fields["reset_mechanism"], tail))
+        choices = {name: fields[name] for name in neuron.Params.__choices__}
+        arguments = list(_usual(numbers, choices, tail, all_learnable=derived))
     else:
         arguments = list(inspect.signature(signature).parameters.values())
     # Asked for by snnTorch 0.4's documentation beside inhibition; the batch size is read from the input.
@@ -51,24 +56,37 @@ def stateful(
         + (inspect.getdoc(neuron.Params) or "")
     )
     body: dict[str, Any] = {"neuron": neuron, "numbers": numbers, "switches": switches, "__signature__": switches}
+    usual = fields.get("spike_grad", dataclasses.MISSING)
+    body["surrogate"] = staticmethod(ATan() if usual is dataclasses.MISSING else usual)
     body |= {"graded": "graded_spikes_factor" in tail, "__doc__": doc, "__module__": "snn_functional.snn"}
     body |= {state: _hidden_field(state) for state in states}
     body["init_" + neuron.step.__name__.removesuffix("_step")] = _init_states
     return type(name, (Stateful,), body)
 
 
-def _usual(numbers: dict[str, Any], reset_mechanism: Any, tail: tuple[str, ...]) -> Iterator[inspect.Parameter]:
-    """The numbers, then snnTorch's switches in snnTorch's order."""
-    defaults = {key: inspect.Parameter.empty if x is dataclasses.MISSING else x for key, x in numbers.items()}
-    learnable = [key for key in defaults if f"learn_{key}" in LEARNABLE]
-    defaults |= {"spike_grad": None, "surrogate_disable": False, "init_hidden": False, "inhibition": False}
+def _usual(
+    numbers: dict[str, Any], choices: dict[str, Any], tail: tuple[str, ...], all_learnable: bool
+) -> Iterator[inspect.Parameter]:
+    """The numbers, then snnTorch's switches in snnTorch's order; by name only, what snnTorch has no place for."""
+    defaults = dict(numbers)
+    learnable = [key for key in numbers if f"learn_{key}" in LEARNABLE]
+    if "spike_grad" in choices:
+        defaults |= {"spike_grad": None, "surrogate_disable": False}
+    defaults |= {"init_hidden": False, "inhibition": False}
     defaults |= {f"learn_{key}": False for key in learnable}
-    defaults |= {"reset_mechanism": reset_mechanism, "state_quant": False, "output": False}
+    if "reset_mechanism" in choices:
+        defaults["reset_mechanism"] = choices["reset_mechanism"]
+    defaults |= {"state_quant": False, "output": False}
     defaults |= {key: TAIL[key] for key in tail}
-    for key, value in defaults.items():
-        yield inspect.Parameter(key, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=value)
+    others = {key: x for key, x in choices.items() if key not in ("spike_grad", "reset_mechanism")}
+    if all_learnable:
+        others |= {f"learn_{key}": False for key in numbers if key not in learnable}
+    for kind, arguments in ((POSITIONAL, defaults), (inspect.Parameter.KEYWORD_ONLY, others)):
+        for key, x in arguments.items():
+            yield inspect.Parameter(key, kind, default=inspect.Parameter.empty if x is dataclasses.MISSING else x)
 
 
+POSITIONAL = inspect.Parameter.POSITIONAL_OR_KEYWORD
 LEARNABLE = ("learn_alpha", "learn_beta", "learn_threshold")
 TAIL = {"graded_spikes_factor": 1.0, "learn_graded_spikes_factor": False, "reset_delay": True}
 

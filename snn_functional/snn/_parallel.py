@@ -12,7 +12,7 @@ from torch import nn, Tensor
 
 from .._functionalize._has_state import TakesSequences
 from .._linear_scan import Kind, linear_scan, window
-from .._neuron import SPIKES, unit
+from .._neuron import at_least, precise, unit
 from .._scan import scan
 from ..neurons import state_leaky
 from ..surrogate import ATan, fires
@@ -59,7 +59,7 @@ class Whole(TakesSequences):
         register(self, name, value, learned)
 
     def _admit(self, input_: Any, features: int, axes: int, dtype: torch.dtype) -> Tensor:
-        """The input, spikes (bool, uint8) as floats. `axes`: how many it has at least."""
+        """The input, spikes (bool, uint8) as floats, and half precision in `dtype`. `axes`: how many it has at least."""
         name = type(self).__name__
         if not isinstance(input_, Tensor):
             raise TypeError(f"{name}(input_) takes a tensor [T, batch, {features}], not {type(input_).__name__}.")
@@ -70,7 +70,7 @@ class Whole(TakesSequences):
             )
         if len(input_) == 0:
             raise ValueError(f"{name}(input_): the time axis of {tuple(input_.shape)} is empty.")
-        return input_.to(dtype) if input_.dtype in SPIKES else input_
+        return at_least(dtype, input_)
 
     def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any, **kwargs: Any) -> None:
         rest = {
@@ -139,6 +139,7 @@ class StateLeaky(Whole):
 
     def _through(self, currents: Tensor) -> Any:
         params, steps = self.params(currents.dtype), self.kernel_truncation_steps
+        currents = precise(params, currents)
         if self.output and not (steps or self.state_quant or self.kind == "parallel"):
             rest = state_leaky.init(params, currents[0])
             factor = _fitted(self.graded_spikes_factor, currents.dtype)

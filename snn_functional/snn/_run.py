@@ -26,9 +26,11 @@ from .._functionalize._calls import (
 from .._functionalize._functional import Functional
 from .._functionalize._memory import NATIVE, STATE
 from .._functorch import is_compiling
-from .._scan import Explanation, in_stages, planned, scan
+from .._scan import scan
+from .._scan._explain import Explanation, planned
+from .._scan._fused import fused
 from .._tree import tree_map
-from ..kernels import Unsupported
+from ..kernels import NoCompiler, Unsupported
 from .utils import _layers
 
 
@@ -52,7 +54,7 @@ def run(net: nn.Module, xs: Tensor) -> Any:
     if is_compiling() and xs.shape[0] > 1 and not any(_counts(m) for m in net.modules()):
         return _compiled(net, xs)
     if _obstacle(net) is None:
-        with contextlib.suppress(Unsupported), _read(net) as live:
+        with contextlib.suppress(Unsupported, NoCompiler), _read(net) as live:
             return live.run(xs)
     begun = _first_steps(net, xs)
     steps = [*begun, *(net(x) for x in xs[len(begun) :].unbind(0))]
@@ -88,11 +90,11 @@ def _compiled(net: nn.Module, xs: Tensor) -> Any:
 class Live(Functional):
     """A net as a step over the tensors that it holds. It is read, and never run: what was read is."""
 
-    __slots__ = ("_statistics", "_before")
+    __slots__ = ("_statistics", "_hidden")
     __reach_is_all__ = True  # made anew in each call; it is the same step if all of that is
 
-    def __init__(self, net: nn.Module) -> None:
-        self._before = _held(net)
+    def __init__(self, net: nn.Module, hidden: dict[Any, Any]) -> None:
+        self._hidden = hidden  # of each face, once this is done with
         super().__init__(net, ())
         # Running statistics change as the states of faces do. Another buffer is a parameter: who writes to it is no pure step.
         held = {name: table[key] for table, key, name, _ in self._places}
@@ -112,16 +114,14 @@ class Live(Functional):
                     yield f"{type(module).__name__}.{name}", value
 
     def run(self, xs: Tensor) -> Any:
-        """What the net returns over time; what it holds is then what it would be. Raises Unsupported, and then nothing has changed."""
-        outputs, state = in_stages(self, self._params, self._state, xs)
+        """What the net returns over time; what it holds is then what it would be. Raises as `fused` does, and then nothing has changed."""
+        outputs, state = fused(self, self._params, self._state, xs, None, False, stages=True)
         with torch.no_grad():
             for x, name in self._statistics:
                 x.copy_(state[name])
         for keys, face in self._faces:
-            called = any(state[key] is not self._state[key] for key in keys)
-            face._hidden = (
-                face.neuron.State.__rebuild__([state[key] for key in keys], ()) if called else self._before[face]
-            )
+            if any(state[key] is not self._state[key] for key in keys):  # it was called
+                self._hidden[face] = face.neuron.State.__rebuild__([state[key] for key in keys], ())
         return outputs
 
     def __admit__(self, inputs: Any) -> None:
@@ -143,13 +143,12 @@ OTHERWISE = "torch.stack([net(x) for x in xs])"
 
 @contextlib.contextmanager
 def _read(net: nn.Module) -> Iterator[Live]:
-    """The net as a step. Its faces are where they were, if it has not run."""
-    held = _held(net)
+    """The net as a step. Afterwards its faces are where that has run to; where they were, if it has not run."""
+    hidden = _held(net)
     try:
-        yield Live(net)
-    except BaseException:
-        _put_back(held)
-        raise
+        yield Live(net, hidden)
+    finally:
+        _put_back(hidden)
 
 
 def _first_steps(net: nn.Module, xs: Tensor) -> list[Any]:
@@ -192,12 +191,8 @@ def explain(net: nn.Module, xs: Tensor) -> Explanation:
     _admit(net, xs)
     reason = _obstacle(net)
     if reason is None:
-        held = _held(net)
-        live = Live(net)
-        try:
+        with _read(net) as live:
             said = planned(live, live._params, live._state, xs, len(xs))
-        finally:
-            _put_back(held)
         if said.kind != "loop":
             return said
         reason = said.reason

@@ -17,10 +17,11 @@ from torch import nn, Tensor
 
 from .._functionalize._has_state import HasState
 from .._functorch import intercepted, is_compiling
+from .._neuron import HALF
 from .._scan import scan
 from .._scan._loop import refused_function
 from ..modifiers import immediate_reset, inhibit, quantize
-from ..surrogate import ATan, fires
+from ..surrogate import fires
 
 
 class _Living:
@@ -51,6 +52,8 @@ class Stateful(HasState):
     switches: inspect.Signature
     graded: bool
     graded_spikes_factor: Tensor
+    surrogate: Any  # where none is given
+    _rests_at_zero = True
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__()
@@ -64,8 +67,10 @@ class Stateful(HasState):
         self.inhibition = options["inhibition"]
         self.state_quant = options["state_quant"]
         self.reset_delay = options.get("reset_delay", True)
-        self.spike_grad = fires if options["surrogate_disable"] else options["spike_grad"] or ATan()
-        self._reset_mechanism = options["reset_mechanism"]
+        self.spike_grad = fires if options.get("surrogate_disable") else options.get("spike_grad") or self.surrogate
+        self._reset_mechanism = options.get("reset_mechanism")
+        choices = self.neuron.Params.__choices__
+        self._others = {name: options[name] for name in choices if name in options and name not in SWITCHED}
         self._keep(numbers, learned, options)
         self.instances.append(self)
         factor = {"graded_spikes_factor": options.get("graded_spikes_factor", 1.0)}
@@ -105,8 +110,9 @@ class Stateful(HasState):
         return Params.__rebuild__(leaves, tuple(choices[name] for name in Params.__choices__))
 
     @property
-    def reset_mechanism(self) -> str:
-        """ "subtract", "zero", "none", or "clear" where the neuron has it. Setting it changes the dynamics from the next step."""
+    def reset_mechanism(self) -> Any:
+        """ "subtract", "zero", "none", or "clear" where the neuron has it; None for a neuron without such a choice. Setting it
+        changes the dynamics from the next step."""
         return self._reset_mechanism
 
     @reset_mechanism.setter
@@ -130,7 +136,26 @@ class Stateful(HasState):
 
     def extra_repr(self) -> str:
         numbers = [f"{n}={_brief(getattr(self, n))}" for n in self.numbers if hasattr(self, n)]
-        return ", ".join([*numbers, f"reset_mechanism={self.reset_mechanism!r}", f"init_hidden={self.init_hidden}"])
+        reset = [] if self.reset_mechanism is None else [f"reset_mechanism={self.reset_mechanism!r}"]
+        return ", ".join([*numbers, *reset, f"init_hidden={self.init_hidden}"])
+
+    def held(self) -> list[Tensor]:
+        """The leaves of the hidden state; at rest, a 0-d zero for each, or where the neuron rests elsewhere, one value a neuron."""
+        if self._hidden is not None or self._rests_at_zero:
+            return super().held()
+        return list(vars(self._rest(self.params())).values())
+
+    def reset_mem(self) -> Any:
+        """Forget the hidden state. Returns states at rest that broadcast to any input, a tuple if there are several: zeros, for most."""
+        zeros = super().reset_mem()
+        if self._rests_at_zero:
+            return zeros
+        return tuple(x.detach() for x in self.held()) if isinstance(zeros, tuple) else self.held()[0].detach()
+
+    def _rest(self, params: Any) -> Any:
+        numbers = [getattr(params, name) for name in params.__leaves__]
+        like = numbers[0] if numbers else torch.zeros(())
+        return self.neuron.init(params, like.new_zeros(torch.broadcast_shapes(*(x.shape for x in numbers))))
 
     def _recording(self, dtype: torch.dtype, every: bool) -> tuple[tuple[Any, tuple[str, ...], bool], Any]:
         """What `_recorded` is to be made of to give what this layer returns, and its params."""
@@ -158,8 +183,10 @@ class Stateful(HasState):
 
     def _keep(self, numbers: dict[str, Any], learned: set[str], options: dict[str, Any]) -> None:
         """Check the numbers by building Params from them once, then keep them as buffers or parameters."""
-        params = self.neuron.Params(**numbers, reset_mechanism=self._reset_mechanism, spike_grad=self.spike_grad)
+        params = self.neuron.Params(**numbers, **self._choices())
         self._register({name: getattr(params, name) for name in numbers}, learned)
+        if self.pointwise and all(isinstance(getattr(params, name), Tensor) for name in params.__leaves__):
+            self._rests_at_zero = not any(bool(x.any()) for x in vars(self._rest(params)).values())
 
     def _register(self, numbers: dict[str, Any], learned: set[str]) -> None:
         for name, value in numbers.items():
@@ -167,7 +194,8 @@ class Stateful(HasState):
             register(self, name, value, name in learned)
 
     def _choices(self) -> dict[str, Any]:
-        return {"spike_grad": self.spike_grad, "reset_mechanism": self.reset_mechanism}
+        usual = {"spike_grad": self.spike_grad, "reset_mechanism": self.reset_mechanism}
+        return {name: x for name, x in usual.items() if name in self.neuron.Params.__choices__} | self._others
 
     def _leaf(self, name: str, dtype: torch.dtype | None) -> Any:
         """What Params hold under this name: here a number, elsewhere a connection."""
@@ -194,8 +222,9 @@ class Stateful(HasState):
             if self._alive() is None:
                 self._without_state()
                 return self.neuron.init(self.params(input_.dtype), input_)
-            held = self._hidden.mem
-            if held.dim() and held.shape != self._shape(input_):
+            held = self.held()[-1]
+            rest = not self._rests_at_zero and held.shape == input_.shape[-held.dim() :]
+            if held.dim() and held.shape != self._shape(input_) and not rest:
                 raise ValueError(
                     f"{name}(init_hidden=True) holds the state of an input {tuple(held.shape)}, but {self._shape(input_)} came. "
                     "Between batches call snn.utils.reset(net), or this layer's reset_mem()."
@@ -236,7 +265,8 @@ class Stateful(HasState):
 
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
         super()._save_to_state_dict(destination, prefix, keep_vars)
-        destination[prefix + "reset_mechanism_val"] = self.reset_mechanism_val
+        if self.reset_mechanism is not None:
+            destination[prefix + "reset_mechanism_val"] = self.reset_mechanism_val
 
     def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any, **kwargs: Any) -> None:
         rest = dict(state_dict)
@@ -277,6 +307,7 @@ def _callers_level() -> int:
 
 LIBRARY = __name__.partition(".")[0]
 LARGE = 4096  # neurons in a step, from which on one kernel is faster than some twenty operations; measured on CPUs only
+SWITCHED = ("spike_grad", "reset_mechanism")  # choices that snnTorch's switches make
 RESETS = ("subtract", "zero", "none", "clear")
 
 
@@ -290,7 +321,7 @@ def register(layer: nn.Module, name: str, value: Tensor, learned: bool) -> None:
 
 
 def _fitted(number: Tensor, dtype: torch.dtype | None) -> Tensor:
-    if dtype is None or number.dim() == 0 or not dtype.is_floating_point or number.dtype == dtype:
+    if dtype is None or dtype in HALF or number.dim() == 0 or not dtype.is_floating_point or number.dtype == dtype:
         return number
     return number.to(dtype) if torch.promote_types(number.dtype, dtype) != dtype else number
 

@@ -1,0 +1,93 @@
+"""`module(neuron, params)`: a pure neuron, or a chain of them, as an `nn.Module` for all that takes modules."""
+
+from typing import Any
+
+import torch
+from torch import nn, Tensor
+
+from .._neuron import Neuron
+from .._scan import scan
+from .._tree import named_leaves, partition, tree_leaves, tree_map, Which, with_leaves
+
+
+class Scanned(nn.Module):
+    """What `module` makes. `neuron`: whose step it scans."""
+
+    def __init__(self, neuron: Neuron, params: Any, learn: Which) -> None:
+        super().__init__()
+        self.neuron = neuron
+        self._like = tree_map(
+            lambda leaf: torch.empty_like(leaf, device="meta"), params
+        )  # the tree without its numbers
+        learned, _ = partition(params, learn)
+        for name, leaf in named_leaves(params).items():
+            *nodes, last = name.split(".")
+            place: nn.Module = self
+            for node in nodes:
+                if node not in place._modules:
+                    place.add_module(node, nn.Module())
+                place = place.get_submodule(node)
+            value = leaf.detach().clone()
+            if name in learned and value.is_floating_point():
+                place.register_parameter(last, nn.Parameter(value))
+            else:
+                place.register_buffer(last, value)
+
+    @property
+    def params(self) -> Any:
+        """The tree, of the tensors that are in the module now: what the pure functions take."""
+        return with_leaves(self._like, dict(self.named_parameters()) | dict(self.named_buffers()))
+
+    def init(self, xs: Any) -> Any:
+        """The state at rest, for a sequence like this: `neuron.init(params, xs[0])`."""
+        return self.neuron.init(self.params, tree_map(lambda x: x[0], xs))
+
+    def forward(self, xs: Any, state: Any = None, *, return_state: bool = False) -> Any:
+        """The outputs over time, from `state` on, at rest if there is none. With `return_state`: `(outputs, state)`."""
+        state = self.init(xs) if state is None else state
+        outputs, state = scan(self.neuron.step, self.params, state, xs)
+        return (outputs, state) if return_state else outputs
+
+    def extra_repr(self) -> str:
+        return f"{getattr(self.neuron.step, '__name__', repr(self.neuron.step))}, learned: {', '.join(dict(self.named_parameters()))}"
+
+
+def module(neuron: Neuron, params: Any, *, learn: Which = None) -> Scanned:
+    """`neuron` (a chain too) and `params` as an `nn.Module` whose forward is `scan`: the way from the core to torch's own tools,
+    as `functionalize` is the way back.
+
+        net = chain(linear, leaky, linear, leaky)
+        model = module(net, params, learn=["weight", "bias", "3.beta"])
+        spks = model(xs)                                        xs [T, batch, ...]
+        spks, state = model(xs, state, return_state=True)       goes on from state
+        params = model.params                                   the tree, as it is now
+
+    - `learn`: which leaves are learned, as in `partition`; None for all. They are the module's parameters, under the dotted names of
+      `named_leaves`; the others are buffers. Both are copies, in `state_dict()`, and go where `.to` sends them.
+
+    So it works with `torch.optim` and its schedulers, `clip_grad_norm_`, `swa_utils.AveragedModel`, DistributedDataParallel,
+    `torch.autocast` and GradScaler; it copies, and pickles where the neuron does.
+
+    Raises TypeError for what is no neuron, or no tree of tensors; ValueError for a name in `learn` that no leaf has, and where one tensor
+    stands at two leaves, which a module could not keep as one.
+
+    >>> model = module(leaky, LeakyParams(beta=0.9), learn="beta")
+    >>> [name for name, _ in model.named_parameters()], list(model.state_dict())
+    (['beta'], ['beta', 'threshold'])
+    >>> model(torch.full((5, 1, 3), 0.4))[:, 0, 0]
+    tensor([0., 0., 1., 0., 0.], grad_fn=<SelectBackward0>)
+    """
+    if not isinstance(neuron, Neuron):
+        raise TypeError(
+            f"module(neuron, params): neuron is a bundle, leaky or chain(linear, leaky), but {type(neuron).__name__} came."
+        )
+    for leaf in tree_leaves(params):
+        if not isinstance(leaf, Tensor):
+            raise TypeError(f"module(neuron, params): every leaf of params is a tensor, but {leaf!r:.80} came.")
+    first: dict[int, str] = {}
+    for name, leaf in named_leaves(params).items():
+        if (other := first.setdefault(id(leaf), name)) != name:
+            raise ValueError(
+                f"module(neuron, params): {other} and {name} are one tensor. Two leaves are learned apart: give one of them .clone()."
+            )
+    return Scanned(neuron, params, learn)

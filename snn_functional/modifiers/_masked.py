@@ -1,0 +1,75 @@
+"""Sequences of different lengths in one batch."""
+
+import dataclasses
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .._tree import tree_map
+from ._modifier import Modifier, Step
+
+
+def valid_steps(lengths: Tensor, T: int) -> Tensor:
+    """The steps that each sample has, of `T`: bool [T, batch], True in the first `lengths` [batch] of them.
+
+    Raises TypeError for lengths that are no whole numbers.
+
+    >>> valid_steps(torch.tensor([1, 3]), 3)
+    tensor([[ True,  True],
+            [False,  True],
+            [False,  True]])
+    """
+    if not isinstance(lengths, Tensor) or lengths.is_floating_point() or lengths.dtype == torch.bool:
+        came = lengths.dtype if isinstance(lengths, Tensor) else type(lengths).__name__
+        raise TypeError(f"valid_steps(lengths, T): lengths is a tensor of whole numbers [batch], but {came} came.")
+    return torch.arange(T, device=lengths.device).reshape(T, *[1] * lengths.dim()) < lengths
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class masked(Modifier):
+    """Where a sample is over, its state stands still and its output is 0: padding changes nothing, whatever numbers are in it.
+
+        state[t]  = the step's  if valid, else state[t-1]
+        output[t] = the step's  if valid, else 0                                    of an input (x, valid)
+
+        net = masked(chain(linear, leaky, linear, leaky))
+        inputs = xs, valid_steps(lengths, len(xs))                                  [T, batch, ...], bool [T, batch]
+        spks, state = scan(net.step, params, net.init(params, (xs[0], inputs[1][0])), inputs)
+        rates = spks.sum(0) / lengths[:, None]                                      a mean over each sample's own steps
+
+    The last state is each sample's own last, so a sum over time is a sum over what is valid. `valid` may have a hole: a step that was
+    not seen. Params and state are the neuron's, or the chain's. Takes any step; x may be any tree, output and state are trees whose
+    leaves have the batch in front, as `valid` has it. Raises TypeError for an input that is no pair, ValueError for a leaf without
+    the batch: running statistics of a normalization (evaluate it, `module.eval()`), which would count the padding.
+    """
+
+    step: Step
+
+    def rest(self, init: Any, params: Any, input: Any) -> Any:
+        x, valid = self._pair(input)
+        state = init(params, x)
+        tree_map(lambda leaf: self._kept(valid, leaf, leaf), state)
+        return state
+
+    def __call__(self, params: Any, state: Any, input: Any) -> tuple[Any, Any]:
+        x, valid = self._pair(input)
+        output, new = self.step(params, state, x)
+        new = tree_map(lambda now, before: self._kept(valid, now, before), new, state)
+        return tree_map(lambda leaf: self._kept(valid, leaf, torch.zeros_like(leaf)), output), new
+
+    def _pair(self, input: Any) -> tuple[Any, Tensor]:
+        if not isinstance(input, tuple) or len(input) != 2 or getattr(input[1], "dtype", None) != torch.bool:
+            raise TypeError(
+                f"masked: the input is a pair (x, valid) with a bool tensor valid [batch], not {type(input).__name__}. For each step "
+                "valid_steps(lengths, T) makes one."
+            )
+        return input
+
+    def _kept(self, valid: Tensor, now: Tensor, otherwise: Tensor) -> Tensor:
+        if now.shape[: valid.dim()] != valid.shape:
+            raise ValueError(
+                f"masked: valid has shape {tuple(valid.shape)}, but a tensor of the state or output has {tuple(now.shape)}. Expected the "
+                "batch in front of each. What all samples share, running statistics say, cannot stand still for one of them."
+            )
+        return torch.where(valid.reshape(valid.shape + (1,) * (now.dim() - valid.dim())), now, otherwise)

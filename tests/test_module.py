@@ -1,0 +1,171 @@
+"""A tree as a module, and parts of a tree: what torch's optimisers, copies, checkpoints and averages do with them."""
+
+import copy
+import io
+import pickle
+
+import optree
+import pytest
+import torch
+from helpers import assert_allclose, assert_equal, at, each_neuron, needs_torch
+from torch import nn
+from torch.func import grad
+
+import snn_functional as snf
+
+
+NET = snf.chain(snf.linear, snf.leaky, snf.linear, snf.leaky)
+
+
+def tree():
+    return (
+        snf.Linear.random(6, 5),
+        snf.LeakyParams(0.9),
+        snf.Linear.random(5, 2),
+        snf.LeakyParams(torch.full((2,), 0.8), 0.5),
+    )
+
+
+def rate(params, xs):
+    return snf.scan(NET.step, params, NET.init(params, xs[0]), xs)[0].mean()
+
+
+@each_neuron
+def test_it_is_the_scan_and_its_gradient_that_of_the_tree(case):
+    step, params, state, inputs = case.world()
+    model = snf.module(case.neuron, params)
+    assert_equal(model(inputs, state, return_state=True), snf.scan(step, params, state, inputs))
+    rest = case.neuron.init(params, at(inputs, 0))
+    assert_equal(model(inputs), snf.scan(step, params, rest, inputs)[0])
+    loss = lambda params: sum(x.square().sum() for x in optree.tree_leaves(snf.scan(step, params, state, inputs)[1]))
+    sum(x.square().sum() for x in optree.tree_leaves(model(inputs, state, return_state=True)[1])).backward()
+    found = {name: torch.zeros_like(p) if p.grad is None else p.grad for name, p in model.named_parameters()}
+    assert_allclose(found, snf.named_leaves(grad(loss)(params)))
+
+
+def test_names_and_the_way_back():
+    params = tree()
+    model = snf.module(NET, params, learn=["weight", "1"])
+    names = ["0.weight", "1.beta", "1.threshold", "2.weight"]
+    assert [name for name, _ in model.named_parameters()] == names
+    assert set(model.state_dict()) == set(snf.named_leaves(params))
+    assert_equal(optree.tree_map(torch.Tensor.detach, model.params), params)
+    with torch.no_grad():
+        for p in model.parameters():
+            p.zero_()
+    assert params[0].weight.abs().sum() > 0, "the tree that was given is not the module's"
+    assert optree.tree_leaves(model.double().params)[0].dtype == torch.float64
+    assert snf.module(NET, params, learn=()).state_dict().keys() == model.state_dict().keys()
+    assert not list(snf.module(NET, params, learn=()).parameters())
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])
+def test_copies_are_their_own(copied):
+    model, xs = snf.module(NET, tree(), learn="weight"), torch.rand(7, 3, 6)
+    other = copied(model)
+    assert_equal(other(xs), model(xs))
+    with torch.no_grad():
+        other.get_parameter("0.weight").fill_(3.0)
+    assert not torch.equal(other(xs), model(xs))
+
+
+def test_a_checkpoint_goes_on_bit_for_bit():
+    xs = torch.rand(7, 3, 6)
+
+    def start(seed):
+        torch.manual_seed(seed)
+        model = snf.module(NET, tree())
+        slow, fast = snf.partition(dict(model.named_parameters()), ["beta", "threshold"])
+        groups = [{"params": list(slow.values()), "lr": 1e-3}, {"params": list(fast.values())}]
+        optimizer = torch.optim.AdamW(groups, lr=1e-2)
+        return model, optimizer, torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 10)
+
+    def train(model, optimizer, scheduler, steps):
+        for _ in range(steps):
+            optimizer.zero_grad()
+            (model(xs).mean() - 0.5).square().backward()
+            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            scheduler.step()
+        return model.state_dict()
+
+    whole = train(*start(0), 6)
+    first, file = start(0), io.BytesIO()
+    train(*first, 3)
+    torch.save([part.state_dict() for part in first], file)
+    file.seek(0)
+    second = start(1)
+    for part, saved in zip(second, torch.load(file, weights_only=True)):
+        part.load_state_dict(saved)
+    assert_equal(dict(train(*second, 3)), dict(whole))
+    assert not torch.equal(whole["1.beta"], torch.tensor(0.9)) and not torch.equal(
+        whole["0.weight"], start(0)[0].state_dict()["0.weight"]
+    )
+
+
+def test_an_average_of_weights():
+    model = snf.module(NET, tree(), learn="weight")
+    average = torch.optim.swa_utils.AveragedModel(model)
+    average.update_parameters(model)
+    before = model.get_parameter("0.weight").detach().clone()
+    with torch.no_grad():
+        model.get_parameter("0.weight").add_(2.0)
+    average.update_parameters(model)
+    torch.testing.assert_close(average.module.params[0].weight, before + 1)
+
+
+@needs_torch("2.3", "torch.amp.GradScaler")
+def test_mixed_precision_with_a_scaler():
+    """On a CPU, where bfloat16 needs no scale, it must change nothing."""
+    xs, model = torch.rand(7, 3, 6), snf.module(NET, tree())
+    scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
+    with torch.autocast("cpu", torch.bfloat16):
+        spks = model(xs)
+        loss = spks.mean()
+    assert spks.dtype == torch.float32
+    plain = torch.autograd.grad(loss, list(model.parameters()), retain_graph=True)
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    scaler.scale(loss).backward()
+    scaler.step(optimizer)
+    for (name, p), g in zip(model.named_parameters(), plain):
+        assert p.dtype == torch.float32
+        torch.testing.assert_close(p.detach(), before[name] - 0.5 * g, rtol=1e-2, atol=1e-4)
+    assert any(g.abs().sum() > 0 for g in plain)
+
+
+def test_a_partition_is_put_together_again_and_learns_its_part():
+    params, xs = tree(), torch.rand(7, 3, 6)
+    learned, frozen = snf.partition(params, lambda name, leaf: leaf.dim() == 2)
+    assert list(learned) == ["0.weight", "2.weight"] and len(learned) + len(frozen) == len(optree.tree_leaves(params))
+    assert_equal(snf.with_leaves(params, frozen | learned), params)
+    part = grad(lambda learned: rate(snf.with_leaves(params, learned | frozen), xs))(learned)
+    whole = snf.named_leaves(grad(rate)(params, xs))
+    assert_equal(part, {name: whole[name] for name in learned})
+    assert list(snf.partition(params, "3")[0]) == ["3.beta", "3.threshold"]
+    assert list(snf.partition(params, None)[1]) == [] and list(snf.partition(params, [])[0]) == []
+
+
+SHARED = snf.LeakyParams(0.9)
+BAD = {
+    "an unknown leaf": (
+        lambda: snf.module(NET, tree(), learn="tau"),
+        ValueError,
+        "no leaf is called 'tau'. There are 0.weight",
+    ),
+    "a part of a name": (lambda: snf.partition(tree(), ["weight", "eta"]), ValueError, "no leaf is called 'eta'"),
+    "one tensor twice": (
+        lambda: snf.module(snf.chain(snf.leaky, snf.leaky), (SHARED, SHARED)),
+        ValueError,
+        "0.beta and 1.beta are one tensor",
+    ),
+    "a step": (lambda: snf.module(snf.leaky_step, SHARED), TypeError, "neuron is a bundle"),
+    "numbers": (lambda: snf.module(snf.leaky, {"beta": 0.9}), TypeError, "every leaf of params is a tensor, but 0.9"),
+}
+
+
+@pytest.mark.parametrize("bad", BAD)
+def test_refusals(bad):
+    call, error, message = BAD[bad]
+    with pytest.raises(error, match=message):
+        call()
