@@ -43,6 +43,19 @@ def is_exporting() -> bool:
     return compiler.is_exporting() if hasattr(compiler, "is_exporting") else False
 
 
+def can_capture() -> bool:
+    """Does this torch have a compiler that reads a step as the body of an operation? Since 2.11."""
+    return tuple(int(part) for part in torch.__version__.split(".")[:2]) >= (2, 11)
+
+
+def put_back_later(function: Any, *args: Any) -> None:
+    """`function(*args)`, whose writes whoever calls this undoes. In the body of an operation a compiler refuses all others."""
+    if is_dynamo_compiling() and can_capture():
+        torch._dynamo.utils._disable_side_effect_safety_checks_for_current_subtracer(function, *args)
+    else:
+        function(*args)
+
+
 def depends(outputs: Iterable[Tensor], arguments: Iterable[Tensor]) -> bool:
     """Do outputs made of *detached* `arguments` still carry a derivative, or a batch, of some other tensor?"""
     batched = {level for argument in arguments for level, kind in _wrappers(argument) if kind == "batched"}
@@ -197,22 +210,6 @@ def intercepted() -> bool:
         return True
     count = torch._C._len_torch_function_stack()
     return count > 0 and any(not isinstance(torch._C._get_function_stack_at(i), DeviceContext) for i in range(count))
-
-
-def operation(schema: str, run: Any, shapes: Any) -> None:
-    """Gives torch an operation without a derivative, `torch.ops.snn_functional.*`, that a tracer puts into its graph instead of looking
-    into `run`. `shapes`: gives what that gives, without numbers. Before torch 2.4 there is none."""
-    if not hasattr(torch.library, "register_fake"):
-        return
-    if not _library:
-        _library.append(torch.library.Library("snn_functional", "DEF"))
-    name = schema.partition("(")[0]
-    _library[0].define(schema)
-    _library[0].impl(name, run, "CompositeExplicitAutograd")
-    torch.library.register_fake(f"snn_functional::{name}", shapes, lib=_library[0])
-
-
-_library: list[Any] = []
 
 
 @contextlib.contextmanager

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._functorch import in_memory, intercepted, operation, pulled, run, transforms
+from .._functorch import in_memory, intercepted, pulled, run, transforms
 from ._native import Lists, lists, outer, product
 
 
@@ -196,23 +196,3 @@ def _summed(x: Tensor, groups: int) -> Tensor:
 def _turned(w: Tensor) -> bool:
     """Is it a transpose in memory? So its gradient is: an optimizer goes through both side by side."""
     return w.stride(-2) == 1 and w.stride(-1) > 1
-
-
-# For tracers, who cannot count: there the lists of a tensor are made once forth and once back.
-
-
-def _shape_of_outer(z: Tensor, g: Tensor, turned: bool) -> Tensor:
-    groups, columns, out = max(len(z), len(g)), z.shape[2], g.shape[2]
-    return g.new_empty(groups, out, columns).mT if turned else g.new_empty(groups, columns, out)
-
-
-operation(
-    "product(Tensor z, Tensor w, Tensor? bias) -> Tensor",
-    lambda z, w, bias: Product.forward(Events(), z, w, bias),
-    lambda z, w, bias: z.new_empty(max(len(z), len(w), 1 if bias is None else len(bias)), z.shape[1], w.shape[2]),
-)
-operation(
-    "outer(Tensor z, Tensor g, bool turned) -> Tensor",
-    lambda z, g, turned: Outer.forward(Events(), z, g, turned),
-    _shape_of_outer,
-)

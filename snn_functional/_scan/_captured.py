@@ -1,4 +1,4 @@
-"""`scan` under `torch.compile`: one node of the graph, with the step as a graph beside it.
+"""`scan` under `torch.compile`: one node of the graph, with the step as a graph beside it. See README.md in this folder.
 
 The compiler reads Python, and would read a loop over time step by step. So it is shown one step only, as it is shown the body of a loop:
 a higher-order operation, whose node in the graph has the step, itself a graph, and the tensors that it takes. What calls that node has no
@@ -15,37 +15,28 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._dynamo.variables import higher_order_ops
 
 from .._identity import identify, Identity
 from .._tree import tree_flatten, tree_unflatten
 from ._door import admit
+from ._kinds import run
 from ._loop import pair, same_form, Step
-
-
-CAN = tuple(int(part) for part in torch.__version__.split(".")[:2]) >= (2, 11)  # of torch: before, it is the loop
-
-
-class Captured:
-    """A step as a tracer has it, whose tensors have no numbers. `what`: what it reaches beside its arguments."""
-
-    def __init__(self, function: Step, what: Identity) -> None:
-        self.function, self.what = function, what
-
-    def __call__(self, params: Any, state: Any, input: Any) -> Any:
-        return self.function(params, state, input)
+from ._reading import Captured
 
 
 def exported(step: Step, *trees: Any) -> Captured:
     """The step of a scan that `torch.export` runs."""
+    if isinstance(step, Captured):
+        return step
     what = identify(step, *trees)
     return Captured(step, what._replace(key=None, loose="it is exported"))
 
 
 def in_graph(
-    scan: Any, step: Step, params: Any, state: Any, inputs: Any, kind: str, reverse: bool, length: int | None
+    step: Step, params: Any, state: Any, inputs: Any, kind: str, reverse: bool, length: int | None
 ) -> tuple[Any, Any]:
     """What `scan` returns, where the compiler reads it."""
-    operation = _operation(scan)
     T = admit(step, params, state, inputs, length)
     ss, s_tree = tree_flatten(state)
     xs, x_tree = tree_flatten(inputs)
@@ -57,7 +48,7 @@ def in_graph(
         (ys, y_tree), (news, _) = tree_flatten(output), tree_flatten(new)
         return tree_unflatten(y_tree, [_over_time(y, T) for y in ys]), tree_unflatten(s_tree, [_last(s) for s in news])
 
-    return operation(one, kind=kind, reverse=reverse, length=T)
+    return OPERATION(one, step, params, state, inputs, kind=kind, reverse=reverse, length=T)
 
 
 # The marks.
@@ -79,50 +70,38 @@ def _last(x: Tensor) -> Tensor:
     return x.clone()
 
 
-def _operation(scan: Any) -> Any:
-    """The operation; the compiler is told of it when it first meets it."""
-    if not _made:
-        _made.append(_make(scan))
-    return _made[0]
-
-
-_made: list[Any] = []
-setattr(
-    _operation, "_dynamo_marked_constant", True
-)  # torch.compiler.assume_constant_result, without loading the compiler
-
-
-def _make(scan: Any) -> Any:
-    from torch._dynamo.variables import higher_order_ops
-
-    class Variable(higher_order_ops.WrapHigherOrderVariable):
-        """What the compiler does where it meets the operation."""
-
-        _HOP_NAME = "snn_functional.scan"
-        supports_input_mutation = False
-        supports_aliasing = True  # a look at it meets what transforms have wrapped; all marks copy
-        allow_side_effects = True  # a functionalized module has its tensors put into it, and taken out again
-
-        def _call_function(self, tx: Any, args: Any, kwargs: Any) -> Any:
-            operands, _, shapes, body, _, _, results, _ = self.create_wrapped_node(tx, args[0], args[1:], {}, "scan")
-            kwargs = {name: x.as_proxy() for name, x in kwargs.items()}
-            call: Any = higher_order_ops._call_function_with_auto_output_flattening
-            return call(tx, self.value, operands, kwargs, shapes, body, results)
-
-    class Operation(torch._ops.HigherOrderOperator):
-        def __call__(self, graph: Any, *operands: Any, **kwargs: Any) -> Any:
-            return _run(scan, graph, operands, **kwargs)
-
-    for mark in MARKS:
-        torch.compiler.allow_in_graph(mark)
-    higher_order_ops._hop_name_to_variable_class["snn_functional_scan"] = Variable
-    return Operation("snn_functional_scan")
-
-
 MARKS = _state, _moment, _over_time, _last
 
 
-def _run(scan: Any, graph: Any, operands: Sequence[Any], kind: str, reverse: bool, length: Any) -> tuple[Tensor, ...]:
+class Variable(higher_order_ops.WrapHigherOrderVariable):
+    """What the compiler does where it meets the operation. It refuses a step that writes to what it did not make."""
+
+    _HOP_NAME = "snn_functional.scan"
+    supports_input_mutation = False
+    supports_aliasing = True  # a look at it meets what transforms have wrapped; all marks copy
+
+    def _call_function(self, tx: Any, args: Any, kwargs: Any) -> Any:
+        operands, _, shapes, body, _, _, results, _ = self.create_wrapped_node(tx, args[0], [], {}, "scan")
+        kwargs = {name: x.as_proxy() for name, x in kwargs.items()}
+        call: Any = higher_order_ops._call_function_with_auto_output_flattening
+        return call(tx, self.value, operands, kwargs, shapes, body, results)
+
+
+class Operation(torch._ops.HigherOrderOperator):
+    def __call__(self, step: Any, *operands: Any, **how: Any) -> Any:
+        if isinstance(step, torch.fx.GraphModule):
+            return _run(step, operands, **how)
+        # The compiler cannot read this step, and has left the call as it stands. It shall not try again further down.
+        return torch.compiler.disable(run)(*operands, **how)
+
+
+for mark in MARKS:
+    torch.compiler.allow_in_graph(mark)
+higher_order_ops._hop_name_to_variable_class["snn_functional_scan"] = Variable
+OPERATION = Operation("snn_functional_scan")
+
+
+def _run(graph: Any, operands: Sequence[Any], kind: str, reverse: bool, length: Any) -> tuple[Tensor, ...]:
     nodes = graph.graph.nodes
     given = dict(zip((x for x in nodes if x.op == "placeholder"), operands))
     marked = {mark: [x for x in nodes if x.target is mark] for mark in MARKS}
@@ -146,7 +125,7 @@ def _run(scan: Any, graph: Any, operands: Sequence[Any], kind: str, reverse: boo
     step = Captured(once, Identity(None, "it was captured", None, [], list))
     params = tuple(given[x] for x in used if isinstance(given[x], Tensor))
     state, xs = (tuple(given[x.args[0]] for x in marked[mark]) for mark in (_state, _moment))
-    outputs, last = scan(step, params, state, xs, kind=kind, reverse=reverse, length=length)
+    outputs, last = run(step, params, state, xs, kind, reverse, length)
     found = dict(zip((*marked[_over_time], *marked[_last]), (*outputs, *last)))
     # Others are what the step made on its way, which nobody asks for.
     return tuple(found[x] if x in found else torch.zeros(()) for x in graph.graph.output_node().args[0])

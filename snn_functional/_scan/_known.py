@@ -11,11 +11,10 @@ from .._functorch import autocast, intercepted, is_compiling, transforms, untrac
 from .._identity import identify, Registry
 from .._tree import tree_flatten
 from ..kernels import Form, NoCompiler, Unsupported
-from ._captured import Captured
 from ._door import admit
 from ._loop import Step
 from ._prepared import planned, Prepare, Prepared
-from ._reading import Arguments, form, held, PLAIN, read, source
+from ._reading import Arguments, Captured, form, held, PLAIN, read, source
 from ._stages import Staged, staged
 
 

@@ -1,8 +1,8 @@
-"""Kernels as operations of torch, `torch.ops.snn_functional.scan` and `scan_backward`: what a tracer sees in their place.
+"""A scan's kernels, called: directly, or for a tracer as `torch.ops.snn_functional.scan` and `scan_backward` (`_operators.py`).
 
-A tracer knows shapes and no numbers, so it cannot call a kernel, which takes addresses. These operations it puts into its graph. They have
-no derivative: they stand below `Scan` and `Adjoint`, which have the rules. Called directly a kernel is some 50 us faster, so they are
-for tracers alone. The kernel comes along as text (`kernels.packed`): a graph that is cached or exported means the same in another process.
+A tracer knows shapes and no numbers, so it cannot call a kernel, which takes addresses. These operations it puts into its graph. They stand
+below `Scan` and `Adjoint`, which have the rules. Called directly a kernel is some 50 us faster, so they are for tracers alone. The
+kernel comes along as text (`kernels.packed`): a graph that is cached or exported means the same in another process.
 """
 
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from .._events import outer
-from .._functorch import intercepted, operation
+from .._functorch import intercepted
 from ..kernels import broadcasts, Flow, packed, Signature, unpacked
 
 
@@ -93,10 +93,4 @@ def _shapes_of_scan_backward(
     return [torch.empty(own(i), dtype=slots.dtypes[i], device=leaves[0].device) for i in bound.wanted]
 
 
-_rest = "SymInt[] lanes, SymInt T, bool reverse, int every) -> Tensor[]"
-operation(f"scan(str kernel, Tensor[] leaves, {_rest}", _scan, _shapes_of_scan)
-operation(
-    f"scan_backward(str kernel, Tensor[] leaves, Tensor[] cotangents, Tensor[] checkpoints, {_rest}",
-    _scan_backward,
-    _shapes_of_scan_backward,
-)
+OPERATORS = {"scan": (_scan, _shapes_of_scan), "scan_backward": (_scan_backward, _shapes_of_scan_backward)}

@@ -31,6 +31,16 @@ class Arguments(NamedTuple):
         return held(self.what)
 
 
+class Captured:
+    """A step as a tracer has it, whose tensors have no numbers. `what`: what it reaches beside its arguments."""
+
+    def __init__(self, function: Step, what: Identity) -> None:
+        self.function, self.what = function, what
+
+    def __call__(self, params: Any, state: Any, input: Any) -> Any:
+        return self.function(params, state, input)
+
+
 def held(what: Identity) -> list[Tensor]:
     """The tensors that a step reaches, subclasses apart, which compute in their own way."""
     return [x for x in what.tensors if type(x) in PLAIN or traced(x)]

@@ -72,14 +72,9 @@ def _compiled(net: nn.Module, xs: Tensor) -> Any:
     faces = [face for face in _layers(net).values() if face.init_hidden]
 
     def step(params: Any, state: Any, x: Tensor) -> tuple[Any, Any]:
-        before = [face._hidden for face in faces]
-        for face, hidden in zip(faces, state):
-            face._hidden = hidden
+        own = [face.lend(hidden) for face, hidden in zip(faces, state)]
         output = net(x)
-        after = tuple(face._hidden for face in faces)
-        for face, hidden in zip(faces, before):
-            face._hidden = hidden
-        return output, after
+        return output, tuple(face.take_back(hidden) for face, hidden in zip(faces, own))
 
     outputs, state = scan(step, (), tuple(face._hidden for face in faces), xs[1:])
     for face, hidden in zip(faces, state):
