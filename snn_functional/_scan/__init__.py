@@ -68,7 +68,7 @@ def scan(
     """
     if kind not in KINDS:
         raise ValueError(f"scan(kind={kind!r}): unknown kind. It is one of {', '.join(map(repr, KINDS))}.")
-    if is_compiling() and kind in ("auto", "fused") and can_capture():
+    if is_compiling() and kind != "loop" and can_capture():
         from ._captured import exported, in_graph
 
         if is_dynamo_compiling():

@@ -33,10 +33,15 @@ def exported(step: Step, *trees: Any) -> Captured:
     return Captured(step, what._replace(key=None, loose="it is exported"))
 
 
+uncompiled: Any = torch.compiler.disable(run, reason="this scan is a loop that no compiler reads")
+
+
 def in_graph(
     step: Step, params: Any, state: Any, inputs: Any, kind: str, reverse: bool, length: int | None
 ) -> tuple[Any, Any]:
     """What `scan` returns, where the compiler reads it."""
+    if kind == "checkpointed":
+        return uncompiled(step, params, state, inputs, kind, reverse, length)
     T = admit(step, params, state, inputs, length)
     ss, s_tree = tree_flatten(state)
     xs, x_tree = tree_flatten(inputs)
@@ -91,8 +96,7 @@ class Operation(torch._ops.HigherOrderOperator):
     def __call__(self, step: Any, *operands: Any, **how: Any) -> Any:
         if isinstance(step, torch.fx.GraphModule):
             return _run(step, operands, **how)
-        # The compiler cannot read this step, and has left the call as it stands. It shall not try again further down.
-        return torch.compiler.disable(run)(*operands, **how)
+        return uncompiled(*operands, **how)  # the compiler cannot read this step, and has left the call as it stands
 
 
 for mark in MARKS:
@@ -106,7 +110,7 @@ def _run(graph: Any, operands: Sequence[Any], kind: str, reverse: bool, length: 
     given = dict(zip((x for x in nodes if x.op == "placeholder"), operands))
     marked = {mark: [x for x in nodes if x.target is mark] for mark in MARKS}
     new, place = torch.fx.Graph(), dict[Any, Any]()
-    used = [x for x in given if any(user.target not in MARKS for user in x.users)]
+    used = [x for x in given if any(user.target not in (_state, _moment) for user in x.users)]
     for x in used:
         place[x] = new.placeholder(x.name) if isinstance(given[x], Tensor) else int(given[x])
     for x in (*marked[_state], *marked[_moment]):

@@ -174,12 +174,13 @@ def _adjoint_by_scans(
         params, _, inputs, matrices, d_outputs, d_last = signature.backward.split(tensors)
         return [*params, *d_last, *sums, *inputs, *path, *d_outputs, *matrices]
 
-    def gradients(results: Any, taken: Any) -> tuple[Tensor, ...]:
-        """`taken`: what the products took."""
-        of_inputs, of_products, of_states, of_params, _ = split(results, d_inputs, products, d_states, d_params)
+    def gradients(results: Any, *flowing: Any) -> tuple[Tensor, ...]:
+        """`flowing`: what the products took, and the results of which what flowed back into them is a part."""
+        parts = lambda results: split(results, d_inputs, products, d_states, d_params)
+        of_inputs, _, of_states, of_params, _ = parts(results)
         found = dict(zip(signature.leaves.floating, (*of_params, *of_states, *of_inputs)))
-        flows = map(Flow, products, taken, of_products)
-        into_matrices(found, list(flows), signature, leaves, lambda z, d: z.mT @ d)
+        flows = [flow for taken, back in flowing for flow in map(Flow, products, taken, parts(back)[1])]
+        into_matrices(found, flows, signature, leaves, lambda z, d: z.mT @ d)
         is_param = lambda i: signature.leaves.roles[i] is Role.PARAM
         return tuple(found[i].sum_to_size(leaves[i].shape) if is_param(i) else found[i] for i in wanted)
 
@@ -187,17 +188,14 @@ def _adjoint_by_scans(
     values_of = lambda results: split(results, path_of, products)[:2]
     if moves is None:
         path, taken = values_of(run(Scan, forth, *leaves))
-        return gradients(run(Scan, back, *arranged(tensors, path, zeros)), taken), ()
+        results = run(Scan, back, *arranged(tensors, path, zeros))
+        return gradients(results, (taken, results)), ()
     values, d_values = _tangent(forth, leaves, split(moves, leaves)[0])
     path, taken = values_of(values)
     d_path, d_taken = values_of(forth.plan.signature.results.spread(d_values))
     d_back = arranged(moves, d_path, [None] * len(zeros))
     results, d_results = _tangent(back, arranged(tensors, path, zeros), d_back)
-    if not products:
-        return gradients(results, ()), gradients(d_results, ())
-    both = (tuple(results), tuple(taken)), (tuple(d_results), tuple(d_taken))
-    pair: Any = torch.func.jvp(gradients, *both)
-    return pair
+    return gradients(results, (taken, results)), gradients(d_results, (taken, d_results), (d_taken, results))
 
 
 def _tangent(call: Call, leaves: Any, moves: Any) -> tuple[list[Tensor], list[Tensor]]:
