@@ -48,6 +48,12 @@ def can_capture() -> bool:
     return tuple(int(part) for part in torch.__version__.split(".")[:2]) >= (2, 11)
 
 
+def watched() -> bool:
+    """Does `torch.compile` run this code as it is, in the hope to compile some function that is called from here?"""
+    look = getattr(torch._C._dynamo.eval_frame, "get_eval_frame_callback", None)
+    return look is not None and bool(look())
+
+
 def put_back_later(function: Any, *args: Any) -> None:
     """`function(*args)`, whose writes whoever calls this undoes. In the body of an operation a compiler refuses all others."""
     if is_dynamo_compiling() and can_capture():

@@ -11,7 +11,7 @@ To a compiler a scan is one operation (`_captured.py`).
 
 from typing import get_args, Literal, TYPE_CHECKING
 
-from .._functorch import can_capture, is_compiling, is_dynamo_compiling
+from .._functorch import can_capture, is_compiling, is_dynamo_compiling, watched
 from ._door import admit
 from ._kinds import once, run
 from ._loop import P, S, Step, step_name as step_name, X, Y
@@ -68,11 +68,13 @@ def scan(
     """
     if kind not in KINDS:
         raise ValueError(f"scan(kind={kind!r}): unknown kind. It is one of {', '.join(map(repr, KINDS))}.")
-    if is_compiling() and kind != "loop" and can_capture():
-        from ._captured import exported, in_graph
+    if can_capture() and (is_compiling() or watched()) and kind != "loop":
+        from ._captured import exported, in_graph, uncompiled
 
         if is_dynamo_compiling():
             return in_graph(step, params, state, inputs, kind, reverse, length)
+        if not is_compiling():
+            return uncompiled(step, params, state, inputs, kind, reverse, length)
         step = exported(step, params, state, inputs)
     return run(step, params, state, inputs, kind, reverse, length)
 

@@ -110,7 +110,8 @@ def _run(graph: Any, operands: Sequence[Any], kind: str, reverse: bool, length: 
     given = dict(zip((x for x in nodes if x.op == "placeholder"), operands))
     marked = {mark: [x for x in nodes if x.target is mark] for mark in MARKS}
     new, place = torch.fx.Graph(), dict[Any, Any]()
-    used = [x for x in given if any(user.target not in (_state, _moment) for user in x.users)]
+    read = lambda x, user: user.target not in MARKS or user.target in (_over_time, _last) and x is user.args[0]
+    used = [x for x in given if any(read(x, user) for user in x.users)]
     for x in used:
         place[x] = new.placeholder(x.name) if isinstance(given[x], Tensor) else int(given[x])
     for x in (*marked[_state], *marked[_moment]):
