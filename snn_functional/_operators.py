@@ -25,6 +25,11 @@ def _register(schema: str, module: str) -> None:
     LIBRARY.define(schema)
     LIBRARY.impl(name, it(0), "CompositeExplicitAutograd")
     torch.library.register_fake(f"snn_functional::{name}", it(1), lib=LIBRARY)
+    torch.library.register_autograd(f"snn_functional::{name}", _refuse, lib=LIBRARY)
+
+
+def _refuse(ctx: Any, *cotangents: Any) -> Any:
+    raise RuntimeError("scan: an exported graph has no derivative. Differentiate the module that it was made of.")
 
 
 if hasattr(torch.library, "register_fake"):  # not before torch 2.4, where no tracer gets here

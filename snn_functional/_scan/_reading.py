@@ -68,12 +68,17 @@ def read(arguments: Arguments, states: Sequence[Form]) -> Read:
 
 
 def form(leaf: Tensor) -> Form:
-    return Form(leaf.dtype, leaf.shape, isinstance(leaf, torch.nn.Parameter))
+    return Form(leaf.dtype, _sizes(leaf.shape), isinstance(leaf, torch.nn.Parameter))
 
 
 def moment(x: Tensor) -> Form:
     """One step of an input."""
-    return Form(x.dtype, x.shape[1:])
+    return Form(x.dtype, _sizes(x.shape[1:]))
+
+
+def _sizes(shape: torch.Size) -> torch.Size:
+    """As numbers. To a tracer they may be symbols: then its graph is for these sizes."""
+    return torch.Size(map(int, shape))
 
 
 def flat(arguments: Arguments, structure: list[Any] | None = None) -> Callable[..., Sequence[Tensor]]:
