@@ -50,8 +50,7 @@ def can_capture() -> bool:
 
 def watched() -> bool:
     """Does `torch.compile` run this code as it is, in the hope to compile some function that is called from here?"""
-    look = getattr(torch._C._dynamo.eval_frame, "get_eval_frame_callback", None)
-    return look is not None and bool(look())
+    return bool(torch._C._dynamo.eval_frame.get_eval_frame_callback())  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def put_back_later(function: Any, *args: Any) -> None:

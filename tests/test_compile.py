@@ -1,21 +1,38 @@
-"""Scans under `torch.compile` and `torch.export`: one operation in the graph, the same numbers, the same gradients."""
+"""Scans under `torch.compile`: one operation in the graph, the same numbers, the same gradients."""
 
 import copy
-import pickle
+import subprocess
+import sys
 
 import pytest
 import torch
+from compiled import (
+    Graphs,
+    KERNELS,
+    kernels_in,
+    looping,
+    Net,
+    pointwise,
+    recurrent,
+    same,
+    size,
+    spikes,
+    total,
+    two_layers,
+)
 from helpers import needs_torch
 from torch import nn
 from torch.func import grad, hessian, jvp, vmap
 
 import snn_functional as snf
-from snn_functional import chain, leaky, leaky_init, leaky_step, LeakyParams, LeakyState, Linear, linear, scan, snn
+from snn_functional import chain, leaky, leaky_step, LeakyParams, LeakyState, linear, scan, snn
 from snn_functional._tree import tree_leaves as leaves
-from snn_functional.kernels import packed, unpacked
 
 
 pytestmark = needs_torch("2.11", "a compiler that reads a step as the body of an operation")
+slow = lambda *values: pytest.param(*values, marks=pytest.mark.slow)
+WORLDS = pytest.mark.parametrize("world", KERNELS)
+AT_REST = LeakyState(torch.zeros(4, 3))
 
 
 @pytest.fixture(autouse=True)
@@ -23,88 +40,8 @@ def afresh():
     torch.compiler.reset()
 
 
-class Graphs:
-    """A backend that keeps the graphs that it is given, and their forward and backward of torch's operations."""
-
-    def __init__(self):
-        self.given, self.forward, self.backward = [], [], []
-
-    def __call__(self, graph, inputs):
-        from functorch.compile import make_boxed_func
-        from torch._dynamo.backends.common import aot_autograd
-
-        def keep(kept):
-            return lambda traced, _: kept.append(traced) or make_boxed_func(traced.forward)
-
-        self.given.append(graph)
-        compiler = aot_autograd(fw_compiler=keep(self.forward), bw_compiler=keep(self.backward))
-        return compiler(graph, inputs)
-
-
-def kernels_in(graphs):
-    return sum("snn_functional.scan" in str(node.target) for graph in graphs for node in graph.graph.nodes)
-
-
-def size(graph):
-    return len(graph.graph.nodes)
-
-
 def compiled(function, backend="aot_eager", **more):
     return torch.compile(function, backend=backend, fullgraph=True, **more)
-
-
-def dyadic(*shape):
-    return torch.randint(-24, 25, shape) / 64
-
-
-def spikes(T=9):
-    return torch.randint(0, 9, (T, 4, 3)) / 8
-
-
-def pointwise(T=9):
-    params = LeakyParams(torch.tensor([0.5, 0.75, 0.875]))
-    return leaky_step, params, leaky_init(params, torch.zeros(4, 3)), spikes(T)
-
-
-def two_layers(T=9):
-    net = chain(linear, leaky, linear, leaky)
-    params = (Linear(dyadic(5, 3)), LeakyParams(0.5), Linear(dyadic(2, 5), dyadic(2)), LeakyParams(0.75))
-    return net.step, params, net.init(params, torch.zeros(4, 3)), spikes(T)
-
-
-def recurrent_step(params, state, x):
-    w, v, neuron = params
-    spk, mem = state
-    spk, mem = leaky_step(neuron, mem, x @ w + spk @ v)
-    return spk, (spk, mem)
-
-
-def recurrent(T=9):
-    params = dyadic(3, 5), dyadic(5, 5), LeakyParams(0.5)
-    at_rest = torch.zeros(4, 5)
-    return recurrent_step, params, (at_rest, leaky_init(params[2], at_rest)), spikes(T)
-
-
-def sorting_step(params, state, x):
-    state = (params * state + x).sort(-1).values
-    return state.cumsum(-1), state
-
-
-def looping(T=4):
-    return sorting_step, torch.tensor(0.5), torch.zeros(4, 3), torch.randn(T, 4, 3)
-
-
-KERNELS = {pointwise: 1, two_layers: 2, recurrent: 1, looping: 0}
-WORLDS = pytest.mark.parametrize("world", KERNELS)
-
-
-def same(found, expected):
-    for a, b in zip(leaves(found), leaves(expected), strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)
-
-
-def total(tree):
-    return sum((y * torch.linspace(0, 1, y.numel()).reshape(y.shape)).sum() for y in leaves(tree))
 
 
 def loss_of(step):
@@ -135,16 +72,22 @@ def test_inductor(world):
 
 
 TRANSFORMS = {
+    "vmap of grad": lambda f: vmap(grad(f), in_dims=(None, None, 0)),
+    "jvp of grad": lambda f: lambda p, s, x: jvp(lambda x: grad(f, argnums=2)(p, s, x), (x,), (torch.ones_like(x),)),
     "grad": lambda f: grad(f, argnums=(0, 2)),
     "vmap": lambda f: vmap(f, in_dims=(None, None, 0)),
-    "vmap of grad": lambda f: vmap(grad(f), in_dims=(None, None, 0)),
     "jvp": lambda f: lambda p, s, x: jvp(lambda x: f(p, s, x), (x,), (torch.ones_like(x),)),
 }
 
 
-@pytest.mark.parametrize("world", [pointwise, *(pytest.param(x, marks=pytest.mark.slow) for x in [*KERNELS][1:])])
-@pytest.mark.parametrize("name", TRANSFORMS)
-def test_compile_of_a_transform(world, name):
+@pytest.mark.parametrize(
+    "name, world",
+    [
+        ("vmap of grad", pointwise),
+        *(slow(n, w) for n in TRANSFORMS for w in KERNELS if (n, w) != ("vmap of grad", pointwise)),
+    ],
+)
+def test_compile_of_a_transform(name, world):
     step, params, state, xs = world()
     xs = torch.stack([xs, 0.5 * xs]) if "vmap" in name else xs
     of, graphs = TRANSFORMS[name](loss_of(step)), Graphs()
@@ -152,6 +95,7 @@ def test_compile_of_a_transform(world, name):
     assert kernels_in(graphs.forward) >= KERNELS[world]
 
 
+@pytest.mark.slow
 def test_second_order():
     step, params, state, xs = pointwise()
     choices = params.spike_grad, params.reset_mechanism
@@ -162,15 +106,16 @@ def test_second_order():
     assert kernels_in(graphs.forward)
 
 
-def test_transform_of_a_compiled():
-    """torch refuses it with `fullgraph=True` (pytorch#128711), and without runs what it was given as it is."""
+def test_transform_of_a_compiled(recwarn):
+    """torch refuses it with `fullgraph=True` (pytorch#128711), and without runs what it was given as it is: all of it."""
     step, params, state, xs = pointwise()
-    loss = loss_of(step)
-    of = grad(torch.compile(loss, backend="aot_eager"), argnums=(0, 2))
+    loss, graphs = loss_of(step), Graphs()
+    of = grad(torch.compile(loss, backend=graphs), argnums=(0, 2))
     same(of(params, state, xs), grad(loss, argnums=(0, 2))(params, state, xs))
+    assert not graphs.given and not recwarn
 
 
-@pytest.mark.parametrize("world", [pointwise, two_layers, recurrent])
+@pytest.mark.parametrize("world", [recurrent, slow(pointwise), slow(two_layers)])
 def test_another_length_is_one_more_graph(world):
     graphs = Graphs()
     step, params, state, _ = world()
@@ -187,23 +132,33 @@ def test_backward_over_another_length():
     step, params, state, _ = two_layers()
     loss, graphs = lambda params, state, xs: scan(step, params, state, xs)[0].square().sum(), Graphs()
     fast = compiled(loss, graphs)
-    for T in (20, 25, 40):
+    for T in (20, 25, 40, 5000):  # in the last the stages would be run in pieces of time
         xs = spikes(T).requires_grad_()
         same(*(torch.autograd.grad(f(params, state, xs), xs) for f in (fast, loss)))
     assert len(graphs.given) == 2
 
 
+def test_another_batch_is_another_graph_for_all_lengths():
+    graphs, params = Graphs(), LeakyParams(0.5)
+    run = lambda xs: scan(leaky_step, params, LeakyState(torch.zeros(xs.shape[1], 3)), xs)
+    fast = compiled(run, graphs)
+    for xs in (torch.rand(T, batch, 3) for batch in (4, 5) for T in (17, 18, 19)):
+        same(fast(xs), run(xs))
+    assert len(graphs.given) == 3
+
+
+class Holds:
+    """A step with a tensor that is learned, a number that changes, a list, a method."""
+
+    def __init__(self):
+        self.gain, self.tau = torch.tensor(0.5, requires_grad=True), [0.5]
+
+    def step(self, params, state, x):
+        state = state * self.tau[0] + self.gain * x
+        return state, state
+
+
 def test_a_step_with_all_that_it_holds():
-    """A tensor that is learned, a number that changes, a list, a method."""
-
-    class Holds:
-        def __init__(self):
-            self.gain, self.tau = torch.tensor(0.5, requires_grad=True), [0.5]
-
-        def step(self, params, state, x):
-            state = state * self.tau[0] + self.gain * x
-            return state, state
-
     holds, xs = Holds(), torch.rand(6, 3)
     run = lambda xs: scan(holds.step, (), torch.zeros(3), xs)
     fast = compiled(run)
@@ -215,16 +170,20 @@ def test_a_step_with_all_that_it_holds():
 
 
 def test_options_of_scan():
-    params, xs = LeakyParams(0.5), spikes()
-    for run in (
-        lambda xs: scan(leaky_step, params, LeakyState(torch.zeros(())), xs),  # the first step broadcasts it
-        lambda xs: scan(leaky_step, params, LeakyState(torch.zeros(4, 3)), xs, reverse=True),
-        lambda xs: scan(leaky_step, params, LeakyState(torch.zeros(4, 3)), xs, kind="fused"),
-        lambda xs: scan(leaky_step, params, LeakyState(torch.zeros(4, 3)), xs, kind="loop"),
-        lambda xs: scan(lambda p, s, x: (s + xs[0], s + p), xs[1], torch.zeros(4, 3), None, length=5),
-    ):
-        torch.compiler.reset()
-        same(compiled(run)(xs), run(xs))
+    params = LeakyParams(0.5)
+
+    def run(xs):
+        return (
+            scan(leaky_step, params, LeakyState(torch.zeros(())), xs),  # the first step broadcasts it
+            scan(leaky_step, params, AT_REST, xs, reverse=True, kind="fused"),
+            scan(leaky_step, params, AT_REST, xs[:2], kind="loop"),
+            scan(lambda p, s, x: (s + xs[0], s + p), xs[1], AT_REST.mem, None, length=5),
+            scan(lambda p, s, x: (p, s), xs[1], AT_REST.mem, xs),  # what it is given, it gives back
+            scan(lambda p, s, x: ({"x": x}, x), (), AT_REST.mem, xs),
+        )
+
+    xs = spikes()
+    same(compiled(run)(xs), run(xs))
 
 
 def test_a_draw_is_the_loops():
@@ -241,12 +200,90 @@ def test_a_draw_is_the_loops():
 
 
 def test_a_large_face_and_a_chain_with_functions():
-    face, xs = snn.Leaky(0.9, threshold=0.3), torch.rand(2, 3, 5000)
-    same(compiled(lambda xs: face(xs[0], torch.zeros(3, 5000)))(xs), face(xs[0], torch.zeros(3, 5000)))
-    net = chain(torch.relu, leaky, snf.flatten)
-    params, xs = ((), LeakyParams(0.5), ()), torch.rand(6, 4, 3, 2)
-    run = lambda xs: scan(net.step, params, net.init(params, xs[0]), xs)
-    same(compiled(run)(xs), run(xs))
+    face, net = snn.Leaky(0.9, threshold=0.3), chain(torch.relu, leaky, snf.flatten)
+    params = (), LeakyParams(0.5), ()
+
+    def run(x, xs):
+        return face(x, torch.zeros(1, 5000)), scan(net.step, params, net.init(params, xs[0]), xs)
+
+    given = torch.rand(1, 5000), torch.rand(6, 4, 3, 2)
+    same(compiled(run)(*given), run(*given))
+
+
+# What a compiler must not get wrong.
+
+
+def test_a_step_that_writes_is_refused_or_runs_uncompiled():
+    written = []
+
+    def step(params, state, x):
+        written.append(x)
+        return x * len(written), state
+
+    run = lambda xs: scan(step, (), AT_REST.mem, xs)[0]
+    with pytest.raises(torch._dynamo.exc.Unsupported, match="snn_functional.scan"):
+        compiled(run)(spikes())
+    assert not written
+    found = torch.compile(run, backend="aot_eager")(spikes())
+    assert len(written) == 9 and torch.equal(found[-1] / 9, written[-1])
+
+
+@pytest.mark.slow
+def test_a_network_that_counts_runs_uncompiled():
+    class Counts(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.lif, self.steps = snn.Leaky(0.5, threshold=0.3, init_hidden=True), 0
+
+        def forward(self, x):
+            self.steps += 1
+            return self.lif(x) * self.steps
+
+    net = Counts()
+    twin, xs = copy.deepcopy(net), spikes()
+    same(torch.compile(lambda xs: snn.run(net, xs), backend="aot_eager")(xs), snn.run(twin, xs))
+    assert net.steps == twin.steps == 9
+
+
+def test_a_step_that_no_compiler_reads_runs_uncompiled():
+    def step(params, state, x):
+        state = state + x if x.sum() > 6 else state - x
+        return state, state
+
+    xs, graphs = spikes(), Graphs()
+    run = lambda xs: scan(step, (), AT_REST.mem, xs)
+    same(torch.compile(run, backend=graphs)(xs), run(xs))
+    params = LeakyParams(0.5)
+    run = lambda xs: scan(leaky_step, params, AT_REST, xs, kind="checkpointed")
+    same(torch.compile(run, backend=graphs)(xs), run(xs))
+    assert not kernels_in(graphs.forward)
+    with pytest.raises(torch._dynamo.exc.Unsupported, match="a loop that no compiler reads"):
+        compiled(run)(xs)
+
+
+def test_a_kernel_that_is_asked_for_and_not_there_is_an_error():
+    step, params, state, xs = looping()
+    with pytest.raises(Exception, match="aten.sort.default is not pointwise"):
+        compiled(lambda xs: scan(step, params, state, xs, kind="fused"))(xs)
+
+
+@pytest.mark.slow
+def test_in_another_process_with_what_this_one_compiled(tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    code = """
+import torch, snn_functional as snf
+run = lambda xs: snf.scan(snf.leaky_step, snf_params, snf.LeakyState(torch.zeros(3)), xs)[0].square().sum()
+snf_params, xs = snf.LeakyParams(0.5), torch.ones(40, 3, requires_grad=True)
+torch.compile(run, fullgraph=True)(xs).backward()
+found = xs.grad.clone()
+xs.grad = None
+run(xs).backward()
+print(torch.equal(found, xs.grad), torch._dynamo.utils.counters["inductor"].get("fxgraph_cache_hit"))
+"""
+    said = [
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout for _ in "ab"
+    ]
+    assert [x.split() for x in said] == [["True", "None"], ["True", "2"]]
 
 
 class Spike(torch.autograd.Function):
@@ -284,31 +321,10 @@ def test_under_autocast():
     same(compiled(run)(xs), run(xs))
 
 
-class Net(nn.Module):
-    def __init__(self, recurrent=False):
-        super().__init__()
-        own = {"threshold": 0.3, "init_hidden": True}
-        self.fc1, self.fc2 = nn.Linear(3, 6), nn.Linear(6, 5)
-        self.lif1 = snn.RLeaky(0.9, linear_features=6, **own) if recurrent else snn.Leaky(0.9, learn_beta=True, **own)
-        self.lif2 = snn.Synaptic(0.8, 0.7, output=True, **own)
-
-    def forward(self, x):
-        return self.lif2(self.fc2(self.lif1(self.fc1(x))))
+# Modules.
 
 
-class Run(nn.Module):
-    """Over a whole sequence, from rest."""
-
-    def __init__(self):
-        super().__init__()
-        self.net = Net()
-
-    def forward(self, xs):
-        snn.utils.reset(self.net)
-        return snn.run(self.net, xs)
-
-
-@pytest.mark.parametrize("recurrent", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("recurrent", [False, slow(True)])
 def test_run(recurrent):
     net = Net(recurrent)
     twin, graphs = copy.deepcopy(net), Graphs()
@@ -336,6 +352,15 @@ def test_faces_step_by_step(recwarn):
     assert not [w for w in recwarn if "snn_functional" in w.filename]
 
 
+def test_a_face_in_a_step_keeps_its_state():
+    """It is no pure step, and none that a compiler may take for one."""
+    face = snn.Leaky(0.5, threshold=0.3, init_hidden=True)
+    twin, given = copy.deepcopy(face), spikes()
+    run = lambda face, xs: scan(lambda p, s, x: (face(x), s), (), (), xs)[0]
+    same(torch.compile(run, backend="aot_eager")(face, given), run(twin, given))
+    same(face._hidden, twin._hidden)
+
+
 def test_functionalized():
     step, params, state = snf.functionalize(Net())
     xs, graphs = torch.rand(9, 4, 3), Graphs()
@@ -344,50 +369,10 @@ def test_functionalized():
     assert kernels_in(graphs.forward) == 4
 
 
-class Over(nn.Module):
-    """A step over time, which holds its own tensors."""
-
-    def __init__(self, world):
-        super().__init__()
-        self.step, self.params, self.state, _ = world()
-        self.gain = nn.Parameter(torch.tensor(0.5))
-
-    def forward(self, xs):
-        return scan(lambda p, s, x: self.step(p, s, self.gain * x), self.params, self.state, xs)[0]
-
-
-@pytest.mark.parametrize("world", [pointwise, two_layers, recurrent])
-def test_export(world, tmp_path):
-    net = Over(world)
-    programs = [torch.export.export(net, (spikes(T),)) for T in (9, 200)]
-    assert size(programs[0].graph_module) == size(programs[1].graph_module) < 90
-    assert kernels_in([programs[0].graph_module]) == KERNELS[world]
+def test_a_module_over_a_tree():
+    params = snf.Linear.random(3, 5), LeakyParams(0.5)
+    model, graphs = snf.module(chain(linear, leaky), params), Graphs()
     xs = spikes()
-    torch.export.save(programs[0], tmp_path / "net.pt2")
-    same(torch.export.load(tmp_path / "net.pt2").module()(xs), net(xs))
-
-
-@pytest.mark.parametrize("world", [pointwise, two_layers, recurrent, Run])
-def test_export_of_any_length(world):
-    net = world() if world is Run else Over(world)
-    T = torch.export.Dim("T", min=3, max=1000)
-    program = torch.export.export(net, (spikes(9),), dynamic_shapes=({0: T},))
-    for xs in (spikes(5), spikes(77)):
-        same(program.module()(xs), net(xs))
-
-
-def test_a_kernel_as_text_is_the_kernel_and_nothing_else():
-    plan = snf._scan._known.prepare(*pointwise(), None).known.plan
-    kernel = plan.forward((False, True))
-    again = unpacked(packed(kernel))
-    assert again.kernel is kernel.kernel and again.numbers == kernel.numbers
-
-    class Evil:
-        def __reduce__(self):
-            return print, ("run",)
-
-    import base64
-    import zlib
-
-    with pytest.raises(pickle.UnpicklingError, match="no part of a kernel"):
-        unpacked(base64.b64encode(zlib.compress(pickle.dumps(Evil()))).decode())
+    losses = [f(xs).square().sum() for f in (compiled(model, graphs), model)]
+    same(*(torch.autograd.grad(loss, list(model.parameters()), allow_unused=True) for loss in losses))
+    assert kernels_in(graphs.backward) == 1
