@@ -44,8 +44,8 @@ def is_exporting() -> bool:
 
 
 def can_capture() -> bool:
-    """Does this torch have a compiler that reads a step as the body of an operation? Since 2.11."""
-    return tuple(int(part) for part in torch.__version__.split(".")[:2]) >= (2, 11)
+    """Does this torch have a compiler that reads a step as the body of an operation? Before 2.13 it reads too little."""
+    return tuple(int(part) for part in torch.__version__.split(".")[:2]) >= (2, 13)
 
 
 def watched() -> bool:

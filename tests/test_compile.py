@@ -29,7 +29,7 @@ from snn_functional import chain, leaky, leaky_step, LeakyParams, LeakyState, li
 from snn_functional._tree import tree_leaves as leaves
 
 
-pytestmark = needs_torch("2.11", "a compiler that reads a step as the body of an operation")
+pytestmark = needs_torch("2.13", "a compiler that reads a step as the body of an operation")
 slow = lambda *values: pytest.param(*values, marks=pytest.mark.slow)
 WORLDS = pytest.mark.parametrize("world", KERNELS)
 AT_REST = LeakyState(torch.zeros(4, 3))

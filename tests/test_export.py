@@ -17,7 +17,7 @@ from snn_functional._scan import _known
 from snn_functional.kernels import packed, unpacked
 
 
-pytestmark = needs_torch("2.11", "a scan that torch.export sees as an operation")
+pytestmark = needs_torch("2.13", "a scan that torch.export sees as an operation")
 
 
 class Over(nn.Module):

@@ -86,7 +86,7 @@ class Variable(higher_order_ops.WrapHigherOrderVariable):
     supports_aliasing = True  # a look at it meets what transforms have wrapped; all marks copy
 
     def _call_function(self, tx: Any, args: Any, kwargs: Any) -> Any:
-        operands, _, shapes, body, _, _, results, _ = self.create_wrapped_node(tx, args[0], [], {}, "scan")
+        operands, _, shapes, body, _, _, results, *_ = self.create_wrapped_node(tx, args[0], [], {}, "scan")
         kwargs = {name: x.as_proxy() for name, x in kwargs.items()}
         call: Any = higher_order_ops._call_function_with_auto_output_flattening
         return call(tx, self.value, operands, kwargs, shapes, body, results)
