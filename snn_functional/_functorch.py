@@ -240,8 +240,11 @@ def ends_a_recomputation(error: Exception) -> bool:
 
 def autocast() -> Any:
     """What autocast does to operations now, on the CPU and on CUDA; None where it is off."""
-    if not hasattr(torch, "get_autocast_dtype"):  # before torch 2.4, whose scans are all loops
-        return None
+    if not hasattr(torch, "get_autocast_dtype"):  # before torch 2.4
+        old: Any = torch
+        cpu = old.is_autocast_cpu_enabled() and old.get_autocast_cpu_dtype()
+        cuda = old.is_autocast_enabled() and old.get_autocast_gpu_dtype()
+        return (cpu, cuda) if cpu or cuda else None
     if not torch._C._is_any_autocast_enabled():
         return None
     return tuple(torch.is_autocast_enabled(kind) and torch.get_autocast_dtype(kind) for kind in ("cpu", "cuda"))
