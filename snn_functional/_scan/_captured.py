@@ -106,20 +106,20 @@ OPERATION = Operation("snn_functional_scan")
 
 
 def _run(graph: Any, operands: Sequence[Any], kind: str, reverse: bool, length: Any) -> tuple[Tensor, ...]:
+    """A scan of the step that this graph is. Its marks are cut out, and what is left takes (*params, *states, *inputs) of one step."""
     nodes = graph.graph.nodes
     given = dict(zip((x for x in nodes if x.op == "placeholder"), operands))
     marked = {mark: [x for x in nodes if x.target is mark] for mark in MARKS}
-    new, place = torch.fx.Graph(), dict[Any, Any]()
-    read = lambda x, user: user.target not in MARKS or user.target in (_over_time, _last) and x is user.args[0]
+    begin, results = (*marked[_state], *marked[_moment]), (*marked[_over_time], *marked[_last])
+    read = lambda x, user: user.target not in MARKS or (user in results and x is user.args[0])
     used = [x for x in given if any(read(x, user) for user in x.users)]
-    for x in used:
-        place[x] = new.placeholder(x.name) if isinstance(given[x], Tensor) else int(given[x])
-    for x in (*marked[_state], *marked[_moment]):
-        place[x] = new.placeholder(x.name)
+    new, place = torch.fx.Graph(), dict[Any, Any]()
+    for x in (*used, *begin):
+        # What is no tensor is a size, which the step's graph holds as a number.
+        place[x] = int(given[x]) if x in given and not isinstance(given[x], Tensor) else new.placeholder(x.name)
     for x in nodes:
-        if x in place or x.op in ("placeholder", "output"):
-            continue
-        place[x] = place[x.args[0]] if x.target in (_over_time, _last) else new.node_copy(x, place.__getitem__)
+        if x not in place and x.op not in ("placeholder", "output"):
+            place[x] = place[x.args[0]] if x in results else new.node_copy(x, place.__getitem__)
     new.output(tuple([place[x] for x in marked[mark]] for mark in (_over_time, _last)))
     function = torch.fx.GraphModule(graph, new)
 
@@ -131,6 +131,6 @@ def _run(graph: Any, operands: Sequence[Any], kind: str, reverse: bool, length: 
     params = tuple(given[x] for x in used if isinstance(given[x], Tensor))
     state, xs = (tuple(given[x.args[0]] for x in marked[mark]) for mark in (_state, _moment))
     outputs, last = run(step, params, state, xs, kind, reverse, length)
-    found = dict(zip((*marked[_over_time], *marked[_last]), (*outputs, *last)))
-    # Others are what the step made on its way, which nobody asks for.
+    found = dict(zip(results, (*outputs, *last)))
+    # Others are what the step made on its way, which nobody asks for: all that it wrote is as it was before.
     return tuple(found[x] if x in found else torch.zeros(()) for x in graph.graph.output_node().args[0])
