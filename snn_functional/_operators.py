@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 
-REST = "SymInt[] lanes, SymInt T, bool reverse, int every) -> Tensor[]"
+REST = "SymInt[] lanes, SymInt T, bool reverse, SymInt every) -> Tensor[]"
 OPERATORS = {  # and the modules whose `OPERATORS` say what they do, and which shapes that has
     f"scan(str kernel, Tensor[] leaves, {REST}": "._scan._operations",
     f"scan_backward(str kernel, Tensor[] leaves, Tensor[] cotangents, Tensor[] checkpoints, {REST}": "._scan._operations",

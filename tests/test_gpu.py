@@ -20,6 +20,7 @@ import torch
 from helpers import assert_allclose, assert_equal, dot, each_neuron, needs_kernels
 from steps import leaves, RandomStep
 from test_kernels import STRIDES
+from test_recurrent import weighed, world
 from torch.func import grad, jvp, vmap
 
 import snn_functional as snf
@@ -59,6 +60,7 @@ def of_torch(function):
 def _through_triton(monkeypatch):
     if not CUDA:
         monkeypatch.setitem(_kernels.BACKENDS, "cpu", _kernels.BACKENDS["cuda"])
+        monkeypatch.setattr(_kernels, "NETWORKS", {})
         for name in FUNCTIONS:
             monkeypatch.setattr(libdevice, name, of_torch(getattr(torch, name)))
         monkeypatch.setattr(libdevice, "rint", of_torch(torch.round))
@@ -105,6 +107,15 @@ def test_every_neuron_has_the_loops_bits(case):
 def leaky(x, params=None):
     params = params or snf.LeakyParams(torch.tensor(0.9), torch.tensor(0.8))
     return snf.leaky_step, params, optree.tree_map(torch.randn_like, snf.leaky_init(params, x[0])), x
+
+
+@pytest.mark.parametrize("name", ["biased", "two_layers", "gated"])
+def test_steps_that_hold_products(name):
+    step, params, state, xs = placed(world(name, T=4, batch=2, dtype=torch.float32))
+    assert {"loop", "calls"} & {part.how for part in snf.explain(step, params, state, xs).stages} == {"calls"}
+    of = lambda kind: lambda *a: weighed(snf.scan(step, *a, kind=kind))
+    assert_allclose(*(of(kind)(params, state, xs) for kind in ("auto", "loop")), rtol=1e-4, atol=1e-4)
+    assert_allclose(*(grad(of(kind), (0, 1, 2))(params, state, xs) for kind in ("auto", "loop")), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("T, neurons", [(1, 7), (2, 513), (33, 1)])

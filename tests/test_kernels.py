@@ -511,6 +511,26 @@ def test_a_fork_after_use_works():
 
 
 @pytest.mark.long
+def test_threads_are_torchs_own_and_a_forked_child_has_others():
+    """The child would wait for ever for the threads that torch and the kernels share: they are not there."""
+    program = (
+        "import os, torch, snn_functional as snf\ntorch.set_num_threads(2)\n"
+        "x = torch.rand(64, 64, 128)\nparams = snf.LeakyParams(0.9)\nw = torch.randn(128, 128) / 20\n"
+        "def step(params, state, x):\n    spk, lif = snf.leaky_step(params, state[0], x + state[1] @ w)\n    return spk, (lif, spk)\n"
+        "state = snf.leaky_init(params, x[0])\n"
+        "run = lambda kind: snf.scan(step, params, (state, x[0]), x, kind=kind)[0]\n"
+        "threads = lambda: len(os.listdir('/proc/self/task'))\n"
+        "alone = threads()\nfirst = run('fused')\nassert threads() == alone + 1\n"
+        "x.flatten(0, 1) @ w\nassert threads() == alone + 1\n"
+        "pid = os.fork()\n"
+        "second = snf.scan(step, params, (state, x[0]), x, kind='fused')[0]\n"
+        "assert list(memoryview(first.numpy()).cast('B')) == list(memoryview(second.numpy()).cast('B'))\n"
+        "if pid: assert os.waitpid(pid, 0)[1] == 0\nelse: os._exit(0)"
+    )
+    python(program)
+
+
+@pytest.mark.long
 def test_the_printed_loop_is_vectorised(tmp_path):
     x = torch.randn(3, 2, 64)
 

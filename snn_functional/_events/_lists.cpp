@@ -7,9 +7,6 @@
 
 #include <stdint.h>
 #include <stdlib.h>
-#if !defined(_WIN32)
-#include <pthread.h>
-#endif
 #if defined(__linux__)
 #include <sys/mman.h>
 #endif
@@ -87,35 +84,26 @@ static void huge(void* data, i64 bytes) {
 #endif
 }
 
-// `count` pieces of work, taken one by one by threads that are gone when this returns.
+// `count` pieces of work, taken one by one by threads (`kernels/_threads.cpp`).
 struct Work {
     void (*piece)(void* job, i64 i, char* memory);
     void* job;
     i64 count, bytes, next, failed;
 };
 
-static void* work(void* given) {
+static void work(void* given) {
     Work& w = *(Work*)given;
     char* memory = (char*)malloc(w.bytes + 64);
-    if (!memory) { __atomic_store_n(&w.failed, 1, __ATOMIC_RELAXED); return 0; }
+    if (!memory) { __atomic_store_n(&w.failed, 1, __ATOMIC_RELAXED); return; }
     for (i64 i; (i = __atomic_fetch_add(&w.next, 1, __ATOMIC_RELAXED)) < w.count;)
         w.piece(w.job, i, (char*)(((uintptr_t)memory + 63) & ~(uintptr_t)63));
     free(memory);
-    return 0;
 }
 
 // False where there was no memory.
 static bool share(void (*piece)(void*, i64, char*), void* job, i64 count, i64 bytes, i64 threads) {
     Work w = {piece, job, count, bytes, 0, 0};
-#if defined(_WIN32)
-    work(&w);
-#else
-    pthread_t others[64];
-    i64 begun = 0;
-    while (begun < 64 && begun + 1 < threads && begun + 1 < count && !pthread_create(&others[begun], 0, work, &w)) ++begun;
-    work(&w);
-    for (i64 i = 0; i < begun; ++i) pthread_join(others[i], 0);
-#endif
+    together(work, &w, threads < count ? threads : count);
     return !w.failed;
 }
 

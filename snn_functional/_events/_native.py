@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ..kernels import load, NoCompiler
+from ..kernels import load, NoCompiler, THREADS
 
 
 TEXTS = "_lists.cpp", "_sums.cpp"
@@ -19,7 +19,7 @@ SAMPLED, LIST, PRODUCT, OUTER, PATCHES = range(5)
 SLACK = 16  # entries that may be written behind a list
 SAMPLE = 1 << 13  # numbers among which events are counted first
 SURELY = 1.15  # times as many there as may be: these are surely too many
-GRAIN = 1 << 18  # additions that are worth a thread: to begin and end one takes some 100 us
+GRAIN = 1 << 18  # additions that are worth a thread: to wake one takes some 50 us
 
 
 class Lists(NamedTuple):
@@ -44,7 +44,7 @@ class Lists(NamedTuple):
 
 @functools.cache
 def _function() -> Any:
-    run: Any = load("".join(Path(__file__).with_name(name).read_text() for name in TEXTS))
+    run: Any = load(THREADS + "".join(Path(__file__).with_name(name).read_text() for name in TEXTS))
     run.argtypes = [ctypes.c_void_p] * 3
     return run
 

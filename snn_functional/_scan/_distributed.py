@@ -3,7 +3,9 @@
     cat([x, h]) @ W                       x @ W[:n] + h @ W[n:], of which the first is no business of the states
     (h @ W + x).chunk(4)[1]               h @ W[:, n : 2 n] + x[:, n : 2 n]
 
-Neurons of the last axis are meant; sums are made in another order, as they are of products anyway.
+Neurons of the last axis are meant; sums are made in another order, as they are of products anyway. Of a convolution channels are meant:
+
+    conv(cat([x, h], 1), W, bias)         conv(x, W[:, :n]) + conv(h, W[:, n:]) + bias
 """
 
 import dataclasses
@@ -12,7 +14,7 @@ from typing import Any
 
 import torch
 
-from ..kernels import elementwise, Factors, factors, Node, PART, RESHAPES, Tape
+from ..kernels import broadcast, convolution_of, elementwise, Factors, factors, Node, PART, RESHAPES, Tape
 
 
 aten = torch.ops.aten
@@ -21,7 +23,7 @@ CUTS = {"split", "split_with_sizes", "chunk"}
 
 def distributed(tape: Tape, states: Collection[Node]) -> Tape:
     """The same with whole rows, where that can be said; what cannot stays as it is."""
-    if not any(node.name == "cat" or node.name == "slice" or node.name in CUTS for node in tape.nodes):
+    if not any(node.name in ("cat", "slice", "convolution") or node.name in CUTS for node in tape.nodes):
         return tape
     made = _Made(states)
     for node in tape.nodes:
@@ -33,7 +35,7 @@ def distributed(tape: Tape, states: Collection[Node]) -> Tape:
 
 def sum_of(like: Node, a: Node, b: Node) -> Node:
     """a + b, as a part of the product `like`."""
-    shape = torch.Size((a.shape[0], max(a.shape[-1], *b.shape[-1:])))
+    shape = broadcast(a.shape, b.shape)
     return Node("add", aten.add.Tensor, (a, b), {}, like.dtype, shape, like.dtype, like.line)
 
 
@@ -54,7 +56,7 @@ class _Made:
     def put(self, node: Node) -> Node:
         if any(x in self.reached for x in node.inputs()):
             self.reached.add(node)
-        alike = (x in self.of_products for x in node.inputs() if x.shape[-1:] == node.shape[-1:])
+        alike = (x in self.of_products for x in node.inputs() if x.shape == node.shape)
         if factors(node) or (elementwise(node) and any(alike)):
             self.of_products.add(node)
         self.nodes.append(node)
@@ -63,8 +65,10 @@ class _Made:
     def take(self, node: Node) -> None:
         if node.rule or node.draws or not any(self.now(x) in self.reached for x in node.inputs()):
             self.keep(node)
-        elif (whole := factors(node)) and (parts := self.parts(self.now(whole.factor))):
+        elif (whole := factors(node)) and (parts := self.parts(node, self.now(whole.factor))):
             self.place[node] = self.sum(node, whole, parts)
+        elif node.name == "convolution" and whole and whole.added is not None:
+            self.place[node] = self.sum(node, whole, [self.now(whole.factor)])
         elif (cut := self.cut(node)) and (whole := self.sliced(*cut)):
             self.place[node] = whole
         else:
@@ -79,30 +83,49 @@ class _Made:
             self.place[node] = new
         self.put(new)
 
-    def parts(self, z: Node) -> list[Node] | None:
-        """What a factor was put together of, if it was, along the neurons."""
-        while z.name in RESHAPES and next(z.inputs()).shape[-1:] == z.shape[-1:] and len(z.shape) == 2:
-            inner = next(z.inputs())
-            if inner.name == "cat" and len(inner.shape) != 2:
+    def parts(self, node: Node, z: Node) -> list[Node] | None:
+        """What the factor z of this product was put together of, if it was, along the neurons."""
+        if convolution := convolution_of(node):
+            axis, rank = 1, len(node.shape)
+            if convolution.groups != 1:
                 return None
-            z = inner
-        if z.name != "cat" or len(z.args) < 2 or z.args[1] not in (-1, len(z.shape) - 1) or len(z.shape) != 2:
+        else:
+            axis, rank = 1, 2
+            while z.name in RESHAPES and next(z.inputs()).shape[-1:] == z.shape[-1:] and len(z.shape) == 2:
+                inner = next(z.inputs())
+                if inner.name == "cat" and len(inner.shape) != 2:
+                    return None
+                z = inner
+        if z.name != "cat" or len(z.shape) != rank or len(z.args) < 2 or z.args[1] % rank != axis:
             return None
         # What is put together may be of other dtypes, and torch lets an empty part have another shape.
-        alike = all(x.dtype == z.dtype and x.shape[:-1] == z.shape[:-1] for x in z.args[0])
+        others = lambda x: (len(x.shape), x.shape[:axis], x.shape[axis + 1 :])
+        alike = all(x.dtype == z.dtype and others(x) == others(z) for x in z.args[0])
         return list(z.args[0]) if alike else None
 
     def sum(self, node: Node, whole: Factors, parts: list[Node]) -> Node:
-        first, total = 0, None
+        first, total, axis = 0, None, int(node.name == "convolution")  # of what the matrix takes
         for x in parts:
-            matrix = self.slice(self.now(whole.matrix), 0, first, first + x.shape[-1])
-            first += x.shape[-1]
+            matrix = self.now(whole.matrix)
+            matrix = self.slice(matrix, axis, first, first + x.shape[1]) if len(parts) > 1 else matrix
+            first += x.shape[1]
             each = self.product(node, x, matrix)
             total = each if total is None else self.put(sum_of(node, total, each))
         assert total
-        return total if whole.added is None else self.put(sum_of(node, total, self.now(whole.added)))
+        return total if whole.added is None else self.put(sum_of(node, total, self.bias(node, self.now(whole.added))))
+
+    def bias(self, node: Node, x: Node) -> Node:
+        """What is added to a product, as it broadcasts to it."""
+        if node.name != "convolution":
+            return x
+        shape = torch.Size((x.shape[0], *[1] * (len(node.shape) - 2)))
+        why = f"{aten.view.default} is not pointwise"
+        return self.put(Node("view", aten.view.default, (x, list(shape)), {}, x.dtype, shape, x.dtype, x.line, why))
 
     def product(self, like: Node, z: Node, matrix: Node) -> Node:
+        if like.name == "convolution":
+            shape = torch.Size((z.shape[0], matrix.shape[0], *like.shape[2:]))
+            return self.put(dataclasses.replace(like, args=(z, matrix, None, *like.args[3:]), shape=shape))
         shape = torch.Size((z.shape[0], matrix.shape[1]))
         why = (like.why or "").replace("addmm", "mm")
         return self.put(Node("mm", aten.mm.default, (z, matrix), {}, like.dtype, shape, like.common, like.line, why))
@@ -119,60 +142,69 @@ class _Made:
             )
         return self.slices[key]
 
-    def cut(self, node: Node) -> tuple[Node, int, int] | None:
-        """Is it some neurons of what? Which ones?"""
-        if not node.shape or not node.shape[-1]:  # none at all
+    def cut(self, node: Node) -> tuple[Node, int, int, int] | None:
+        """Is it some neurons of what? Along which axis, counted from behind, and which ones?"""
+        if not node.shape.numel() or not node.shape:  # none at all
             return None
         if node.name == PART and next(node.inputs()).name in CUTS:
             whole = next(node.inputs())
-            x, sizes, *axis = whole.args
-            if (axis or [0])[0] not in (-1, len(x.shape) - 1) or whole.name == "chunk":
+            if whole.name == "chunk":
                 return None
+            x, sizes, axis = (*whole.args, 0)[:3]
             i = node.args[1]
             first = sum(sizes[:i]) if isinstance(sizes, (list, tuple)) else i * sizes
-            return self.now(x), first, first + node.shape[-1]
-        if node.name == "slice":
-            x: Any = node.args[0]
-            axis, first, _, step = (*node.args[1:], *(0, 0, None, 1)[len(node.args) - 1 :])
-            if axis in (-1, len(x.shape) - 1) and step == 1:
-                first = max((first or 0) + x.shape[-1], 0) if (first or 0) < 0 else first or 0
-                return self.now(x), first, first + node.shape[-1]
-        return None
+        elif node.name == "slice":
+            x: Any
+            x, axis, first, _, step = (*node.args, *(0, 0, None, 1)[len(node.args) - 1 :])
+            if step != 1:
+                return None
+            axis, first = axis or 0, first or 0
+            first = max(first + x.shape[axis], 0) if first < 0 else first
+        else:
+            return None
+        rank = len(x.shape)
+        axis = axis % rank - rank
+        # The last one; or channels, of what has a batch in front and pixels behind.
+        return (self.now(x), axis, first, first + node.shape[axis]) if axis in (-1, min(-1, 1 - rank)) else None
 
-    def sliced(self, x: Node, first: int, end: int) -> Node | None:
+    def sliced(self, x: Node, axis: int, first: int, end: int) -> Node | None:
         """Some neurons of it, made anew; None where that cannot be said."""
-        if not x.shape or x.shape[-1] == 1:
+        if len(x.shape) < -axis or x.shape[axis] == 1:
             return x
         if x not in self.reached and x not in self.of_products:
-            return self.slice(x, len(x.shape) - 1, first, end)
-        key = x, -1, first, end
+            return self.slice(x, len(x.shape) + axis, first, end)
+        key = x, axis, first, end
         if key not in self.slices:
-            new = self.remade(x, first, end)
+            new = self.remade(x, axis, first, end)
             if new is None:
                 return None
             self.slices[key] = new
         return self.slices[key]
 
-    def remade(self, x: Node, first: int, end: int) -> Node | None:
+    def remade(self, x: Node, axis: int, first: int, end: int) -> Node | None:
         if x.rule or x.draws:
             return None
         if whole := factors(x):
-            if whole.matrix in self.reached:
+            convolution = convolution_of(x)
+            of_neurons = axis == 1 - len(x.shape) and convolution.groups == 1 if convolution else axis == -1
+            if whole.matrix in self.reached or not of_neurons:
                 return None
-            new = self.product(x, whole.factor, self.slice(whole.matrix, 1, first, end))
+            new = self.product(x, whole.factor, self.slice(whole.matrix, 0 if convolution else 1, first, end))
             if whole.added is None:
                 return new
-            bias = self.sliced(whole.added, first, end)
+            bias = self.sliced(whole.added, axis, first, end)
             return self.put(sum_of(x, new, bias)) if bias else None
-        shape = torch.Size((*x.shape[:-1], end - first))
-        if not elementwise(x) or any(y.shape[-1:] not in ((), (1,), x.shape[-1:]) for y in x.inputs()):
+        fits = lambda y: len(y.shape) < -axis or y.shape[axis] in (1, x.shape[axis])
+        if not elementwise(x) or not all(map(fits, x.inputs())):
             return None
         args = []
         for y in x.args:
-            y = self.sliced(y, first, end) if isinstance(y, Node) else y
+            y = self.sliced(y, axis, first, end) if isinstance(y, Node) else y
             if y is None:
                 return None
             args.append(y)
         if any(isinstance(y, Node) for y in x.kwargs.values()):
             return None
-        return self.put(dataclasses.replace(x, args=tuple(args), shape=shape))
+        shape = list(x.shape)
+        shape[axis] = end - first
+        return self.put(dataclasses.replace(x, args=tuple(args), shape=torch.Size(shape)))

@@ -8,13 +8,15 @@ from ..kernels import NoCompiler, Node, PART, place, Unsupported
 from ._fission import Stage
 from ._known import FirstDiffers, prepare
 from ._loop import Step, step_name
+from ._networked import Networked
 from ._stages import Staged
 
 
 class Part(NamedTuple):
     """A stage of a step.
 
-    - `how`: "once" over all of time, "kernel", "loop", "delay" (a state that only keeps what it is given), "drawn" at each step.
+    - `how`: "once" over all of time, "kernel", "calls" (a kernel between products, step by step, as one operation for autograd), "loop",
+      "delay" (a state that only keeps what it is given), "drawn" at each step.
     - `states`: the states that are fed back there, `"state[0].mem"`.
     - `operations`: what is done that is not pointwise (in a kernel, its products), by torch's names, each with the user's line.
     - `why`: of a loop, why it has no kernel.
@@ -31,6 +33,7 @@ class Part(NamedTuple):
         return {
             "once": f"once over all of time: {what}",
             "kernel": f"one kernel: {states}{inside}",
+            "calls": f"kernels, step by step: {states}{inside} between them",
             "loop": f"the loop: {states}, because {self.why}",
             "delay": f"kept for one step: {states}",
             "drawn": f"drawn at each step: {what}",
@@ -105,9 +108,8 @@ def _part(stage: Stage, core: Any, names: Sequence[str]) -> Part:
     if stage.delays:
         return Part("delay", states)
     why = core if isinstance(core, str) else core.plan and core.plan.failed
-    return (
-        Part("loop", states, _operations(stage.nodes), why) if why else Part("kernel", states, _operations(stage.nodes))
-    )
+    how = "loop" if why else "calls" if isinstance(core, Networked) and not core.whole else "kernel"
+    return Part(how, states, _operations(stage.nodes), why)
 
 
 def _operations(nodes: Sequence[Node]) -> tuple[str, ...]:

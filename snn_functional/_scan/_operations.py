@@ -13,7 +13,7 @@ from torch import Tensor
 
 from .._events import outer
 from .._functorch import intercepted
-from ..kernels import broadcasts, Flow, packed, Signature, unpacked
+from ..kernels import broadcasts, Flow, gradient, packed, Signature, unpacked
 
 
 def scanned(
@@ -41,16 +41,10 @@ def scanned_back(
 def into_matrices(
     found: dict[int, Tensor], flows: list[Flow], signature: Signature, leaves: Sequence[Tensor], outer: Any
 ) -> None:
-    """Adds the gradients of matrices: outer products, summed over time and over the rows that share a matrix. `outer(z, d)`: z^T d for
-    z [..., n, in] and d [..., n, out]."""
-    for product, z, d in flows:
-        i = signature.leaves.places[3][product.matrix]
-        lead, rows = leaves[i].shape[:-2], z.dim() - 2
-        own = [a for a, n in enumerate((*[1] * (rows - len(lead)), *lead)) if n > 1]
-        order = [*(1 + a for a in own), 0, *(1 + a for a in range(rows) if a not in own), rows + 1]
-        z, d = (x.permute(*order).reshape(*(x.shape[1 + a] for a in own), -1, x.shape[-1]) for x in (z, d))
-        more = outer(z, d)
-        more = (more.mT if product.transposed else more).reshape(leaves[i].shape)
+    """Adds the gradients of matrices."""
+    for flow in flows:
+        i = signature.leaves.places[3][flow.product.matrix]
+        more = gradient(flow, leaves[i], outer)
         found[i] = found[i] + more if i in found else more
 
 
@@ -70,7 +64,7 @@ def _shapes_of_scan(
     kernel: str, leaves: Sequence[Tensor], lanes: Sequence[int], T: int, reverse: bool, every: int
 ) -> list[Tensor]:
     signature, device, shape = unpacked(kernel).signature, leaves[0].device, torch.Size(lanes)
-    points = signature.checkpoints.empty(shape, -(-T // every), device) if every else []
+    points = signature.points(shape, T, every, device) if every else []
     return [*signature.results.empty(shape, T, device), *points]
 
 

@@ -232,11 +232,11 @@ def _told(make: Any, source: Later) -> Any:
 
 def checkpointing(T: int, plan: Plan) -> int:
     """Steps from one checkpoint to the next: 16, more where states are many. They take at most 1/8 of an input's memory. 0 where
-    there would be one only: it is the state that the scan begins with."""
+    there would be one only: it is the state that the scan begins with. But what some products give is kept at each step."""
     every = 16 * max(1, (plan.counts[1] + 1) // 2)
     if is_exporting():  # an exported forward has no backward, and to ask whether T is large would bind it
         return 0
-    return every if T > every else 0
+    return min(T, every) if T > every or plan.signature.kept else 0
 
 
 def lanes_of(plan: Plan, leaves: Sequence[Tensor]) -> tuple[torch.Size, tuple[bool, ...]]:

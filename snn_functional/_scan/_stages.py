@@ -46,7 +46,11 @@ class Staged(NamedTuple):
     @property
     def alone(self) -> bool:
         """Is it one kernel after all, one with products in it?"""
-        return [type(core) for core in self.cores] == [Networked] and not self.fission.draws
+        return (
+            not self.fission.draws
+            and all(isinstance(x, Networked) and x.whole for x in self.cores)
+            and len(self.cores) == 1
+        )
 
     @property
     def why(self) -> str:
@@ -61,7 +65,7 @@ def staged(tape: Tape, params: int, states: tuple[Form, ...], device: torch.devi
     """
     if tape.own:
         raise Unsupported(tape.own)
-    whole = distributed(tape, tape.leaves[params : params + len(states)]) if device.type == "cpu" else tape
+    whole = distributed(tape, tape.leaves[params : params + len(states)])
     found = _taken_apart(whole, params, states, device, tree, T)
     if whole is tape or not any(isinstance(core, str) for core in found.cores):
         return found
@@ -119,8 +123,6 @@ def _core(stage: Stage, tape: Tape, device: torch.device) -> Prepared | Networke
     kernels.ready(device.type)
     alone = Tape((*stage.given, *stage.begin, *stage.timed), stage.nodes, (*stage.gives, *stage.end), cut=tape.cut)
     if not stage.pointwise:
-        if device.type != "cpu":
-            raise Unsupported(obstacle(stage.nodes))
         return networked(alone, len(stage.given), len(stage.states), 1, device)
     forms = tuple(Form(x.dtype, x.shape) for x in stage.begin)
     return planned(alone, device, None, len(stage.given), len(stage.states), forms, 1)

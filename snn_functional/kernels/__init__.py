@@ -2,8 +2,9 @@
 
 import torch
 
-from ._build import find, load as load, NoCompiler as NoCompiler
-from ._kernels import BACKENDS as BACKENDS
+from ._build import find, load as load, NoCompiler as NoCompiler, THREADS as THREADS
+from ._convolution import convolution_of as convolution_of
+from ._kernels import BACKENDS as BACKENDS, whole_rows as whole_rows
 from ._lines import line_of as line_of, place as place
 from ._lower import (
     alike as alike,
@@ -22,6 +23,7 @@ from ._plan import (
     read as read,
     Source as Source,
 )
+from ._products import gradient as gradient
 from ._program import being_read as being_read, Unsupported as Unsupported
 from ._signature import (
     broadcasts as broadcasts,

@@ -47,6 +47,9 @@ PORTABLE = "-O3 -std=c++17 -w -ffp-contract=off -fno-math-errno -fno-trapping-ma
 LIBRARY = ["-shared"] if os.name == "nt" else ["-shared", "-fPIC", "-pthread"]
 FLAGS = [*PORTABLE, *LIBRARY, *NATIVE.get(platform.machine().lower(), [])]
 
+THREADS = Path(__file__).with_name("_threads.cpp").read_text()  # to stand in front of a text that has work for threads
+PROCESS = os.getpid()  # that loads this; a forked child is another one
+
 TRIVIAL = 'extern "C" void run(const long long*, const long long*) {}\n'
 SECONDS = 120.0
 PATIENCE = 4.0  # seconds after which it is looked whether the compiler hangs, or the kernel is long
@@ -322,6 +325,8 @@ def _opened(path: Path) -> Any:
         function = library["run"]  # as an attribute the library would keep it, and it the library
     except AttributeError as error:
         raise OSError(str(error)) from None
+    if hasattr(library, "in_process"):
+        library["in_process"](ctypes.c_int64(PROCESS))
     function.restype = None
     function.argtypes = [ctypes.c_void_p, ctypes.c_void_p]  # more may be given, as arrays
     return function

@@ -1,5 +1,5 @@
 // The part of every CPU kernel that does not depend on the step: reading any strides, writing past the cache, and blocks of
-// neurons handed to threads. `_cpu.py` puts this text in front of what it prints.
+// neurons handed to threads (`_threads.cpp`). `_cpu.py` puts this text in front of what it prints.
 //
 // A kernel sees `lanes` neurons in a row. A tensor is contiguous over them, or one number for all, or strided: then the
 // row that is needed is copied together first. States live in the block's scratch memory, in the cache, for all T steps.
@@ -7,9 +7,6 @@
 // C's headers and the compiler's builtins only: C++'s would take longer to read than the kernel to build.
 
 #include <stdint.h>
-#if !defined(_WIN32)
-#include <pthread.h>
-#endif
 #if defined(__linux__)
 #include <sys/mman.h>
 #endif
@@ -212,7 +209,7 @@ struct Call {
 
 static void one_block(const Call& c, i64 lo, i64 n, i64 index, Scratch& w);
 
-static void* work(void* call) {
+static void work(void* call) {
     const Call& c = *(const Call*)call;
     char* memory = c.scratch + __atomic_fetch_add(&c.slot, 1, __ATOMIC_RELAXED) * c.bytes;
     const i64 blocks = c.blocks(), group = c.group();
@@ -223,20 +220,5 @@ static void* work(void* call) {
     }
 #if defined(__AVX__)
     __builtin_ia32_sfence();   // what went past the cache is there before anybody is told
-#endif
-    return 0;
-}
-
-// Threads of their own, gone when the call returns: nothing is left that a fork could break. One that cannot be had is
-// done without.
-static void over_blocks(const Call& c) {
-#if defined(_WIN32)   // no such threads
-    work((void*)&c);
-#else
-    pthread_t others[64];
-    i64 count = 0;
-    while (count < 64 && count + 1 < c.threads && !pthread_create(&others[count], 0, work, (void*)&c)) ++count;
-    work((void*)&c);
-    for (i64 i = 0; i < count; ++i) pthread_join(others[i], 0);
 #endif
 }

@@ -10,16 +10,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ._build import load
+from ._build import load, THREADS
 from ._loops import BackwardLoop, ForwardLoop, layout, Loop, Walk, wide
 from ._print import body, computed, free, keep, operand, stored
 from ._program import Operand, Program
 from ._signature import Role, Signature, TIMED
 
 
-PRELUDE = Path(__file__).with_name("_cpu.cpp").read_text()
+PRELUDE = THREADS + Path(__file__).with_name("_cpu.cpp").read_text()
 ROW = 64  # neurons a block is a multiple of: whole cache lines of every dtype
-GRAIN = 1 << 18  # neuron-steps that are worth a thread: to begin and end one takes some 100 us
+GRAIN = 1 << 17  # neuron-steps that are worth a thread: to wake one takes some 50 us
 BIG = 1 << 22  # bytes of an output above which it is written past the cache, in huge pages
 
 
@@ -128,7 +128,7 @@ class Kernel(Loop):
         return (
             f"#define ARGS {max(len(self.arguments), 1)}\n{PRELUDE}\n{self.more()}{''.join(phases)}}}\n\n"
             'extern "C" void run(const i64* numbers, const i64* addresses, const double* free) {\n'
-            f"    Call c(numbers, addresses, free);\n{lines_of(4, fresh)}{self.before()}    over_blocks(c);\n}}\n"
+            f"    Call c(numbers, addresses, free);\n{lines_of(4, fresh)}{self.before()}    together(work, &c, c.threads);\n}}\n"
         )
 
     def more(self) -> str:

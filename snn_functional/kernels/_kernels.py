@@ -4,19 +4,23 @@ Programs are equal if their texts are, so one kernel serves all that differ in t
 A bounded number of kernels is kept, the oldest go first. None of them holds what a step held.
 """
 
+import functools
 import importlib
+from collections.abc import Iterable
 from typing import Any
 
 from .._functorch import untraced
 from .._identity import Registry
-from ._network import Network
+from ._network import Network, Product
 from ._program import Program, Unsupported
 from ._signature import Signature
 
 
 # By the type of device: the module whose `Forward` and `Backward` are its loops. It is loaded with the first kernel.
 BACKENDS = {"cpu": "_cpu", "cuda": "_gpu"}
-NETWORKS = {"cpu": "_cpu_network"}  # those for steps that hold products
+NETWORKS = {
+    "cpu": "_cpu_network"
+}  # for steps that hold products of matrices; all others go in stages, which are told their device
 
 
 class Bound:
@@ -35,9 +39,16 @@ class Bound:
 
 def forward_kernel(device: str, program: Program | Network, signature: Signature, uniform: tuple[bool, ...]) -> Bound:
     """A `ForwardLoop`. Raises Unsupported for a type of device that has no kernels."""
-    network = isinstance(program, Network)
-    kernel = _found_or_made(device, "Forward", (program, signature, uniform), network=network)
+    make = _of_network if isinstance(program, Network) else functools.partial(_found_or_made, BACKENDS)
+    kernel = make(device, "Forward", (program, signature, uniform))
     return Bound(kernel, program.numbers, forward_kernel, device, program, signature, uniform)
+
+
+def segment_kernel(device: str, program: Program, uniform: tuple[bool, ...]) -> Any:
+    """A `ForwardLoop` for one time step. `uniform`: which leaves are one number for all."""
+    dtypes = [x.dtype for x in program.leaves]
+    signature = Signature.of((len(dtypes), 0, 0), dtypes, [x.dtype for x in program.outputs])
+    return _found_or_made(BACKENDS, device, "Forward", (program, signature, uniform))
 
 
 def backward_kernel(
@@ -47,7 +58,7 @@ def backward_kernel(
     # What the derivative need not work out again depends on which of its numbers are the forward's.
     known = {(x.dtype, value): i for i, (x, value) in enumerate(zip(forward.free, forward.numbers))}
     shared = tuple(known.get((x.dtype, value)) for x, value in zip(program.free, program.numbers))
-    kernel = _found_or_made(device, "Backward", (forward, program, signature, uniform, wanted), shared)
+    kernel = _found_or_made(BACKENDS, device, "Backward", (forward, program, signature, uniform, wanted), shared)
     made = backward_kernel, device, forward, program, signature, uniform, wanted
     return Bound(kernel, (*forward.numbers, *program.numbers), *made)
 
@@ -57,7 +68,7 @@ def network_backward_kernel(
     recorded: tuple[int, ...],
 ) -> Bound:  # fmt: skip
     """The same for a step that holds products. `recorded`: of which products what they take and what flows back is kept over time."""
-    kernel = _found_or_made(device, "Backward", (again, program, signature, uniform, wanted, recorded), network=True)
+    kernel = _of_network(device, "Backward", (again, program, signature, uniform, wanted, recorded))
     made = network_backward_kernel, device, again, program, signature, uniform, wanted, recorded
     return Bound(kernel, (*again.numbers, *program.numbers), *made)
 
@@ -65,10 +76,20 @@ def network_backward_kernel(
 _kernels: Registry[Any] = Registry(1000)
 
 
-def _found_or_made(device: str, which: str, of: tuple[Any, ...], *beside: Any, network: bool = False) -> Any:
-    backends = NETWORKS if network else BACKENDS
+def whole_rows(device: str, products: Iterable[Product]) -> bool:
+    """Is there a kernel of whole rows for a step that holds these, or does it go in stages?"""
+    return device in NETWORKS and not any(x.convolution for x in products)
+
+
+def _of_network(device: str, which: str, of: tuple[Any, ...]) -> Any:
+    if whole_rows(device, of[0].products):
+        return _found_or_made(NETWORKS, device, which, of)
+    return _found_or_made({device: "_staged"}, device, which, (device, *of))
+
+
+def _found_or_made(backends: dict[str, str], device: str, which: str, of: tuple[Any, ...], *beside: Any) -> Any:
     if device not in backends:
-        raise Unsupported(f"there is no kernel for {device}{', with products' if network else ''}")
+        raise Unsupported(f"there is no kernel for {device}")
     make: Any = getattr(importlib.import_module(f".{backends[device]}", __package__), which)
     key = make, of, beside
     # Made quickly: a kernel is printed and built when it is first called.

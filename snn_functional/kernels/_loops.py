@@ -95,7 +95,7 @@ class ForwardLoop(Loop):
         """`numbers`: those of the program at hand, which may be another than this kernel was printed from, with the same text."""
         leaves, device = in_memory(leaves), leaves[0].device
         results = self.signature.results.empty(lanes, T, device)
-        points = self.signature.checkpoints.empty(lanes, -(-T // every), device) if every else []
+        points = self.signature.points(lanes, T, every, device) if every else []
         tensors = [*leaves, *results, *(points or [None] * len(self.points))]
         self.launch(numbers, tensors, Walk(lanes, T, reverse, every, bool(every), torch.get_num_threads()))
         outputs, last = self.signature.results.split(results)

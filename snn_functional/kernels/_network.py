@@ -11,13 +11,14 @@ Rows (samples) never meet. Neurons of a row stand side by side; several layers h
 
 import dataclasses
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import cached_property
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from ._convolution import Convolution
 from ._lines import place
 from ._lower import program_of, Sums
 from ._program import Program, Unsupported
@@ -38,7 +39,11 @@ class Factors(NamedTuple):
 
 
 def factors(node: Node) -> Factors | None:
-    """None of what is no such product: of none at all, and of one that weighs its parts (`addmm(..., beta=0.5)`)."""
+    """None of what is no such product: of none at all, and of one that weighs its parts (`addmm(..., beta=0.5)`).
+
+    Of a convolution the matrix is its weights, and what is added its bias, [channels]."""
+    if node.name == "convolution":
+        return None if node.args[6] else Factors(*node.args[:3])
     if node.rule or node.kwargs or node.name not in ("mm", "addmm"):
         return None
     *added, factor, matrix = node.args
@@ -46,14 +51,15 @@ def factors(node: Node) -> Factors | None:
 
 
 class Product(NamedTuple):
-    """`z @ matrix`, or `z @ matrix^T`. `matrix`: which one."""
+    """`z @ matrix`, or `z @ matrix^T`. `matrix`: which one. `convolution`: what it is, if the matrix holds weights of one."""
 
     matrix: int
     transposed: bool = False
+    convolution: Convolution | None = None
 
     def back(self) -> "Product":
         """The one that a cotangent goes through."""
-        return Product(self.matrix, not self.transposed)
+        return self._replace(transposed=not self.transposed)
 
 
 class Flow(NamedTuple):
@@ -111,6 +117,12 @@ class Network:
         return self.values[self.leaves - len(self.products) : self.leaves]
 
     @cached_property
+    def seen(self) -> frozenset[int]:
+        """The values that any of it is made of."""
+        read = (x.reads if isinstance(x, Segment) else (self.factors[x],) for x in self.items)
+        return frozenset(v for some in (*read, self.results) for v in some)
+
+    @cached_property
     def numbers(self) -> tuple[float, ...]:
         """The free numbers of all segments."""
         return tuple(x for item in self.items if isinstance(item, Segment) for x in item.program.numbers)
@@ -118,11 +130,11 @@ class Network:
 
 def network_of(
     tape: Tape, widths: Sequence[int], given: Sequence[int], products: Sequence[Product], wanted: Sequence[int], *,
-    exact: bool, prefix: str,
+    exact: bool, prefix: str, seen: Collection[int] = (),
 ) -> Network:  # fmt: skip
     """- `tape`: what is left without the products. Its last leaves are what these give, its last outputs what these take.
     - `widths`, `given`: of each leaf and each output, how many neurons a row has.
-    - `wanted`: which of the other outputs.
+    - `wanted`: which of the other outputs. `seen`: of which products what they give is wanted, too.
 
     Raises Unsupported where neurons of different widths meet without a product, or for what is not pointwise.
     """
@@ -138,7 +150,7 @@ def network_of(
             raise Unsupported(node.why)
         check.admit(node)
     width = _widths(tape, widths, rows)
-    needed = _needed(tape, results, us, zs)
+    needed = _needed(tape, (*results, *(us[j] for j in seen)), us, zs)
     level = _levels(tape, us, zs)
     where = lambda x: (level[x], width[x])
     inside: dict[tuple[int, int], list[Node]] = {}

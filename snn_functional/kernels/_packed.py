@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from ._convolution import Convolution
 from ._kernels import backward_kernel, Bound, forward_kernel, network_backward_kernel
 from ._network import Network, Product, Segment
 from ._program import Const, Line, Program, Value
@@ -39,7 +40,7 @@ MAKERS = (forward_kernel, backward_kernel, network_backward_kernel)
 CLASSES = {
     (x.__module__, x.__name__): x
     for x in (
-        Program, Line, Value, Const, Network, Segment, Product, Signature, Slots, Role
+        Program, Line, Value, Const, Network, Segment, Product, Convolution, Signature, Slots, Role
     )
 }  # fmt: skip
 

@@ -17,6 +17,7 @@ as a `Source`: any step that is the same will do. Higher derivatives are those o
 """
 
 import contextlib
+import dataclasses
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -101,6 +102,9 @@ class Plan:
         else:
             self.program = program_of(tape, exact=exact, prefix="k")
         self.signature = Signature.of(counts, *dtypes, widths)
+        if kept := tuple(j for j, x in enumerate(products.each) if x.convolution):
+            given = tuple(self.program.given[j] for j in kept)
+            self.signature = dataclasses.replace(self.signature, kept=kept, given=given)
         self.built = False  # was a kernel of its gradient built?
         self.failed: str | None = None  # why none can be
         self._made: dict[Any, Any] = {}
@@ -143,7 +147,8 @@ class Plan:
                 recorded = tuple(i - us[0] for i in into if i in us)
                 ends = len(self.tape.outputs) - len(us)
                 again = [*range(ends - self.counts[1], ends), *(ends + j for j in recorded)]
-                forward = _network(self.tape, self.products, again, exact=True, prefix="k")
+                seen = [u - us[0] for u in us if u in program.seen]
+                forward = _network(self.tape, self.products, again, exact=True, prefix="k", seen=seen)
                 self._made[key] = network_backward_kernel(
                     device, forward, program, self.signature, uniform, every, recorded
                 )
@@ -321,8 +326,8 @@ class Plan:
         return results
 
 
-def _network(tape: Tape, products: Products, wanted: Sequence[int], *, exact: bool, prefix: str) -> Network:
-    return network_of(tape, products.widths, products.given, products.each, wanted, exact=exact, prefix=prefix)
+def _network(tape: Tape, products: Products, wanted: Sequence[int], **how: Any) -> Network:
+    return network_of(tape, products.widths, products.given, products.each, wanted, **how)
 
 
 def only_floats(function: Any, leaves: Sequence[Tensor]) -> tuple[tuple[Tensor, ...], Any]:

@@ -102,10 +102,15 @@ class Slots:
 
 @dataclass(frozen=True)
 class Signature:
-    """`leaves` (params, states, inputs, matrices) -> `results` (outputs, new states)"""
+    """`leaves` (params, states, inputs, matrices) -> `results` (outputs, new states)
+
+    `kept`: products of which the backward wants what they gave; `given`: of each its dtype and width.
+    """
 
     leaves: Slots
     results: Slots
+    kept: tuple[int, ...] = ()
+    given: tuple[tuple[torch.dtype, int], ...] = ()
 
     @classmethod
     def of(
@@ -129,5 +134,15 @@ class Signature:
     cotangents = cached_property(lambda self: self.results.only(self.results.floating))
     backward = cached_property(lambda self: self.leaves + self.cotangents)
     checkpoints = cached_property(
-        lambda self: Slots(((TIMED, self.leaves.parts[1]),), self.leaves.only(self.leaves.places[1]).widths)
+        lambda self: Slots(
+            ((TIMED, (*self.leaves.parts[1], *(dtype for dtype, _ in self.given))),),
+            (*self.leaves.only(self.leaves.places[1]).widths, *(w for _, w in self.given)),
+        )
     )
+
+    def points(self, lanes: torch.Size, T: int, every: int, device: torch.device) -> list[Tensor]:
+        """Memory for the checkpoints, one every so many steps; of what products gave, one a step."""
+        states = len(self.leaves.parts[1])
+        shapes = zip(self.checkpoints.shapes(lanes, -(-T // every)), self.checkpoints.shapes(lanes, T))
+        several = enumerate(zip(shapes, self.checkpoints.dtypes))
+        return [torch.empty(x if i < states else y, dtype=dtype, device=device) for i, ((x, y), dtype) in several]
