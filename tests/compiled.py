@@ -69,6 +69,24 @@ def recurrent(T=9):
     return recurrent_step, params, (at_rest, leaky_init(params[2], at_rest)), spikes(T)
 
 
+def convolving_step(params, state, x):
+    w, v, neuron = params
+    spk, mem = state
+    spk, mem = leaky_step(neuron, mem, nn.functional.conv2d(x, w) + nn.functional.conv2d(spk, v, padding=1))
+    return spk, (spk, mem)
+
+
+def convolving(T=9):
+    params = dyadic(2, 1, 1, 1), dyadic(2, 2, 3, 3), LeakyParams(0.5)
+    at_rest = torch.zeros(2, 2, 4, 3)
+    return (
+        convolving_step,
+        params,
+        (at_rest, leaky_init(params[2], at_rest)),
+        spikes(T)[:, None, None].expand(T, 2, 1, 4, 3),
+    )
+
+
 def sorting_step(params, state, x):
     state = (params * state + x).sort(-1).values
     return state.cumsum(-1), state
@@ -78,7 +96,7 @@ def looping(T=4):
     return sorting_step, torch.tensor(0.5), torch.zeros(4, 3), torch.randn(T, 4, 3)
 
 
-KERNELS = {pointwise: 1, two_layers: 2, recurrent: 1, looping: 0}
+KERNELS = {pointwise: 1, two_layers: 2, recurrent: 1, convolving: 1, looping: 0}
 
 
 def same(found, expected):

@@ -31,7 +31,7 @@ from snn_functional._tree import tree_leaves as leaves
 
 pytestmark = needs_torch("2.13", "a compiler that reads a step as the body of an operation")
 slow = lambda *values: pytest.param(*values, marks=pytest.mark.slow)
-WORLDS = pytest.mark.parametrize("world", KERNELS)
+WORLDS = pytest.mark.parametrize("world", [slow(x) if x is two_layers else x for x in KERNELS])
 AT_REST = LeakyState(torch.zeros(4, 3))
 
 

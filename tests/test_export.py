@@ -87,10 +87,14 @@ def test_operations_are_what_they_promise_to_a_tracer():
     """Their schemas, the shapes and strides that they are said to give, and that they give nothing that they were given."""
     prepared = _known.prepare(*pointwise(), None)
     leaves = prepared.leaves
-    kernel = packed(prepared.known.plan.forward(tuple(x.numel() == 1 for x in leaves[:2])))
+    plan, uniform = prepared.known.plan, tuple(x.numel() == 1 for x in leaves[:2])
+    kernel = packed(plan.forward(uniform))
     check = ("test_schema", "test_faketensor")
     ops = torch.ops.snn_functional
     torch.library.opcheck(ops.scan, (kernel, leaves, [4, 3], 9, False, 4), test_utils=check)
+    back = packed(plan.backward(uniform, (0, 2, 3), "cpu", prepared.source))
+    cotangents = [torch.rand(9, 4, 3), torch.rand(4, 3)]
+    torch.library.opcheck(ops.scan_backward, (back, leaves, cotangents, [], [4, 3], 9, False, 4), test_utils=check)
     z, w, g = dyadic(1, 50, 20), dyadic(2, 20, 30), dyadic(1, 50, 30)
     torch.library.opcheck(ops.product, (z, w, None), test_utils=check)
     torch.library.opcheck(ops.product, (z, w, dyadic(2, 30)), test_utils=check)
