@@ -57,7 +57,7 @@ class _Unit:
     """What is placed as one: a component, or a single operation."""
 
     def __init__(self, nodes: list[Node], states: tuple[int, ...] = (), begin: Iterable[Node] = ()) -> None:
-        self.nodes, self.states = nodes, states
+        self.nodes, self.states, begin = nodes, states, list(begin)
         self.before: set[_Unit] = set()
         shapes = [x.shape for x in (*nodes, *begin)]
         try:
@@ -65,6 +65,7 @@ class _Unit:
         except RuntimeError:
             self.shape = None
         self.pointwise = all(map(pointwise, nodes))
+        self.rows = {x.shape for x in begin}  # shapes of states
         self.joined = 1  # of how many units it is
         self.single = self  # what it has become part of
 
@@ -193,9 +194,17 @@ def _in_order(units: Iterable[_Unit]) -> list[_Unit]:
     return list(sorter.static_order())
 
 
+def _fit(a: _Unit, b: _Unit) -> bool:
+    """May these be one kernel? They may where all of it is pointwise over neurons of one shape; or one of them is, over the neurons of
+    a component that holds products."""
+    if a.pointwise and b.pointwise:
+        return a.shape == b.shape and bool(a.shape)
+    return a.shape in b.rows if a.pointwise else b.pointwise and b.shape in a.rows
+
+
 def _join(first: _Unit, second: _Unit) -> None:
-    """One kernel of two, where all of it is pointwise over neurons of one shape, and nothing has to run between them."""
-    if first is second or not (first.pointwise and second.pointwise) or first.shape != second.shape or not first.shape:
+    """One kernel of two, if nothing has to run between them."""
+    if first is second or not _fit(first, second):
         return
     between = [x.now() for x in second.before if x.now() is not first and x.now() is not second]
     seen: set[_Unit] = set()
@@ -208,6 +217,7 @@ def _join(first: _Unit, second: _Unit) -> None:
             between += [x.now() for x in unit.before if x.now() is not unit]
     first.nodes, first.states = [*first.nodes, *second.nodes], (*first.states, *second.states)
     first.before |= second.before
+    first.pointwise, first.rows = first.pointwise and second.pointwise, first.rows | second.rows
     first.joined += second.joined
     second.single = first
 

@@ -82,7 +82,7 @@ def _taken_apart(tape: Tape, params: int, states: tuple[Form, ...], device: torc
             try:
                 cores.append(_core(stage, tape, device))
             except (Unsupported, NoCompiler) as reason:
-                if stage.alone or not stage.pointwise:
+                if stage.alone:
                     cores.append(str(reason))
                 else:  # it may be what stands beside it that has no kernel
                     apart.update(stage.states)

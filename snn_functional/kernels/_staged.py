@@ -233,7 +233,7 @@ class Backward(Loop):
                     if i in self.params:
                         sums[i] = sums.get(i, 0) + self._summed(i, found[v])
         gradients = {i: sums[i] if i in sums else written[v] for i, v in self.result.items() if i not in self.states}
-        gradients |= zip((i for i in self.result if i in self.states), back)
+        gradients |= zip((i for i in self.result if i in self.states), (x.clone() for x in back))  # it may be what came
         dtypes = self.signature.leaves.dtypes
         gradients = {i: x if i in self.params and self.uniform[i] else x.to(dtypes[i]) for i, x in gradients.items()}
         flow = lambda j: Flow(self.again.products[j], taken[self.again.factors[j]], written[self.flowing[j]])
