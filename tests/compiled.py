@@ -83,7 +83,7 @@ def convolving(T=9):
         convolving_step,
         params,
         (at_rest, leaky_init(params[2], at_rest)),
-        spikes(T)[:, None, None].expand(T, 2, 1, 4, 3),
+        spikes(T)[:, None, None].repeat(1, 2, 1, 1, 1),
     )
 
 
