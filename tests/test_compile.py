@@ -26,6 +26,7 @@ from torch.func import grad, hessian, jvp, vmap
 
 import snn_functional as snf
 from snn_functional import chain, leaky, leaky_step, LeakyParams, LeakyState, linear, scan, snn
+from snn_functional._scan import _stages
 from snn_functional._tree import tree_leaves as leaves
 
 
@@ -128,11 +129,14 @@ def test_another_length_is_one_more_graph(world):
     assert size(graphs.forward[1]) < 40
 
 
-def test_backward_over_another_length():
+def test_backward_over_another_length(monkeypatch):
+    """In one piece, where stages would be run in pieces of time."""
+    monkeypatch.setattr(_stages, "ROWS", 8)
+    monkeypatch.setattr(_stages, "NUMBERS", 80)
     step, params, state, _ = two_layers()
     loss, graphs = lambda params, state, xs: scan(step, params, state, xs)[0].square().sum(), Graphs()
     fast = compiled(loss, graphs)
-    for T in (20, 25, 40, 5000):  # in the last the stages would be run in pieces of time
+    for T in (20, 25, 40, 33):
         xs = spikes(T).requires_grad_()
         same(*(torch.autograd.grad(f(params, state, xs), xs) for f in (fast, loss)))
     assert len(graphs.given) == 2
