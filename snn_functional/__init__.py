@@ -13,7 +13,7 @@ first of all, are loaded when they are asked for.
 import importlib
 from typing import Any, TYPE_CHECKING
 
-from . import surrogate as surrogate
+from . import _operators as _operators, surrogate as surrogate
 from ._chain import chain as chain, every_layer as every_layer, residual as residual
 from ._connections import Conv2d as Conv2d, conv2d as conv2d, Linear as Linear, linear as linear
 from ._firing import diagnose as diagnose, firing_rates as firing_rates, with_rates as with_rates

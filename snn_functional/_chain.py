@@ -96,7 +96,7 @@ class Chain:
                     f"layers, () for a plain function, but {came}."
                 )
         given = [("params", params, [layer.Params for layer in self.layers])]
-        if state is not self.layers:
+        if not isinstance(state[0], Neuron):
             given.append(("state", state, [layer.State for layer in self.layers]))
         for name, trees, owns in given:
             for number, (tree, own) in enumerate(zip(trees, owns)):

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ._neuron import Neuron, SPIKES
+from ._neuron import HALF, Neuron, SPIKES
 from ._tree import Leaf, leaf, pytree, refuse_number, static
 
 
@@ -132,15 +132,17 @@ conv2d = Neuron(Conv2d, tuple, _no_state, conv2d_step)
 
 
 def _floating(connection: Any, spikes: Any) -> Tensor:
-    """Spikes as floats, as the weight is; anything else as it is, for `_check` to judge."""
+    """Spikes as floats, as the weight is, and what half products gave before as wide; anything else as it is, for `_check` to judge."""
     if not isinstance(spikes, Tensor):
         raise TypeError(
             f"{type(connection).__name__}: the input is one tensor, not {type(spikes).__name__}. In a chain it is what the layer "
             "before puts out."
         )
-    if spikes.dtype in SPIKES and connection.weight.is_floating_point():
-        return spikes.to(connection.weight.dtype)
-    return spikes
+    own = connection.weight.dtype
+    narrow = spikes.dtype in (*SPIKES, *HALF)
+    return (
+        spikes.to(own) if narrow and own.is_floating_point and torch.promote_types(spikes.dtype, own) == own else spikes
+    )
 
 
 def _uniform(

@@ -1,13 +1,12 @@
-"""Looking at tensors from outside `torch.func`: the one file that uses its private names.
+"""Looking at tensors from outside `torch.func`: with `_primitives.py` the one file that uses its private names.
 
 Inside a transform a tensor is a stack of wrappers, one a level: `vmap` wraps in a batched tensor, `grad` and `vjp` in a
 gradient-tracking one, `jvp` in a dual one.
 """
 
 import contextlib
-import functools
 from collections.abc import Iterable, Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -31,6 +30,36 @@ def is_compiling() -> bool:
     return compiler.is_compiling() if hasattr(compiler, "is_compiling") else False
 
 
+def is_dynamo_compiling() -> bool:
+    """Is this code itself being read by `torch.compile`, instead of run?"""
+    compiler: Any = getattr(torch, "compiler", None)
+    return compiler.is_dynamo_compiling() if hasattr(compiler, "is_dynamo_compiling") else False
+
+
+def is_exporting() -> bool:
+    """Is `torch.export` running this code?"""
+    compiler: Any = getattr(torch, "compiler", None)
+    return compiler.is_exporting() if hasattr(compiler, "is_exporting") else False
+
+
+def can_capture() -> bool:
+    """Does this torch have a compiler that reads a step as the body of an operation? Before 2.13 it reads too little."""
+    return tuple(int(part) for part in torch.__version__.split(".")[:2]) >= (2, 13)
+
+
+def watched() -> bool:
+    """Does `torch.compile` run this code as it is, in the hope to compile some function that is called from here?"""
+    return bool(torch._C._dynamo.eval_frame.get_eval_frame_callback())  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def put_back_later(function: Any, *args: Any) -> None:
+    """`function(*args)`, whose writes whoever calls this undoes. In the body of an operation a compiler refuses all others."""
+    if is_dynamo_compiling() and can_capture():
+        torch._dynamo.utils._disable_side_effect_safety_checks_for_current_subtracer(function, *args)
+    else:
+        function(*args)
+
+
 def depends(outputs: Iterable[Tensor], arguments: Iterable[Tensor]) -> bool:
     """Do outputs made of *detached* `arguments` still carry a derivative, or a batch, of some other tensor?"""
     batched = {level for argument in arguments for level, kind in _wrappers(argument) if kind == "batched"}
@@ -41,7 +70,7 @@ def depends(outputs: Iterable[Tensor], arguments: Iterable[Tensor]) -> bool:
 
 
 def _wrappers(tensor: Tensor) -> Iterator[tuple[int, str]]:
-    dual = forward_ad._current_level >= 0
+    dual = forward_mode()
     while True:
         level = _functorch.maybe_get_level(tensor)
         if level >= 0 and _functorch.is_batchedtensor(tensor):
@@ -49,11 +78,17 @@ def _wrappers(tensor: Tensor) -> Iterator[tuple[int, str]]:
         else:
             if tensor.requires_grad:
                 yield level, "tracked"
-            if dual and forward_ad.unpack_dual(tensor).tangent is not None:
+            if dual and forward_ad.unpack_dual(tensor, level=0).tangent is not None:
                 yield level, "dual"
         if level < 0:
             return
         tensor = _functorch.get_unwrapped(tensor)
+
+
+def forward_mode() -> bool:
+    """Is any tangent computed?"""
+    # A compiler's graph enters it by a way that torch's own count does not hear of.
+    return forward_ad._current_level >= 0 or (intercepted() and "Jvp" in transforms())
 
 
 class outside:
@@ -72,22 +107,34 @@ class outside:
             _functorch.push_dynamic_layer_stack(self.taken.pop())
 
 
-def under_old_vmap(tensors: Iterable[Any]) -> bool:
-    """Is one of them batched by torch's first vmap, which `is_grads_batched=True` and `vectorize=True` still use? No rule sees that one."""
-    look = getattr(_functorch, "is_legacy_batchedtensor", None)
-    return look is not None and any([isinstance(x, Tensor) and look(x) for x in tensors])
+def traced(tensor: Tensor) -> bool:
+    """Is it a tracer's, which stands for one with numbers?"""
+    while _functorch.maybe_get_level(tensor) >= 0:
+        tensor = _functorch.get_unwrapped(tensor)
+    return type(tensor).__module__ in ("torch._subclasses.fake_tensor", "torch._subclasses.functional_tensor")
 
 
-def by_old_vmap(function: Any, tensors: Iterable[Tensor]) -> tuple[Tensor, ...]:
-    """`function(*tensors)` for tensors that the old vmap has batched, by the new one."""
-    private: Any = torch
-    level = torch._C._vmapmode_increment_nesting() - 1
-    torch._C._vmapmode_decrement_nesting()
-    tensors = list(tensors)
-    batched = [_functorch.is_legacy_batchedtensor(x) for x in tensors]
-    whole = [private._remove_batch_dim(x, level, 1, 0) if b else x for x, b in zip(tensors, batched)]
-    every: Any = torch.func.vmap(function, in_dims=tuple(0 if b else None for b in batched))
-    return tuple(private._add_batch_dim(x, 0, level) for x in every(*whole))
+@contextlib.contextmanager
+def untraced() -> Iterator[None]:
+    """A context in which no tracer sees the operations."""
+    if not intercepted():
+        yield
+        return
+    from torch._functorch import eager_transforms
+    from torch.utils import _python_dispatch
+
+    unheard = int(forward_mode() and forward_ad._current_level < 0)
+    forward_ad._current_level += unheard
+    eager_transforms.JVP_NESTING += unheard
+    functions = [torch._C._pop_torch_function_stack() for _ in range(torch._C._len_torch_function_stack())]
+    try:
+        with _python_dispatch._disable_current_modes(), torch._C._DisablePythonDispatcher():
+            yield
+    finally:
+        for mode in reversed(functions):
+            torch._C._push_on_torch_function_stack(mode)
+        forward_ad._current_level -= unheard
+        eager_transforms.JVP_NESTING -= unheard
 
 
 def untransformed() -> bool:
@@ -105,18 +152,18 @@ def transforms() -> list[str]:
     """The active transforms, the outermost first: "Jvp", "Grad" (`vjp` too), "Vmap", ..."""
     if hasattr(_functorch, "get_interpreter_stack"):
         stack = _functorch.get_interpreter_stack() or ()
-        return [_kind(level) for level in stack]
+        return [kind_of(level) for level in stack]
     # torch 2.0 shows the top one only: they are taken off one by one, and put back.
     found, taken = [], []
     while (level := _functorch.peek_interpreter_stack()) is not None:
-        found.insert(0, _kind(level))
+        found.insert(0, kind_of(level))
         taken.append(_functorch.pop_dynamic_layer_stack())
     for layer in reversed(taken):
         _functorch.push_dynamic_layer_stack(layer)
     return found
 
 
-def _kind(level: Any) -> str:
+def kind_of(level: Any) -> str:
     return _KINDS[int(level.key())]
 
 
@@ -126,7 +173,7 @@ _KINDS = {int(kind): name for name, kind in _functorch.TransformType.__members__
 def wrapping(tensors: Iterable[Tensor]) -> set[str]:
     """What is done to any of them, at any level: "tracked" backward, "dual" forward, "batched"; "wrapped" by a transform at all."""
     found: set[str] = set()
-    dual, grads = forward_ad._current_level >= 0, torch.is_grad_enabled()
+    dual, grads = forward_mode(), torch.is_grad_enabled()
     for tensor in tensors:
         level = _functorch.maybe_get_level(tensor)  # -1 where nothing wraps it, -2 where the transform that did is over
         if dual or level != -1:
@@ -157,7 +204,11 @@ def in_memory(tensors: Iterable[Tensor]) -> list[Tensor]:
 
 def intercepted() -> bool:
     """Does something else than torch's own kernels see the operations: `make_fx`, fake tensors, a counter, `torch.jit.trace`?"""
+    if is_dynamo_compiling():
+        return True
     if torch._C._len_torch_dispatch_stack() or torch._C._get_tracing_state() is not None:
+        return True
+    if is_exporting() and torch._ops._len_torch_dispatch_stack_pre_dispatch():  # where `torch.export` has its own
         return True
     count = torch._C._len_torch_function_stack()
     return count > 0 and any(not isinstance(torch._C._get_function_stack_at(i), DeviceContext) for i in range(count))
@@ -186,37 +237,17 @@ def ends_a_recomputation(error: Exception) -> bool:
 
 def autocast() -> Any:
     """What autocast does to operations now, on the CPU and on CUDA; None where it is off."""
-    if not hasattr(torch, "get_autocast_dtype"):  # before torch 2.4, whose scans are all loops
-        return None
+    if not hasattr(torch, "get_autocast_dtype"):  # before torch 2.4
+        old: Any = torch
+        cpu = old.is_autocast_cpu_enabled() and old.get_autocast_cpu_dtype()
+        cuda = old.is_autocast_enabled() and old.get_autocast_gpu_dtype()
+        return (cpu, cuda) if cpu or cuda else None
     if not torch._C._is_any_autocast_enabled():
         return None
     return tuple(torch.is_autocast_enabled(kind) and torch.get_autocast_dtype(kind) for kind in ("cpu", "cuda"))
 
 
-def applied(function: type[torch.autograd.Function], *args: Any) -> Any:
-    """`function.apply(*args)` for one that gives new tensors only, level by level as torch does it, without what costs more than a small
-    kernel: a look at a signature, and at each level a class made for the call and trees of the arguments."""
-    below: Any = super(torch.autograd.Function, function)
-    if untransformed():
-        return below.apply(*args)
-    if not _LEVELS or forward_ad._current_level >= 0:
-        return function.apply(*args)
-    args = tuple([_functorch.unwrap_if_dead(x) if isinstance(x, Tensor) else x for x in args])
-    top = _functorch.peek_interpreter_stack()
-    kind, level = _kind(top), top.level()
-    if kind == "Vmap":
-        return _batched(function, top, args)
-    if kind != "Grad":
-        return function.apply(*args)
-    before = _functorch.get_single_level_autograd_function_allowed()
-    _functorch.set_single_level_autograd_function_allowed(True)
-    try:
-        return _at_level(function, level).apply(*[_lifted(x, level) if isinstance(x, Tensor) else x for x in args])
-    finally:
-        _functorch.set_single_level_autograd_function_allowed(before)
-
-
-_LEVELS = all(
+LEVELS = all(
     hasattr(_functorch, name)
     for name in (
         "get_interpreter_stack",
@@ -227,58 +258,12 @@ _LEVELS = all(
 )
 
 
-def _lifted(tensor: Tensor, level: int) -> Tensor:
-    """As a tensor of this level: what another one tracks or has batched shall not be taken for tracked here."""
-    own = _functorch.maybe_get_level(tensor)
-    outer = own != level and (own != -1 or tensor.requires_grad)
-    return _functorch._wrap_for_grad(tensor, level) if outer else tensor
-
-
-@functools.cache
-def _at_level(function: type[torch.autograd.Function], level: int) -> Any:
-    """What torch makes of a Function under `grad`: its tensors are taken out of their wrappers, and put into new ones."""
-
-    def forward(*args: Any) -> Any:
-        around = _functorch.CGradInterpreterPtr(_functorch.peek_interpreter_stack()).prevGradMode()
-        bare_args = [_functorch._unwrap_for_grad(x, level) if isinstance(x, Tensor) else x for x in args]
-        with torch.set_grad_enabled(around), outside(1):
-            results = run(function, *bare_args)
-        if isinstance(results, Tensor):
-            return _functorch._wrap_for_grad(results, level)
-        return tuple([_functorch._wrap_for_grad(x, level) for x in results])
-
-    rules: Any = function
-    methods = {"forward": forward, "setup_context": rules.setup_context, "backward": rules.backward}
-    base: Any = torch.autograd.function._SingleLevelFunction
-    return type(function.__name__, (base,), {name: staticmethod(method) for name, method in methods.items()})
-
-
-def _batched(function: Any, top: Any, args: Any) -> Any:
-    """By the rule of the Function for `vmap`."""
-    level = top.level()
-    pairs = [_functorch._unwrap_batched(x, level) if isinstance(x, Tensor) else (x, None) for x in args]
-    dims = tuple([d for _, d in pairs])
-    with outside(1):
-        if all([d is None for d in dims]):
-            return run(function, *args)
-        info = VmapInfo(_functorch.CVmapInterpreterPtr(top).batchSize())
-        results, out = function.vmap(info, dims, *[x for x, _ in pairs])
-    wrap = lambda x, d: x if d is None else _functorch._add_batch_dim(x, d, level)
-    return wrap(results, out) if isinstance(results, Tensor) else tuple(map(wrap, results, out))
-
-
-class VmapInfo(NamedTuple):
-    """What a Function's rule for `vmap` is told."""
-
-    batch_size: int
-
-
 def only_grad() -> int | None:
     """The level of a `grad` or `vjp` that is the only transform."""
-    if not _LEVELS:
+    if not LEVELS:
         return None
     stack = _functorch.get_interpreter_stack()
-    return stack[0].level() if len(stack) == 1 and _kind(stack[0]) == "Grad" else None
+    return stack[0].level() if len(stack) == 1 and kind_of(stack[0]) == "Grad" else None
 
 
 def numbers_in(tensor: Tensor) -> int:
@@ -286,48 +271,3 @@ def numbers_in(tensor: Tensor) -> int:
     while _functorch.maybe_get_level(tensor) >= 0:
         tensor = _functorch.get_unwrapped(tensor)
     return tensor.numel()
-
-
-def run(function: type[torch.autograd.Function], *args: Any) -> Any:
-    """A primitive, with its rules where something is done to a tensor among `args`. Where nothing is, no transform that is active
-    around it shall see what is done inside: it would take the kernel's memory for tensors of its own."""
-    recorded = torch.is_grad_enabled() or forward_ad._current_level >= 0 or not untransformed()
-    if recorded and wrapping([x for x in args if isinstance(x, Tensor)]):
-        return applied(function, *args)
-    return bare(function, *args)
-
-
-def bare(function: type[torch.autograd.Function], *args: Any) -> Any:
-    """The same, where nothing is done to any of the tensors."""
-    if untransformed():
-        return function.forward(*args)
-    with outside():
-        return function.forward(*args)
-
-
-def pulled(backward: Any) -> Any:
-    """A Function's `backward(ctx, *cotangents)`; where torch's old vmap goes over the cotangents, which no rule sees, by the new one."""
-
-    @functools.wraps(backward)
-    def rule(ctx: Any, *cotangents: Any) -> Any:
-        if not under_old_vmap(cotangents):
-            return backward(ctx, *cotangents)
-        return _pulled_by_vmap(functools.partial(backward, ctx), cotangents)
-
-    return rule
-
-
-def _pulled_by_vmap(rule: Any, cotangents: tuple[Any, ...]) -> tuple[Any, ...]:
-    there = [i for i, c in enumerate(cotangents) if c is not None]
-    given: list[bool] = []  # of the results, which ones are None cannot come out of a vmap
-
-    def mapped(*tensors: Tensor) -> tuple[Tensor, ...]:
-        every: list[Any] = [None] * len(cotangents)
-        for i, c in zip(there, tensors):
-            every[i] = c
-        results = rule(*every)
-        given[:] = [x is not None for x in results]
-        return tuple(x for x in results if x is not None)
-
-    found = iter(by_old_vmap(mapped, [cotangents[i] for i in there]))
-    return tuple(next(found) if real else None for real in given)

@@ -481,7 +481,7 @@ def test_a_function_that_nobody_has_is_unloaded(cache, monkeypatch):
 @pytest.fixture
 def anew(monkeypatch):
     """A scan, and its explanation, in a process that knows nothing and has not warned."""
-    monkeypatch.setattr(snf._scan, "_warned", [])
+    monkeypatch.setattr(snf._scan._kinds, "_warned", [])
     monkeypatch.setattr(_kernels, "_kernels", snf._identity.Registry(9))
     monkeypatch.setattr(snf._scan._known, "_known", snf._identity.Registry(9))
     params, x = snf.LeakyParams(0.9), torch.rand(20, 3) * 2

@@ -114,7 +114,7 @@ def test_importing_is_light():
     later = {*snf.ROOMS, "plot", "data", "train", "kernels", "_events"}
     assert not later & {name.split(".")[1] for name in new if name.startswith("snn_functional.")}
     of_scan = {name for name in new if name.startswith("snn_functional._scan.")}
-    assert of_scan == {"snn_functional._scan._door", "snn_functional._scan._loop"}
+    assert of_scan == {f"snn_functional._scan.{name}" for name in ("_door", "_kinds", "_loop")}
     assert {"snn_functional", "snn_functional.neurons", "optree"} <= set(new)
 
 

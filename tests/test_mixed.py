@@ -96,6 +96,25 @@ def test_a_chain_under_autocast(kind, per_neuron):
     assert_allclose(found, expected, rtol=0.02, atol=1e-3)
 
 
+@pytest.mark.parametrize("kind", ["loop", "auto"])
+def test_products_follow_one_another_under_autocast(kind):
+    net = snf.chain(snf.linear, snf.linear, snf.leaky)
+    params = snf.Linear(torch.rand(4, 3)), snf.Linear(torch.rand(2, 4)), snf.LeakyParams(0.5)
+    xs = torch.rand(5, 1, 3)
+    with half():
+        spks, state = snf.scan(net.step, params, net.init(params, xs[0]), xs, kind=kind)
+        inputs = nn.functional.linear(nn.functional.linear(xs, params[0].weight), params[1].weight)
+    expected = snf.scan(snf.leaky_step, params[2], snf.leaky_init(params[2], inputs[0].float()), inputs, kind="loop")
+    assert_equal((spks, state[-1]), expected)
+
+
+def test_what_is_read_under_autocast_is_not_run_without():
+    world = next(case for case in CASES if case.name == "slstm").world()
+    with half():
+        snf.scan(*world)
+    assert_allclose(snf.scan(*world), snf.scan(*world, kind="loop"), rtol=1e-5, atol=1e-5)
+
+
 def test_half_params_stay_half_and_numbers_do_not_decide():
     x = torch.rand(3, 4).bfloat16()
     numbers, neurons = snf.LeakyParams(0.9), snf.LeakyParams(torch.full((4,), 0.9, dtype=torch.bfloat16))

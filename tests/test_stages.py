@@ -23,7 +23,7 @@ def no_kernels(monkeypatch):
         raise NoCompiler("not here")
 
     monkeypatch.setattr(kernels, "ready", ready)
-    monkeypatch.setattr(_scan, "_warned", ["said"])
+    monkeypatch.setattr(_scan._kinds, "_warned", ["said"])
     monkeypatch.setattr(_scan._known, "_known", Registry(100))
 
 

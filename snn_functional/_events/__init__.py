@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._functorch import intercepted, is_compiling, numbers_in, only_grad, readable, under_old_vmap, untransformed
+from .._functorch import intercepted, numbers_in, only_grad, readable, traced, untransformed
+from .._primitives import under_old_vmap
 from ..kernels import events as enabled
 from ._convolution import convolved, How, IMAGES
 from ._native import can, crowded
@@ -52,7 +53,13 @@ def outer(z: Tensor, g: Tensor) -> Tensor:
 def convolution(x: Tensor, w: Tensor, bias: Tensor | None, stride: Any, padding: Any, dilation: Any) -> Tensor | None:
     """x [samples, channels, height, width] * w [out, channels, height, width] + bias [out]; None where nothing is to be gained."""
     out, columns = len(w), w[0].numel()
-    if x.dtype == torch.bfloat16 or out < WIDE[0] or columns < WIDE[1] or not worth(x, w, out * w[0, 0].numel()):
+    if (
+        intercepted()
+        or x.dtype == torch.bfloat16
+        or out < WIDE[0]
+        or columns < WIDE[1]
+        or not worth(x, w, out * w[0, 0].numel())
+    ):
         return None
     if untransformed() and readable(x) and crowded(x.permute(0, 2, 3, 1).flatten(1), IMAGES * most(x.dtype, out)):
         return None
@@ -67,12 +74,10 @@ def worth(z: Tensor, other: Tensor, out: int) -> bool:
         z.dtype in SMALL
         and z.dtype == other.dtype
         and z.device.type == other.device.type == "cpu"
-        and numbers_in(z) * out > SMALL[z.dtype] * (1 if untransformed() or only_grad() else RULES)
+        and not isinstance(n := numbers_in(z), torch.SymInt)
+        and n * out > SMALL[z.dtype] * (1 if untransformed() or only_grad() else RULES)
         and enabled()
-        and type(z) in PLAIN
-        and type(other) in PLAIN
-        and not is_compiling()
-        and not intercepted()
+        and all(traced(x) if intercepted() else type(x) in PLAIN for x in (z, other))
         and not under_old_vmap((z, other))
         and can()
     )

@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._functorch import in_memory, pulled, run, transforms
+from .._functorch import in_memory, transforms
+from .._primitives import pulled, run
 from ._native import Lists, outer, patches, product
 from ._rules import added, Events, most
 

@@ -14,7 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._functorch import in_memory, pulled, run, transforms
+from .._functorch import in_memory, intercepted, transforms
+from .._primitives import pulled, run
 from ._native import Lists, lists, outer, product
 
 
@@ -72,6 +73,8 @@ class Product(torch.autograd.Function):
 
     @staticmethod
     def forward(events: Events, z: Tensor, w: Tensor, bias: Tensor | None) -> Tensor:
+        if intercepted():
+            return torch.ops.snn_functional.product(z, w, bias)
         z, w, *more = in_memory([z, w] if bias is None else [z, w, bias])
         bias = more[0] if more else None
         known = _rows(events, z, w.shape[2])
@@ -123,6 +126,8 @@ class Outer(torch.autograd.Function):
 
     @staticmethod
     def forward(events: Events, z: Tensor, g: Tensor, turned: bool) -> Tensor:
+        if intercepted():
+            return torch.ops.snn_functional.outer(z, g, turned)
         z, g = in_memory([z, g])
         known = _rows(events, z, g.shape[2])
         if known is not None and (found := outer(known, g, turned)) is not None:

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import nn, Tensor
 
-from .._functorch import intercepted, is_compiling, outside, transforms
+from .._functorch import intercepted, is_compiling, outside, put_back_later, transforms
 from .._scan._loop import unchanged
 from .._tree import tree_leaves, tree_map
 from ._arguments import check_names
@@ -186,10 +186,9 @@ class Functional:
             for name in batched:
                 tensors[name] = tree_map(lambda x: torch.where(yes, x, x), tensors[name])
         try:
-            for table, key, name, _ in self._places:
-                table[key] = tensors[name]
+            put_back_later(self._put, [tensors[name] for _, _, name, _ in self._places])
             for keys, face in self._faces:
-                face.hold([state[key] for key in keys])
+                face.lend(face.neuron.State.__rebuild__([state[key] for key in keys], ()))
             with remembering(self._outside) if self._outside and not is_compiling() else contextlib.nullcontext():
                 returned = go(self._module, *(tensors[name] for name in self._explicit if name in tensors))
             if not is_compiling() and (changed := [*self._memory.changed(), *self._replaced(tensors)]):
@@ -216,13 +215,15 @@ class Functional:
         )
 
     def _restore(self) -> None:
-        for table, key, _, x in self._places:
+        put_back_later(self._put, [x for *_, x in self._places])
+        for _, face in self._faces:
+            face.take_back(None)
+        if not is_compiling():
+            self._memory.restore()
+
+    def _put(self, tensors: list[Tensor]) -> None:
+        for (table, key, *_), x in zip(self._places, tensors):
             table[key] = x
-        if is_compiling():
-            for _, face in self._faces:
-                face._hidden = None
-            return
-        self._memory.restore()
 
     def __repr__(self) -> str:
         return f"functionalize({type(self._module).__name__})"

@@ -5,7 +5,7 @@ from typing import Any, TypeVar
 import torch
 from torch import nn, Tensor
 
-from .._functorch import is_compiling, left_behind
+from .._functorch import is_compiling, left_behind, put_back_later
 from .._neuron import Neuron
 from .._tree import tree_map
 
@@ -28,6 +28,7 @@ class HasState(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self._hidden: Any = None
+        self._lent = False  # is this another's state, who will put its own back?
         self._watcher: Any = None  # within `watched`: is told of every call
 
     def reset_mem(self) -> Any:
@@ -55,6 +56,28 @@ class HasState(nn.Module):
     def hold(self, leaves: list[Tensor]) -> None:
         """Go on from these."""
         self._hidden = self.neuron.State.__rebuild__(leaves, ())
+
+    def go_on(self, hidden: Any) -> None:
+        """Hold this state from now on."""
+        if self._lent:
+            put_back_later(self._set, hidden)
+        else:
+            self._hidden = hidden
+
+    def lend(self, hidden: Any) -> Any:
+        """Go on from this, until `take_back` of what is returned, the state that it had."""
+        own = self._hidden
+        put_back_later(self._set, hidden, True)
+        return own
+
+    def take_back(self, own: Any) -> Any:
+        """The end of `lend`. Returns the state that it has come to."""
+        found = self._hidden
+        put_back_later(self._set, own, False)
+        return found
+
+    def _set(self, hidden: Any, lent: bool = True) -> None:
+        self._hidden, self._lent = hidden, lent
 
     def _alive(self) -> Any:
         """The hidden state. Raises RuntimeError for one that a `vmap` has left here, with which nothing can be done any more."""

@@ -16,7 +16,7 @@ from .._identity import foreign, Held, mapping, parts_of, restore, sequence, SEQ
 from ._has_state import HasState
 
 
-STATE = {"_hidden", "_watcher", "_stateless"}  # of a face, which is no memory but its state
+STATE = {"_hidden", "_lent", "_watcher", "_stateless"}  # of a face, which is no memory but its state
 NATIVE = set(vars(nn.Module()))
 
 

@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 
+from .._functorch import is_compiling
 from ._functions import along
 from ._held import array_of_bytes, generator, mapping, MISSING, namespace, read_slot, SEQUENCES, slots, variable
 from ._reach import a, look_at_mapping, look_at_sequence, looks, Reach, token
@@ -175,7 +176,8 @@ def _instance(reach: Reach, x: Any, name: str) -> Hashable:
     frozen = parameters is not None and parameters.frozen or (isinstance(x, tuple) and hasattr(kind, "_fields"))
     if not frozen:
         reach.is_loose(f"holds {a(x)}, an object with attributes")
-    if isinstance(x, torch.nn.Module) and any(vars(torch.nn.modules.module)[name] for name in EVERYWHERE):
+    hooked = isinstance(x, torch.nn.Module) and any(vars(torch.nn.modules.module)[name] for name in EVERYWHERE)
+    if hooked and not is_compiling():  # `torch.export` has some of its own
         reach.is_opaque("calls a module, and hooks are registered for all modules")
     parts: list[Hashable] = [reach.look(kind, kind.__qualname__)]
     own = getattr(x, "__dict__", None)

@@ -6,18 +6,15 @@
 
 Each kind is a function `(step, params, state, inputs, length, reverse) -> (outputs, state)` behind this one door. "auto" takes apart what
 is not pointwise as a whole (`_fission.py`): products run once over all of time, and what feeds itself back in kernels (`_stages.py`).
-All that is about kernels is loaded by the first step that may have one, because it is half of what `import snn_functional` would cost.
+To a compiler a scan is one operation (`_captured.py`).
 """
 
-import warnings
-from typing import Any, get_args, Literal, TYPE_CHECKING
+from typing import get_args, Literal, TYPE_CHECKING
 
-import torch
-
-from .._identity import generators, identify, undone
-from .._tree import tree_map
+from .._functorch import can_capture, is_compiling, is_dynamo_compiling, watched
 from ._door import admit
-from ._loop import loop, P, S, Step, step_name as step_name, X, Y
+from ._kinds import once, run
+from ._loop import P, S, Step, step_name as step_name, X, Y
 
 
 if TYPE_CHECKING:
@@ -71,29 +68,15 @@ def scan(
     """
     if kind not in KINDS:
         raise ValueError(f"scan(kind={kind!r}): unknown kind. It is one of {', '.join(map(repr, KINDS))}.")
-    if kind in ("auto", "fused"):
-        from ._fused import fused, NoCompiler, Several, Unsupported
+    if can_capture() and (is_compiling() or watched()) and kind != "loop":
+        from ._captured import exported, in_graph, uncompiled
 
-        try:
-            return fused(step, params, state, inputs, length, reverse, stages=kind == "auto")
-        except Unsupported as reason:
-            if kind == "fused":
-                length = admit(step, params, state, inputs, length)
-                _once(step, params, state, inputs)  # an error of the user's step is raised as it is
-                how = "in stages" if isinstance(reason, Several) else "as the loop"
-                raise ValueError(
-                    f'scan(kind="fused"): {step_name(step)} has no kernel: {reason}. With kind="auto" it runs {how}.'
-                ) from reason.__cause__
-        except NoCompiler as reason:
-            if kind == "fused":
-                raise
-            _warn(str(reason))
-    length = admit(step, params, state, inputs, length)
-    if kind == "checkpointed":
-        from ._checkpointed import checkpointed
-
-        return checkpointed(step, params, state, inputs, length, reverse)
-    return loop(step, params, state, inputs, length, reverse)
+        if is_dynamo_compiling():
+            return in_graph(step, params, state, inputs, kind, reverse, length)
+        if not is_compiling():
+            return uncompiled(step, params, state, inputs, kind, reverse, length)
+        step = exported(step, params, state, inputs)
+    return run(step, params, state, inputs, kind, reverse, length)
 
 
 def explain(step: Step[P, S, X, Y], params: P, state: S, inputs: X, *, length: int | None = None) -> "Explanation":
@@ -115,25 +98,5 @@ def explain(step: Step[P, S, X, Y], params: P, state: S, inputs: X, *, length: i
     length = admit(step, params, state, inputs, length)
     said = planned(step, params, state, inputs, length)
     if said.kind == "loop":
-        _once(step, params, state, inputs)
+        once(step, params, state, inputs)
     return said
-
-
-def _once(step: Step[Any, Any, Any, Any], params: Any, state: Any, inputs: Any) -> None:
-    """One step of the loop, for its errors; what it changes is put back, and where that cannot be it is not run."""
-    what = identify(step, params, state, inputs)
-    if what.opaque:
-        return
-    with undone([*generators(), *what.hold()]), torch.no_grad():
-        first = tree_map(lambda x: x[:1], inputs)
-        loop(step, *(tree_map(torch.clone, tree) for tree in (params, state, first)), 1, False)  # pyright: ignore
-
-
-def _warn(reason: str) -> None:
-    """Once for the process: what is wrong with one kernel is likely to be wrong with all."""
-    if not _warned:
-        _warned.append(reason)
-        warnings.warn(f"scan: {reason}; every scan runs as the loop.", stacklevel=3)
-
-
-_warned: list[str] = []

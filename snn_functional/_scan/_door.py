@@ -28,18 +28,19 @@ def admit(step: Any, params: Any, state: Any, inputs: Any, length: int | None) -
             raise ValueError(
                 "scan(..., inputs): a 0-d tensor has no time axis. Expected [T, ...]; for T equal steps give x.expand(T)."
             )
-    lengths = {len(x) for x in xs} | ({length} if length is not None else set())
+    # One by one, and not as a set: to a compiler T may be a symbol.
+    lengths = [*(x.shape[0] for x in xs), *([length] if length is not None else [])]
     if not lengths:
         raise ValueError(
             "scan(..., inputs=None): without inputs the number of steps must be given: scan(..., None, length=T)."
         )
-    if len(lengths) > 1:
+    steps = lengths[0]
+    if any(other != steps for other in lengths[1:]):
         raise ValueError(
             f"scan(..., inputs): the time axes differ: {[tuple(x.shape) for x in xs]}"
             + (f" with length={length}" if length is not None else "")
             + ". Time comes first, [T, batch, ..., neurons], and T is the same everywhere."
         )
-    (steps,) = lengths
     if steps < 1:
         raise ValueError(
             f"scan(..., inputs): the time axis is empty: {[tuple(x.shape) for x in xs]}. Expected at least one time step."

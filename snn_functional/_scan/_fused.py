@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._functorch import applied, bare, ends_a_recomputation, wrapping
+from .._functorch import ends_a_recomputation, wrapping
+from .._primitives import applied, bare
 from .._tree import tree_map, tree_unflatten
 from ..kernels import lane_axis, NoCompiler, Plan, Role, Unsupported
 from ._door import admit

@@ -7,14 +7,14 @@ import torch
 from torch import Tensor
 
 from .. import kernels
-from .._functorch import autocast, depth, intercepted, is_compiling, transforms
+from .._functorch import autocast, depth, intercepted, is_compiling, transforms, untraced
 from .._identity import identify, Registry
 from .._tree import tree_flatten
 from ..kernels import Form, NoCompiler, Unsupported
 from ._door import admit
 from ._loop import Step
 from ._prepared import planned, Prepare, Prepared
-from ._reading import Arguments, form, held, PLAIN, read, source
+from ._reading import Arguments, Captured, form, held, PLAIN, read, source
 from ._stages import Staged, staged
 
 
@@ -27,10 +27,11 @@ _known: Registry[Any] = Registry(4096)
 
 def prepare(step: Step, params: Any, state: Any, inputs: Any, length: int | None) -> Prepare:
     """What is known of a step at these shapes, and its leaves. Raises Unsupported with the reason why it has no kernel here."""
-    _refuse_place()
+    captured = isinstance(step, Captured)
+    _refuse_place(captured)
     if not callable(step):
         admit(step, params, state, inputs, length)
-    what = identify(step, params, state, inputs)
+    what = step.what if captured else identify(step, params, state, inputs)
     ps, p_tree = tree_flatten(params)
     ss, s_tree = tree_flatten(state)
     xs, x_tree = tree_flatten(inputs)
@@ -54,7 +55,8 @@ def prepare(step: Step, params: Any, state: Any, inputs: Any, length: int | None
             if admits is not None and not what.opaque:
                 admits(inputs)
             try:
-                entry = _first(step, what, ps, ss, xs, (p_tree, s_tree, x_tree), length)
+                with untraced():
+                    entry = _first(step, what, ps, ss, xs, (p_tree, s_tree, x_tree), length)
             except Unsupported as reason:
                 # What is remembered has no cause, whose traceback would keep the step alive.
                 entry, cause = type(reason)(*reason.args), reason.__cause__
@@ -85,17 +87,18 @@ def prepare(step: Step, params: Any, state: Any, inputs: Any, length: int | None
 def _first(
     step: Step, what: Any, ps: list[Tensor], ss: list[Tensor], xs: list[Tensor], trees: Any, length: int
 ) -> Prepared | Staged:
-    _refuse_leaves([*ps, *held(what), *ss, *xs])
+    if not isinstance(step, Captured):
+        _refuse_leaves([*ps, *held(what), *ss, *xs])
     device = _place([*ps, *ss, *xs])
     if device.type != "cpu" and autocast() and any(x.dtype in (torch.float16, torch.bfloat16) for x in (*ps, *ss, *xs)):
         raise Unsupported("autocast is on, and a leaf is in half precision")
     return _prepare(Arguments(step, what, ps, ss, xs, trees, device), length)
 
 
-def _refuse_place() -> None:
-    if is_compiling():
+def _refuse_place(captured: bool) -> None:
+    if is_compiling() and not captured:
         raise Unsupported("torch.compile is tracing")
-    if intercepted():
+    if intercepted() and not captured:
         raise Unsupported("a dispatch or function mode is active, which sees operations one by one")
     active = transforms() if depth() > 2 else ()
     if "Grad" in active and "".join(active).rpartition("Grad")[0].count("Jvp") > 1:

@@ -38,8 +38,8 @@ def loop(step: Step[P, S, X, Y], params: P, state: S, inputs: X, length: int, re
 
                     raise RuntimeError(f"{error}{line_of(error)}") from error  # which of its layers does not fit
                 raise
-            output, new = _pair(returned, step)
-        _same_form(last, new, step, broadcast=first)
+            output, new = pair(returned, step)
+        same_form(last, new, step, broadcast=first)
         outputs.append(output)
         last = new
     return _stack(outputs[::-1] if reverse else outputs, step), last
@@ -97,13 +97,13 @@ def _stack(outputs: list[Any], step: Any) -> Any:
     return tree_unflatten(tree, [torch.stack(column) for column in zip(*columns)])
 
 
-def _pair(returned: Any, step: Any) -> tuple[Any, Any]:
+def pair(returned: Any, step: Any) -> tuple[Any, Any]:
     if not isinstance(returned, tuple) or len(returned) != 2:
         raise TypeError(f"scan: {step_name(step)} returned {type(returned).__name__}; a step returns (output, state).")
     return returned
 
 
-def _same_form(old: Any, new: Any, step: Any, broadcast: bool = False) -> None:
+def same_form(old: Any, new: Any, step: Any, broadcast: bool = False) -> None:
     olds, old_tree = tree_flatten(old)
     news, new_tree = tree_flatten(new)
     if old_tree != new_tree:

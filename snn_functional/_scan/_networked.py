@@ -66,9 +66,10 @@ class Networked(NamedTuple):
             elif n < params + states:
                 out.append(x if self.flat else x.reshape(count, w))
             else:
-                x = x if x.shape[1:] == whole else x.reshape(len(x), *[1] * (1 + len(whole) - x.dim()), *x.shape[1:])
-                x = x.expand(len(x), *whole)
-                out.append(x if self.flat else x.reshape(len(x), count, w))
+                T = x.shape[0]
+                x = x if x.shape[1:] == whole else x.reshape(T, *[1] * (1 + len(whole) - x.dim()), *x.shape[1:])
+                x = x.expand(T, *whole)
+                out.append(x if self.flat else x.reshape(T, count, w))
         return [*out, *(every[i] if every[i].dim() == 2 else every[i].flatten(1) for i in self.matrices)]
 
     def param(self, x: Tensor, neurons: torch.Size) -> Tensor:
@@ -85,7 +86,7 @@ class Networked(NamedTuple):
         outputs, last = list(found[: len(self.outputs)]), list(found[len(self.outputs) :])
         if self.flat:
             return outputs, last
-        outputs = [x.reshape(len(x), *shape) for x, shape in zip(outputs, self.outputs)]
+        outputs = [x.reshape(x.shape[0], *shape) for x, shape in zip(outputs, self.outputs)]
         return outputs, [x.reshape(shape) for x, shape in zip(last, self.last)]
 
 

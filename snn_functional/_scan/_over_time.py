@@ -51,7 +51,7 @@ def _mapped(
 
 def _ranked(x: Tensor, rank: int) -> Tensor:
     """With axes of 1 behind time, so that a step of it has this rank."""
-    return x if x.dim() == 1 + rank else x.reshape(len(x), *[1] * (1 + rank - x.dim()), *x.shape[1:])
+    return x if x.dim() == 1 + rank else x.reshape(x.shape[0], *[1] * (1 + rank - x.dim()), *x.shape[1:])
 
 
 def _promotes_alike(node: Node, moving: list[Node]) -> bool:

@@ -158,8 +158,9 @@ def planned(
 def _over(x: Tensor, lanes: torch.Size) -> Tensor:
     if x.shape[1:] == lanes:
         return x
-    uniform = x.numel() == len(x)
-    x = x.reshape(len(x), *[1] * (len(lanes) - x.dim() + 1), *x.shape[1:]).expand(len(x), *lanes)
+    T = x.shape[0]
+    uniform = x.numel() == T
+    x = x.reshape(T, *[1] * (len(lanes) - x.dim() + 1), *x.shape[1:]).expand(T, *lanes)
     # A mask, one a sample say, is a byte for each neuron, and side by side a kernel reads many at once.
     return x if uniform or x.dtype != torch.bool else x.contiguous()
 

@@ -17,21 +17,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from .._events import outer
-from .._functorch import outside, pulled, run
-from ..kernels import (
-    broadcast,
-    broadcasts,
-    Flow,
-    gradient,
-    lane_axis,
-    Later,
-    only_floats,
-    Plan,
-    Role,
-    split,
-    Unsupported,
-)
+from .._functorch import intercepted, is_exporting, outside
+from .._primitives import pulled, run
+from ..kernels import broadcast, broadcasts, Flow, lane_axis, Later, only_floats, Plan, Role, split, Unsupported
+from ._operations import into_matrices, scanned, scanned_back
 
 
 class Call(NamedTuple):
@@ -56,8 +45,7 @@ class Scan(torch.autograd.Function):
         if not lanes.numel():
             results, checkpoints = plan.signature.results, plan.signature.checkpoints
             return tuple((results + checkpoints if every else results).empty(lanes, T, device))
-        ys, last, checkpoints = plan.forward(uniform, device.type)(leaves, lanes, T, reverse, every)
-        return (*ys, *last, *checkpoints)
+        return tuple(scanned(plan.forward(uniform, device.type), leaves, lanes, T, reverse, every))
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
@@ -119,9 +107,10 @@ class Adjoint(torch.autograd.Function):
         if not checkpoints and every == T:
             checkpoints = [state[None] for state in plan.signature.leaves.split(leaves)[1]]
         checkpoints = [x.contiguous() for x in checkpoints]  # vmap may have expanded them
-        found, flows = kernel(leaves, cotangents, checkpoints, lanes, T, reverse, every)
-        _into_matrices(found, flows, plan, leaves, outer)
-        return tuple(_summed(found[i], leaves[i]) if i < len(uniform) else found[i] for i in wanted)
+        found = dict(
+            zip(kernel.wanted, scanned_back(kernel, leaves, cotangents, checkpoints, lanes, T, reverse, every))
+        )
+        return tuple(found[i] for i in wanted)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
@@ -186,12 +175,13 @@ def _adjoint_by_scans(
         params, _, inputs, matrices, d_outputs, d_last = signature.backward.split(tensors)
         return [*params, *d_last, *sums, *inputs, *path, *d_outputs, *matrices]
 
-    def gradients(results: Any, taken: Any) -> tuple[Tensor, ...]:
-        """`taken`: what the products took."""
-        of_inputs, of_products, of_states, of_params, _ = split(results, d_inputs, products, d_states, d_params)
+    def gradients(results: Any, *flowing: Any) -> tuple[Tensor, ...]:
+        """`flowing`: what the products took, and the results of which what flowed back into them is a part."""
+        parts = lambda results: split(results, d_inputs, products, d_states, d_params)
+        of_inputs, _, of_states, of_params, _ = parts(results)
         found = dict(zip(signature.leaves.floating, (*of_params, *of_states, *of_inputs)))
-        flows = map(Flow, products, taken, of_products)
-        _into_matrices(found, list(flows), plan, leaves, lambda z, d: z.mT @ d)
+        flows = [flow for taken, back in flowing for flow in map(Flow, products, taken, parts(back)[1])]
+        into_matrices(found, flows, signature, leaves, lambda z, d: z.mT @ d)
         is_param = lambda i: signature.leaves.roles[i] is Role.PARAM
         return tuple(found[i].sum_to_size(leaves[i].shape) if is_param(i) else found[i] for i in wanted)
 
@@ -199,27 +189,14 @@ def _adjoint_by_scans(
     values_of = lambda results: split(results, path_of, products)[:2]
     if moves is None:
         path, taken = values_of(run(Scan, forth, *leaves))
-        return gradients(run(Scan, back, *arranged(tensors, path, zeros)), taken), ()
+        results = run(Scan, back, *arranged(tensors, path, zeros))
+        return gradients(results, (taken, results)), ()
     values, d_values = _tangent(forth, leaves, split(moves, leaves)[0])
     path, taken = values_of(values)
     d_path, d_taken = values_of(forth.plan.signature.results.spread(d_values))
     d_back = arranged(moves, d_path, [None] * len(zeros))
     results, d_results = _tangent(back, arranged(tensors, path, zeros), d_back)
-    if not products:
-        return gradients(results, ()), gradients(d_results, ())
-    both = (tuple(results), tuple(taken)), (tuple(d_results), tuple(d_taken))
-    pair: Any = torch.func.jvp(gradients, *both)
-    return pair
-
-
-def _into_matrices(
-    found: dict[int, Tensor], flows: list[Flow], plan: Plan, leaves: Sequence[Tensor], outer: Any
-) -> None:
-    """Adds the gradients of matrices."""
-    for flow in flows:
-        i = plan.signature.leaves.places[3][flow.product.matrix]
-        more = gradient(flow, leaves[i], outer)
-        found[i] = found[i] + more if i in found else more
+    return gradients(results, (taken, results)), gradients(d_results, (taken, d_results), (d_taken, results))
 
 
 def _tangent(call: Call, leaves: Any, moves: Any) -> tuple[list[Tensor], list[Tensor]]:
@@ -258,6 +235,8 @@ def checkpointing(T: int, plan: Plan) -> int:
     """Steps from one checkpoint to the next: 16, more where states are many. They take at most 1/8 of an input's memory. 0 where
     there would be one only: it is the state that the scan begins with. But what some products give is kept at each step."""
     every = 16 * max(1, (plan.counts[1] + 1) // 2)
+    if is_exporting():  # an exported forward has no backward, and to ask whether T is large would bind it
+        return 0
     return min(T, every) if T > every or plan.signature.kept else 0
 
 
@@ -273,17 +252,17 @@ def lanes_of(plan: Plan, leaves: Sequence[Tensor]) -> tuple[torch.Size, tuple[bo
     return shape, tuple([p.shape.numel() == 1 for p in params])
 
 
-@functools.lru_cache(1000)
 def _zeros(dtype: torch.dtype, device: torch.device, shape: Sequence[int]) -> Tensor:
     """One zero for all; nobody writes to it."""
+    if intercepted():
+        return torch.zeros((), dtype=dtype, device=device).expand(shape)
+    return _kept_zeros(dtype, device, shape)
+
+
+@functools.lru_cache(1000)
+def _kept_zeros(dtype: torch.dtype, device: torch.device, shape: Sequence[int]) -> Tensor:
     with outside():
         return torch.zeros((), dtype=dtype, device=device).expand(shape)
-
-
-def _summed(gradient: Tensor, leaf: Tensor) -> Tensor:
-    if leaf.shape.numel() == 1:
-        return gradient.sum().to(leaf.dtype).reshape(leaf.shape)
-    return gradient.sum_to_size(leaf.shape)
 
 
 def _fold(roles: Sequence[Role], tensors: Any, dims: Any, size: int, every_param: bool = False) -> list[Tensor]:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from .. import kernels
+from .._functorch import traced
 from .._identity import Held, identify, Identity, PLAIN as PLAIN, undone
 from .._tree import tree_flatten, tree_unflatten
 from ..kernels import Form, Source, Tape, Unsupported, Watch
@@ -30,9 +31,19 @@ class Arguments(NamedTuple):
         return held(self.what)
 
 
+class Captured:
+    """A step as a tracer has it, whose tensors have no numbers. `what`: what it reaches beside its arguments."""
+
+    def __init__(self, function: Step, what: Identity) -> None:
+        self.function, self.what = function, what
+
+    def __call__(self, params: Any, state: Any, input: Any) -> Any:
+        return self.function(params, state, input)
+
+
 def held(what: Identity) -> list[Tensor]:
     """The tensors that a step reaches, subclasses apart, which compute in their own way."""
-    return [x for x in what.tensors if type(x) in PLAIN]
+    return [x for x in what.tensors if type(x) in PLAIN or traced(x)]
 
 
 class Read(NamedTuple):
@@ -57,12 +68,17 @@ def read(arguments: Arguments, states: Sequence[Form]) -> Read:
 
 
 def form(leaf: Tensor) -> Form:
-    return Form(leaf.dtype, leaf.shape, isinstance(leaf, torch.nn.Parameter))
+    return Form(leaf.dtype, _sizes(leaf.shape), isinstance(leaf, torch.nn.Parameter))
 
 
 def moment(x: Tensor) -> Form:
     """One step of an input."""
-    return Form(x.dtype, x.shape[1:])
+    return Form(x.dtype, _sizes(x.shape[1:]))
+
+
+def _sizes(shape: torch.Size) -> torch.Size:
+    """As numbers. To a tracer they may be symbols: then its graph is for these sizes."""
+    return torch.Size(map(int, shape))
 
 
 def flat(arguments: Arguments, structure: list[Any] | None = None) -> Callable[..., Sequence[Tensor]]:

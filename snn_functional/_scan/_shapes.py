@@ -26,11 +26,11 @@ def by_shapes(function: Callable[..., Any], step: Any, *trees: Any) -> Any:
     When it is asked at trees of one form for the second time, it is read as a step is. If nothing that it returns depends on a tensor,
     only what it returns is made from the third time on.
     """
+    if is_compiling() or intercepted():
+        return function(*trees)
     what = identify(step, *trees)
     leaves, tree = tree_flatten(trees)
-    if what.loose or what.opaque or what.tensors or is_compiling() or intercepted():
-        return function(*trees)
-    if not all([type(x) in PLAIN for x in leaves]):
+    if what.loose or what.opaque or what.tensors or not all([type(x) in PLAIN for x in leaves]):
         return function(*trees)
     key = what.key, torch.get_default_dtype(), autocast(), *[(x.shape, x.dtype, x.device) for x in leaves]
     known = _known.get(key)

@@ -14,6 +14,7 @@ from ._lower import (
     program_of as program_of,
 )
 from ._network import events as events, Factors as Factors, factors as factors, Flow as Flow, Product as Product
+from ._packed import packed as packed, unpacked as unpacked
 from ._plan import (
     Later as Later,
     only_floats as only_floats,

@@ -4,10 +4,12 @@ Programs are equal if their texts are, so one kernel serves all that differ in t
 A bounded number of kernels is kept, the oldest go first. None of them holds what a step held.
 """
 
+import functools
 import importlib
 from collections.abc import Iterable
 from typing import Any
 
+from .._functorch import untraced
 from .._identity import Registry
 from ._network import Network, Product
 from ._program import Program, Unsupported
@@ -22,10 +24,11 @@ NETWORKS = {
 
 
 class Bound:
-    """A kernel together with the free numbers of a program that it serves."""
+    """A kernel together with the free numbers of a program that it serves. `made`: the call that found it."""
 
-    def __init__(self, kernel: Any, numbers: tuple[float, ...]) -> None:
-        self.kernel, self.numbers = kernel, numbers
+    def __init__(self, kernel: Any, numbers: tuple[float, ...], *made: Any) -> None:
+        self.kernel, self.numbers, self.made = kernel, numbers, made
+        self.packed: str | None = None
 
     def __call__(self, *arguments: Any) -> Any:
         return self.kernel(self.numbers, *arguments)
@@ -36,12 +39,9 @@ class Bound:
 
 def forward_kernel(device: str, program: Program | Network, signature: Signature, uniform: tuple[bool, ...]) -> Bound:
     """A `ForwardLoop`. Raises Unsupported for a type of device that has no kernels."""
-    of = program, signature, uniform
-    network = isinstance(program, Network)
-    return Bound(
-        _of_network(device, "Forward", of) if network else _found_or_made(BACKENDS, device, "Forward", of),
-        program.numbers,
-    )
+    make = _of_network if isinstance(program, Network) else functools.partial(_found_or_made, BACKENDS)
+    kernel = make(device, "Forward", (program, signature, uniform))
+    return Bound(kernel, program.numbers, forward_kernel, device, program, signature, uniform)
 
 
 def segment_kernel(device: str, program: Program, uniform: tuple[bool, ...]) -> Any:
@@ -59,7 +59,8 @@ def backward_kernel(
     known = {(x.dtype, value): i for i, (x, value) in enumerate(zip(forward.free, forward.numbers))}
     shared = tuple(known.get((x.dtype, value)) for x, value in zip(program.free, program.numbers))
     kernel = _found_or_made(BACKENDS, device, "Backward", (forward, program, signature, uniform, wanted), shared)
-    return Bound(kernel, (*forward.numbers, *program.numbers))
+    made = backward_kernel, device, forward, program, signature, uniform, wanted
+    return Bound(kernel, (*forward.numbers, *program.numbers), *made)
 
 
 def network_backward_kernel(
@@ -68,7 +69,8 @@ def network_backward_kernel(
 ) -> Bound:  # fmt: skip
     """The same for a step that holds products. `recorded`: of which products what they take and what flows back is kept over time."""
     kernel = _of_network(device, "Backward", (again, program, signature, uniform, wanted, recorded))
-    return Bound(kernel, (*again.numbers, *program.numbers))
+    made = network_backward_kernel, device, again, program, signature, uniform, wanted, recorded
+    return Bound(kernel, (*again.numbers, *program.numbers), *made)
 
 
 _kernels: Registry[Any] = Registry(1000)
@@ -91,4 +93,7 @@ def _found_or_made(backends: dict[str, str], device: str, which: str, of: tuple[
     make: Any = getattr(importlib.import_module(f".{backends[device]}", __package__), which)
     key = make, of, beside
     # Made quickly: a kernel is printed and built when it is first called.
-    return _kernels.get(key) or _kernels.put(key, make(*of))
+    if (found := _kernels.get(key)) is None:
+        with untraced():
+            found = _kernels.put(key, make(*of))
+    return found

@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from .._functorch import outside, without_hooks
+from .._functorch import outside, untraced, without_hooks
 from ._kernels import backward_kernel, forward_kernel, network_backward_kernel
 from ._lines import line_of
 from ._lower import program_of
@@ -52,7 +52,7 @@ Later = Callable[[], Source] | None  # the step, asked for where something of it
 def read(source: Source, leaves: Sequence[Form], *, derivative: bool = False) -> Tape:
     """What the function does at leaves of these forms. Raises Unsupported, whatever goes wrong."""
     try:
-        with outside(), without_hooks(), torch.device("cpu"), source.around():
+        with untraced(), outside(), without_hooks(), torch.device("cpu"), source.around():
             with torch.enable_grad() if derivative else contextlib.nullcontext():
                 differentiable = torch.is_grad_enabled() and not derivative
                 tape = record(source.function, (*leaves, *source.extra), differentiable)

@@ -182,7 +182,7 @@ class Backward(Loop):
         wanted: tuple[int, ...], recorded: tuple[int, ...],
     ) -> None:  # fmt: skip
         super().__init__(signature, uniform, signature.backward)
-        self.again, self.program, self.recorded = again, program, recorded
+        self.again, self.program, self.wanted, self.recorded = again, program, wanted, recorded
         # Of products that take the same, what flows back to that is a sum.
         factors: dict[int, list[int]] = {}
         for j, v in enumerate(again.factors):

@@ -26,6 +26,7 @@ from .._functionalize._calls import (
 from .._functionalize._functional import Functional
 from .._functionalize._memory import NATIVE, STATE
 from .._functorch import is_compiling
+from .._scan import scan
 from .._scan._explain import Explanation, planned
 from .._scan._fused import fused
 from .._tree import tree_map
@@ -50,12 +51,35 @@ def run(net: nn.Module, xs: Tensor) -> Any:
     and for a net whose own forward holds the time loop.
     """
     _admit(net, xs)
+    if is_compiling() and xs.shape[0] > 1 and not any(_counts(m) for m in net.modules()):
+        return _compiled(net, xs)
     if _obstacle(net) is None:
         with contextlib.suppress(Unsupported, NoCompiler), _read(net) as live:
             return live.run(xs)
     begun = _first_steps(net, xs)
     steps = [*begun, *(net(x) for x in xs[len(begun) :].unbind(0))]
     return tree_map(lambda *parts: torch.stack(parts), *steps)
+
+
+def _counts(m: nn.Module) -> bool:
+    """Does it write running statistics, which no operation of a graph may?"""
+    return m.training and getattr(m, "track_running_stats", False)
+
+
+def _compiled(net: nn.Module, xs: Tensor) -> Any:
+    """`run`, as a compiler can read it: one step, in which layers find their states, then a scan."""
+    first = net(xs[0])
+    faces = [face for face in _layers(net).values() if face.init_hidden]
+
+    def step(params: Any, state: Any, x: Tensor) -> tuple[Any, Any]:
+        own = [face.lend(hidden) for face, hidden in zip(faces, state)]
+        output = net(x)
+        return output, tuple(face.take_back(hidden) for face, hidden in zip(faces, own))
+
+    outputs, state = scan(step, (), tuple(face._hidden for face in faces), xs[1:])
+    for face, hidden in zip(faces, state):
+        face._hidden = hidden
+    return tree_map(lambda x, rest: torch.cat([x[None], rest]), first, outputs)
 
 
 class Live(Functional):

@@ -100,7 +100,7 @@ class Stateful(HasState):
             begun = before if given or self._hidden is not None else None
             self._watcher(given, input_.shape, begun, outputs, state)
         if self.init_hidden:
-            self._hidden = state
+            self.go_on(state)
         return outputs if self.output or not self.init_hidden else outputs[0]
 
     def params(self, dtype: torch.dtype | None = None) -> Any:
