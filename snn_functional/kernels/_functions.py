@@ -1,8 +1,10 @@
 """Calls of an `autograd.Function`, which has a derivative that is not that of its operations. torch tells nobody of a call: it is seen on
 Python's stack while it lasts, and in the graph when it is over."""
 
+import contextlib
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -18,7 +20,34 @@ def call_of_a_function(within: Any) -> Any:
     return found
 
 
-_APPLY = torch.autograd.Function.apply.__func__.__code__
+def _apply(cls: Any, *args: Any, **kwargs: Any) -> Any:
+    return _OWN.__get__(None, cls)(*args, **kwargs)
+
+
+# From torch 2.14 on it is not written in Python, and has no frame: while a step is read, one that has stands for it.
+_FUNCTION: Any = torch.autograd.Function
+_OWN: Any = vars(_FUNCTION)["apply"]
+_IN_PYTHON = hasattr(_OWN, "__func__")
+_APPLY = _OWN.__func__.__code__ if _IN_PYTHON else _apply.__code__
+_lock, _readers = threading.Lock(), [0]
+
+
+@contextlib.contextmanager
+def calls_seen() -> Iterator[None]:
+    """A context in which calls are seen."""
+    if _IN_PYTHON:
+        yield
+        return
+    with _lock:
+        _readers[0] += 1
+        _FUNCTION.apply = classmethod(_apply)
+    try:
+        yield
+    finally:
+        with _lock:
+            _readers[0] -= 1
+            if not _readers[0]:
+                _FUNCTION.apply = _OWN
 
 
 def rules() -> set[type]:

@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from .._tree import tree_leaves, tree_map
-from ._functions import call_of_a_function, rules, rules_of_their_own
+from ._functions import call_of_a_function, calls_seen, rules, rules_of_their_own
 from ._lines import place, users_line
 from ._operations import CHECKS, fill_of, FILLED, FIRST, SHAPES, VIEWS
 from ._program import not_to_be_caught, Refused
@@ -36,7 +36,7 @@ def record(function: Callable[..., Sequence[Tensor]], leaves: Sequence[Form], di
     recorder = _Recorder(differentiable)
     given = [recorder.leaf(i, leaf) for i, leaf in enumerate(leaves)]
     try:
-        with not_to_be_caught(), recorder:
+        with not_to_be_caught(), calls_seen(), recorder:
             results = list(function(*given))
     except RuntimeError as error:
         if not differentiable:
