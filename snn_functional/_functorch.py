@@ -5,6 +5,7 @@ gradient-tracking one, `jvp` in a dual one.
 """
 
 import contextlib
+import math
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -161,6 +162,14 @@ def transforms() -> list[str]:
     for layer in reversed(taken):
         _functorch.push_dynamic_layer_stack(layer)
     return found
+
+
+def mapped() -> int:
+    """How many of everything there are: over so many the active `vmap`s go."""
+    if not hasattr(_functorch, "get_interpreter_stack"):
+        return 1
+    levels = _functorch.get_interpreter_stack() or ()
+    return math.prod(_functorch.CVmapInterpreterPtr(x).batchSize() for x in levels if kind_of(x) == "Vmap")
 
 
 def kind_of(level: Any) -> str:

@@ -74,13 +74,19 @@ def worth(z: Tensor, other: Tensor, out: int) -> bool:
         z.dtype in SMALL
         and z.dtype == other.dtype
         and z.device.type == other.device.type == "cpu"
-        and not isinstance(n := numbers_in(z), torch.SymInt)
+        and not isinstance(n := _numbers(z, other), torch.SymInt)
         and n * out > SMALL[z.dtype] * (1 if untransformed() or only_grad() else RULES)
         and enabled()
         and all(traced(x) if intercepted() else type(x) in PLAIN for x in (z, other))
         and not under_old_vmap((z, other))
         and can()
     )
+
+
+def _numbers(z: Tensor, other: Tensor) -> int:
+    """How many are multiplied: those of z, for each matrix that a `vmap` has of the other once more."""
+    n = numbers_in(z)
+    return n if untransformed() or n != z.numel() or not other.numel() else n * numbers_in(other) // other.numel()
 
 
 PLAIN = (Tensor, torch.nn.Parameter)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from .. import kernels
-from .._functorch import autocast, intercepted, transforms, wrapping
+from .._functorch import autocast, intercepted, mapped, transforms, wrapping
 from ..kernels import Form, LEAF, NoCompiler, Node, performed, place, pointwise, Source, Tape, Unsupported
 from ._distributed import distributed
 from ._fission import Fission, fission, Stage
@@ -168,7 +168,9 @@ def _pieces(xs: Sequence[Tensor], T: int, largest: int) -> list[tuple[int, list[
     """How many steps each piece of time has, and the inputs there. `largest`: how many numbers what is made in one step has at most."""
     if intercepted():  # a graph is to serve any length
         return [(T, list(xs))]
-    size = max(1, ROWS // max([1, *(x.shape[1] for x in xs if x.dim() > 2)]), NUMBERS // max(1, largest))
+    rows = max([1, *(x.shape[1] for x in xs if x.dim() > 2)])
+    copies = max(1, mapped() // 2)  # pieces of an ensemble may be longer: each begins with all of its matrices
+    size = max(1, ROWS // (copies * rows), NUMBERS // (copies * max(1, largest)))
     if not xs or T <= 2 * size:  # a short rest would not pay
         return [(T, list(xs))]
     size = -(-T // (T // size))
