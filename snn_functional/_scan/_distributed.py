@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from ..kernels import broadcast, convolution_of, elementwise, Factors, factors, Node, PART, RESHAPES, Tape
+from ._rewritten import Rewriting
 
 
 aten = torch.ops.aten
@@ -25,12 +26,7 @@ def distributed(tape: Tape, states: Collection[Node]) -> Tape:
     """The same with whole rows, where that can be said; what cannot stays as it is."""
     if not any(node.name in ("cat", "slice", "convolution") or node.name in CUTS for node in tape.nodes):
         return tape
-    made = _Made(states)
-    for node in tape.nodes:
-        made.take(node)
-    outputs = tuple(made.now(x) for x in tape.outputs)
-    whole = dataclasses.replace(tape, nodes=tuple(made.nodes), outputs=outputs)
-    return whole.giving(outputs)
+    return _Made(states).of(tape)
 
 
 def sum_of(like: Node, a: Node, b: Node) -> Node:
@@ -39,28 +35,17 @@ def sum_of(like: Node, a: Node, b: Node) -> Node:
     return Node("add", aten.add.Tensor, (a, b), {}, like.dtype, shape, like.dtype, like.line)
 
 
-class _Made:
+class _Made(Rewriting):
     def __init__(self, states: Collection[Node]) -> None:
-        self.reached = set(states)
+        super().__init__(states)
         self.of_products = set[Node]()  # better taken apart before their products than after
-        self.place: dict[Node, Node] = {}
-        self.nodes: list[Node] = []
         self.slices: dict[tuple[Node, int, int, int], Node] = {}
 
-    def now(self, x: Any) -> Any:
-        """What an argument has become."""
-        if isinstance(x, Node):
-            return self.place.get(x, x)
-        return type(x)(map(self.now, x)) if isinstance(x, (list, tuple)) else x
-
     def put(self, node: Node) -> Node:
-        if any(x in self.reached for x in node.inputs()):
-            self.reached.add(node)
         alike = (x in self.of_products for x in node.inputs() if x.shape == node.shape)
         if factors(node) or (elementwise(node) and any(alike)):
             self.of_products.add(node)
-        self.nodes.append(node)
-        return node
+        return super().put(node)
 
     def take(self, node: Node) -> None:
         if node.rule or node.draws or not any(self.now(x) in self.reached for x in node.inputs()):
@@ -73,15 +58,6 @@ class _Made:
             self.place[node] = whole
         else:
             self.keep(node)
-
-    def keep(self, node: Node) -> None:
-        args, kwargs = self.now(node.args), {k: self.now(x) for k, x in node.kwargs.items()}
-        rule = (node.rule[0], self.now(node.rule[1])) if node.rule else None
-        same = args == node.args and kwargs == node.kwargs and rule == node.rule
-        new = node if same else dataclasses.replace(node, args=args, kwargs=kwargs, rule=rule, like=self.now(node.like))
-        if new is not node:
-            self.place[node] = new
-        self.put(new)
 
     def parts(self, node: Node, z: Node) -> list[Node] | None:
         """What the factor z of this product was put together of, if it was, along the neurons."""
@@ -118,27 +94,20 @@ class _Made:
         """What is added to a product, as it broadcasts to it."""
         if node.name != "convolution":
             return x
-        shape = torch.Size((x.shape[0], *[1] * (len(node.shape) - 2)))
-        return self.put(Node("view", aten.view.default, (x, list(shape)), {}, x.dtype, shape, x.dtype, x.line))
+        return self.view(x, (x.shape[0], *[1] * (len(node.shape) - 2)))
 
     def product(self, like: Node, z: Node, matrix: Node) -> Node:
         if like.name == "convolution":
             shape = torch.Size((z.shape[0], matrix.shape[0], *like.shape[2:]))
             return self.put(dataclasses.replace(like, args=(z, matrix, None, *like.args[3:]), shape=shape))
-        shape = torch.Size((z.shape[0], matrix.shape[1]))
-        why = (like.why or "").replace("addmm", "mm")
-        return self.put(Node("mm", aten.mm.default, (z, matrix), {}, like.dtype, shape, like.common, like.line, why))
+        return self.whole(aten.mm.default, (z, matrix), like, (z.shape[0], matrix.shape[1]))
 
     def slice(self, x: Node, axis: int, first: int, end: int) -> Node:
         """Of what no state reaches: an operation as any other."""
         key = x, axis, first, end
         if key not in self.slices:
-            shape = torch.Size((*x.shape[:axis], end - first, *x.shape[axis + 1 :]))
-            why = f"{aten.slice.Tensor} is not pointwise"
-            args = (x, axis, first, end)
-            self.slices[key] = self.put(
-                Node("slice", aten.slice.Tensor, args, {}, x.dtype, shape, x.dtype, x.line, why)
-            )
+            shape = (*x.shape[:axis], end - first, *x.shape[axis + 1 :])
+            self.slices[key] = self.whole(aten.slice.Tensor, key, x, shape)
         return self.slices[key]
 
     def cut(self, node: Node) -> tuple[Node, int, int, int] | None:

@@ -6,7 +6,6 @@ A kernel knows `rows @ matrix` alone. What is between, turned axes and axes of o
 known of which rows it is another sight. Where something else than a product looks at turned rows, all stays as it was read.
 """
 
-import dataclasses
 import math
 from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
@@ -14,6 +13,7 @@ from typing import Any, NamedTuple
 import torch
 
 from ..kernels import Node, RESHAPES, Tape
+from ._rewritten import Rewriting
 
 
 aten = torch.ops.aten
@@ -42,41 +42,33 @@ def turned(tape: Tape, states: Collection[Node]) -> Tape:
     """The same with products of rows, if there are some that are written otherwise."""
     if not any(node.name in ("bmm", "mv", "t", "permute", "transpose") for node in tape.nodes):
         return tape
-    made = _Made(states)
     try:
-        for node in tape.nodes:
-            made.take(node)
-        outputs = tuple(map(made.seen, tape.outputs))
+        return _Made(states).of(tape)
     except _Turned:
         return tape
-    return dataclasses.replace(tape, nodes=tuple(made.nodes), outputs=outputs).giving(outputs)
 
 
-class _Made:
+class _Made(Rewriting):
     def __init__(self, states: Collection[Node]) -> None:
-        self.reached = set(states)
+        super().__init__(states)
         self.sights: dict[Node, Sight] = {}
-        self.place: dict[Node, Node] = {}
-        self.nodes: list[Node] = []
 
     def sight(self, x: Node) -> Sight:
         return self.sights.get(x) or Sight(self.place.get(x, x), tuple((a,) for a in range(len(x.shape))))
 
-    def seen(self, x: Any) -> Any:
-        """What an argument has become, for an operation that looks at it."""
-        if not isinstance(x, Node):
-            return type(x)(map(self.seen, x)) if isinstance(x, (list, tuple)) else x
-        if x not in self.sights:
-            return self.place.get(x, x)
-        rows = self.sights[x].rows
+    def now(self, x: Any) -> Any:
+        """For an operation that looks at it."""
+        if not isinstance(x, Node) or x not in self.sights:
+            return super().now(x)
         if not self.sights[x].straight:
             raise _Turned
-        return rows if rows.shape == x.shape else self.viewed(rows, x.shape)
+        return self.view(self.sights[x].rows, x.shape)
 
     def take(self, node: Node) -> None:
         inputs = list(node.inputs())
         reached = [x for x in inputs if x in self.reached]
-        self.reached |= {node} if reached else set()
+        if reached:
+            self.reached.add(node)
         if len(reached) == 1 and not node.rule:
             axes = self.axes(node, self.sight(reached[0])) if node.name in TURNS else None
             if axes is not None:
@@ -85,26 +77,7 @@ class _Made:
             if node.name in PRODUCTS and (product := self.product(node, *inputs)):
                 self.sights[node] = product
                 return
-        args, kwargs = self.seen(node.args), {k: self.seen(x) for k, x in node.kwargs.items()}
-        rule = (node.rule[0], self.seen(node.rule[1])) if node.rule else None
-        like = tuple(self.place.get(x, x) for x in node.like)
-        same = args == node.args and kwargs == node.kwargs and rule == node.rule and like == node.like
-        self.place[node] = self.put(
-            node if same else dataclasses.replace(node, args=args, kwargs=kwargs, rule=rule, like=like)
-        )
-
-    def put(self, node: Node) -> Node:
-        if any(x in self.reached for x in node.inputs()):
-            self.reached.add(node)
-        self.nodes.append(node)
-        return node
-
-    def viewed(self, x: Node, shape: Sequence[int]) -> Node:
-        if x.shape == torch.Size(shape):
-            return x
-        return self.put(
-            Node("view", aten.view.default, (x, list(shape)), {}, x.dtype, torch.Size(shape), x.dtype, x.line)
-        )
+        self.keep(node)
 
     def axes(self, node: Node, sight: Sight) -> tuple[tuple[int, ...], ...] | None:
         """How the rows look after such an operation; None where that cannot be said."""
@@ -127,38 +100,23 @@ class _Made:
         if (first and b in self.reached) or node.kwargs:
             return None
         rows, axes = self.sight(a if first else b)
-        matrix = self.seen(b if first else a)
+        matrix = self.now(b if first else a)
         if node.name == "bmm":
             if a.shape[0] != 1:
                 return None
             batch, *axes = axes
             axes[0 if first else 1] = (*batch, *axes[0 if first else 1])
-            matrix = self.viewed(matrix, matrix.shape[1:])
+            matrix = self.view(matrix, matrix.shape[1:])
         *free, taken = axes if first else axes[::-1]
         last = len(rows.shape) - 1
         if any(rows.shape[n] > 1 for n in taken if n != last) or (last not in taken and rows.shape[last] > 1):
             return None
         free = tuple(n for axis in free for n in axis)
         if not first:
-            why = f"{aten.t.default} is not pointwise"
-            matrix = self.put(
-                Node("t", aten.t.default, (matrix,), {}, matrix.dtype, matrix.shape[::-1], matrix.dtype, node.line, why)
-            )
+            matrix = self.whole(aten.t.default, (matrix,), matrix, matrix.shape[::-1])
         count, shape = math.prod(rows.shape[:-1]), (*rows.shape[:-1], matrix.shape[1])
-        flat = self.viewed(rows, (count, rows.shape[-1]))
-        why = f"{aten.mm.default} is not pointwise"
-        done = Node(
-            "mm",
-            aten.mm.default,
-            (flat, matrix),
-            {},
-            node.dtype,
-            torch.Size((count, shape[-1])),
-            node.common,
-            node.line,
-            why,
-        )
-        done = self.viewed(self.put(done), shape)
+        flat = self.view(rows, (count, rows.shape[-1]))
+        done = self.view(self.whole(aten.mm.default, (flat, matrix), node, (count, shape[-1])), shape)
         new = [free, (last,)] if node.name != "mv" else [(*free, last)]
         new = new if first else new[::-1]
         return Sight(done, (*([()] if node.name == "bmm" else []), *new))
