@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ._neuron import HALF, Neuron, SPIKES
+from ._neuron import at_least, Neuron
 from ._tree import Leaf, leaf, pytree, refuse_number, static
 
 
@@ -139,10 +139,8 @@ def _floating(connection: Any, spikes: Any) -> Tensor:
             "before puts out."
         )
     own = connection.weight.dtype
-    narrow = spikes.dtype in (*SPIKES, *HALF)
-    return (
-        spikes.to(own) if narrow and own.is_floating_point and torch.promote_types(spikes.dtype, own) == own else spikes
-    )
+    wide = at_least(own, spikes) if own.is_floating_point else spikes
+    return wide if wide.dtype is own else spikes
 
 
 def _uniform(
