@@ -4,7 +4,6 @@ Programs are equal if their texts are, so one kernel serves all that differ in t
 A bounded number of kernels is kept, the oldest go first. None of them holds what a step held.
 """
 
-import functools
 import importlib
 from collections.abc import Iterable
 from typing import Any
@@ -18,9 +17,8 @@ from ._signature import Signature
 
 # By the type of device: the module whose `Forward` and `Backward` are its loops. It is loaded with the first kernel.
 BACKENDS = {"cpu": "_cpu", "cuda": "_gpu"}
-NETWORKS = {
-    "cpu": "_cpu_network"
-}  # for steps that hold products of matrices; all others go in stages, which are told their device
+# For steps that hold products of matrices. All others go in stages, and are told their device.
+NETWORKS = {"cpu": "_cpu_network"}
 
 
 class Bound:
@@ -39,8 +37,7 @@ class Bound:
 
 def forward_kernel(device: str, program: Program | Network, signature: Signature, uniform: tuple[bool, ...]) -> Bound:
     """A `ForwardLoop`. Raises Unsupported for a type of device that has no kernels."""
-    make = _of_network if isinstance(program, Network) else functools.partial(_found_or_made, BACKENDS)
-    kernel = make(device, "Forward", (program, signature, uniform))
+    kernel = _found_or_made(device, "Forward", (program, signature, uniform))
     return Bound(kernel, program.numbers, forward_kernel, device, program, signature, uniform)
 
 
@@ -48,7 +45,7 @@ def segment_kernel(device: str, program: Program, uniform: tuple[bool, ...]) -> 
     """A `ForwardLoop` for one time step. `uniform`: which leaves are one number for all."""
     dtypes = [x.dtype for x in program.leaves]
     signature = Signature.of((len(dtypes), 0, 0), dtypes, [x.dtype for x in program.outputs])
-    return _found_or_made(BACKENDS, device, "Forward", (program, signature, uniform))
+    return _found_or_made(device, "Forward", (program, signature, uniform))
 
 
 def backward_kernel(
@@ -58,7 +55,7 @@ def backward_kernel(
     # What the derivative need not work out again depends on which of its numbers are the forward's.
     known = {(x.dtype, value): i for i, (x, value) in enumerate(zip(forward.free, forward.numbers))}
     shared = tuple(known.get((x.dtype, value)) for x, value in zip(program.free, program.numbers))
-    kernel = _found_or_made(BACKENDS, device, "Backward", (forward, program, signature, uniform, wanted), shared)
+    kernel = _found_or_made(device, "Backward", (forward, program, signature, uniform, wanted), shared)
     made = backward_kernel, device, forward, program, signature, uniform, wanted
     return Bound(kernel, (*forward.numbers, *program.numbers), *made)
 
@@ -68,7 +65,7 @@ def network_backward_kernel(
     recorded: tuple[int, ...],
 ) -> Bound:  # fmt: skip
     """The same for a step that holds products. `recorded`: of which products what they take and what flows back is kept over time."""
-    kernel = _of_network(device, "Backward", (again, program, signature, uniform, wanted, recorded))
+    kernel = _found_or_made(device, "Backward", (again, program, signature, uniform, wanted, recorded))
     made = network_backward_kernel, device, again, program, signature, uniform, wanted, recorded
     return Bound(kernel, (*again.numbers, *program.numbers), *made)
 
@@ -81,16 +78,17 @@ def whole_rows(device: str, products: Iterable[Product]) -> bool:
     return device in NETWORKS and not any(x.convolution for x in products)
 
 
-def _of_network(device: str, which: str, of: tuple[Any, ...]) -> Any:
-    if whole_rows(device, of[0].products):
-        return _found_or_made(NETWORKS, device, which, of)
-    return _found_or_made({device: "_staged"}, device, which, (device, *of))
-
-
-def _found_or_made(backends: dict[str, str], device: str, which: str, of: tuple[Any, ...], *beside: Any) -> Any:
-    if device not in backends:
+def _found_or_made(device: str, which: str, of: tuple[Any, ...], *beside: Any) -> Any:
+    """`of`: its arguments, the first a program or a network."""
+    if device not in BACKENDS:
         raise Unsupported(f"there is no kernel for {device}")
-    make: Any = getattr(importlib.import_module(f".{backends[device]}", __package__), which)
+    if not isinstance(of[0], Network):
+        home = BACKENDS[device]
+    elif whole_rows(device, of[0].products):
+        home = NETWORKS[device]
+    else:
+        home, of = "_staged", (device, *of)
+    make: Any = getattr(importlib.import_module(f".{home}", __package__), which)
     key = make, of, beside
     # Made quickly: a kernel is printed and built when it is first called.
     if (found := _kernels.get(key)) is None:

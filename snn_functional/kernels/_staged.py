@@ -77,23 +77,24 @@ class Step:
         self, network: Network, uniform: Sequence[bool], device: str, summed: Sequence[Sequence[int]] = ()
     ) -> None:
         self.network, self.first = network, network.leaves - len(network.products)
-        self.items: list[tuple[Any, Any]] = []  # a kernel and where its free numbers are; or a product, and which
+        self.items: list[
+            tuple[Any, Any]
+        ] = []  # a segment, its kernel and where its free numbers are; or a product, and which
+        self.joints: list[Joint] = []
         known, at, run = dict(enumerate(uniform)), 0, list[int]()
         for item in (*network.items, None):
             if isinstance(item, int):
                 run.append(item)
                 continue
-            self.items += [(joint, i) for i, joint in enumerate(self._joints(run, summed), len(self.joints))]
+            for joint in self._joints(run, summed):
+                self.items.append((joint, len(self.joints)))
+                self.joints.append(joint)
             run = []
             if isinstance(item, Segment):
                 end = at + len(item.program.free)
                 of = tuple(known.get(v, False) for v in item.reads)
                 self.items.append((item, (segment_kernel(device, item.program, of), slice(at, end))))
                 at = end
-
-    @property
-    def joints(self) -> list[Joint]:
-        return [x for x, _ in self.items if isinstance(x, Joint)]
 
     def _joints(self, run: list[int], summed: Sequence[Sequence[int]]) -> list[Joint]:
         """Products with no segment between them."""
