@@ -6,7 +6,7 @@ gradient-tracking one, `jvp` in a dual one.
 
 import contextlib
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
@@ -151,25 +151,26 @@ def depth() -> int:
 
 def transforms() -> list[str]:
     """The active transforms, the outermost first: "Jvp", "Grad" (`vjp` too), "Vmap", ..."""
-    if hasattr(_functorch, "get_interpreter_stack"):
-        stack = _functorch.get_interpreter_stack() or ()
-        return [kind_of(level) for level in stack]
-    # torch 2.0 shows the top one only: they are taken off one by one, and put back.
-    found, taken = [], []
-    while (level := _functorch.peek_interpreter_stack()) is not None:
-        found.insert(0, kind_of(level))
-        taken.append(_functorch.pop_dynamic_layer_stack())
-    for layer in reversed(taken):
-        _functorch.push_dynamic_layer_stack(layer)
-    return found
+    return _of_levels(kind_of)
 
 
 def mapped() -> int:
     """How many of everything there are: over so many the active `vmap`s go."""
-    if not hasattr(_functorch, "get_interpreter_stack"):
-        return 1
-    levels = _functorch.get_interpreter_stack() or ()
-    return math.prod(_functorch.CVmapInterpreterPtr(x).batchSize() for x in levels if kind_of(x) == "Vmap")
+    several = lambda level: _functorch.CVmapInterpreterPtr(level).batchSize() if kind_of(level) == "Vmap" else 1
+    return math.prod(_of_levels(several))
+
+
+def _of_levels(look: Callable[[Any], Any]) -> list[Any]:
+    if hasattr(_functorch, "get_interpreter_stack"):
+        return [look(level) for level in _functorch.get_interpreter_stack() or ()]
+    # torch 2.0 shows the top one only: they are taken off one by one, and put back.
+    found, taken = [], []
+    while (level := _functorch.peek_interpreter_stack()) is not None:
+        found.insert(0, look(level))
+        taken.append(_functorch.pop_dynamic_layer_stack())
+    for layer in reversed(taken):
+        _functorch.push_dynamic_layer_stack(layer)
+    return found
 
 
 def kind_of(level: Any) -> str:
@@ -256,6 +257,7 @@ def autocast() -> Any:
     return tuple(torch.is_autocast_enabled(kind) and torch.get_autocast_dtype(kind) for kind in ("cpu", "cuda"))
 
 
+# Can a primitive be taken through the levels one by one?
 LEVELS = all(
     hasattr(_functorch, name)
     for name in (
@@ -273,10 +275,3 @@ def only_grad() -> int | None:
         return None
     stack = _functorch.get_interpreter_stack()
     return stack[0].level() if len(stack) == 1 and kind_of(stack[0]) == "Grad" else None
-
-
-def numbers_in(tensor: Tensor) -> int:
-    """How many numbers it has, all that a `vmap` goes over included."""
-    while _functorch.maybe_get_level(tensor) >= 0:
-        tensor = _functorch.get_unwrapped(tensor)
-    return tensor.numel()

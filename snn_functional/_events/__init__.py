@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._functorch import intercepted, numbers_in, only_grad, readable, traced, untransformed
+from .._functorch import intercepted, mapped, only_grad, readable, traced, untransformed
 from .._primitives import under_old_vmap
 from ..kernels import events as enabled
 from ._convolution import convolved, How, IMAGES
@@ -74,19 +74,13 @@ def worth(z: Tensor, other: Tensor, out: int) -> bool:
         z.dtype in SMALL
         and z.dtype == other.dtype
         and z.device.type == other.device.type == "cpu"
-        and not isinstance(n := _numbers(z, other), torch.SymInt)
+        and not isinstance(n := z.numel() * mapped(), torch.SymInt)
         and n * out > SMALL[z.dtype] * (1 if untransformed() or only_grad() else RULES)
         and enabled()
         and all(traced(x) if intercepted() else type(x) in PLAIN for x in (z, other))
         and not under_old_vmap((z, other))
         and can()
     )
-
-
-def _numbers(z: Tensor, other: Tensor) -> int:
-    """How many are multiplied: those of z, for each matrix that a `vmap` has of the other once more."""
-    n = numbers_in(z)
-    return n if untransformed() or n != z.numel() or not other.numel() else n * numbers_in(other) // other.numel()
 
 
 PLAIN = (Tensor, torch.nn.Parameter)
