@@ -20,7 +20,7 @@ from compiled import (
     total,
     two_layers,
 )
-from helpers import needs_torch
+from helpers import needs_torch, OfTheOldKind
 from torch import nn
 from torch.func import grad, hessian, jvp, vmap
 
@@ -290,22 +290,11 @@ print(torch.equal(found, xs.grad), torch._dynamo.utils.counters["inductor"].get(
     assert [x.split() for x in said] == [["True", "None"], ["True", "2"]]
 
 
-class Spike(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, u):
-        ctx.save_for_backward(u)
-        return (u > 0).to(u.dtype)
-
-    @staticmethod
-    def backward(ctx, grad):
-        return grad / (1 + ctx.saved_tensors[0].abs())
-
-
 @pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # torch's compiler does so
 def test_a_surrogate_of_ones_own():
     def step(params, state, x):
         state = params * state + x
-        spk = Spike.apply(state - 1)
+        spk = OfTheOldKind.apply(state - 1)
         return spk, state - spk
 
     beta, xs, graphs = torch.tensor(0.5, requires_grad=True), spikes(), Graphs()

@@ -8,11 +8,11 @@ import zlib
 
 import pytest
 import torch
-from compiled import dyadic, KERNELS, kernels_in, Net, pointwise, recurrent, same, size, spikes, two_layers
+from compiled import dyadic, KERNELS, kernels_in, pointwise, recurrent, Run, same, size, spikes, two_layers
 from helpers import needs_torch
 from torch import nn
 
-from snn_functional import scan, snn
+from snn_functional import scan
 from snn_functional._scan import _known
 from snn_functional.kernels import packed, unpacked
 
@@ -30,18 +30,6 @@ class Over(nn.Module):
 
     def forward(self, xs):
         return scan(lambda p, s, x: self.step(p, s, self.gain * x), self.params, self.state, xs)[0]
-
-
-class Run(nn.Module):
-    """Over a whole sequence, from rest."""
-
-    def __init__(self):
-        super().__init__()
-        self.net = Net()
-
-    def forward(self, xs):
-        snn.utils.reset(self.net)
-        return snn.run(self.net, xs)
 
 
 @pytest.mark.parametrize("world", [pointwise, two_layers, recurrent])

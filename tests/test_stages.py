@@ -4,7 +4,7 @@ import optree
 import pytest
 import torch
 import torch.utils.checkpoint
-from helpers import assert_allclose, assert_equal, EXAMPLES, law, needs_kernels
+from helpers import assert_allclose, assert_equal, EXAMPLES, law, needs_kernels, OfTheOldKind
 from hypothesis import given, HealthCheck, settings, strategies as st
 from networks import dyadic, Net, nets, SMOOTH
 from torch.func import functional_call, grad, jvp, vmap
@@ -143,19 +143,6 @@ def test_a_wrapper_goes_layer_by_layer_too(around):
     plan = snf.explain(step, params, state, xs)
     assert [part.how for part in plan.stages] == how, plan
     assert_equal(snf.scan(step, params, state, xs), snf.scan(step, params, state, xs, kind="loop"))
-
-
-class OfTheOldKind(torch.autograd.Function):
-    """A surrogate as most are written, without a word for torch.func."""
-
-    @staticmethod
-    def forward(ctx, u):
-        ctx.save_for_backward(u)
-        return (u > 0).to(u.dtype)
-
-    @staticmethod
-    def backward(ctx, cotangent):
-        return cotangent / (1 + 9 * ctx.saved_tensors[0] ** 2)
 
 
 class Swallows(torch.autograd.Function):
