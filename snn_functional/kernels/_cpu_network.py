@@ -62,9 +62,9 @@ class Backward(WalkBack, NetworkKernel):
         recorded: tuple[int, ...],
     ) -> None:  # fmt: skip
         places = signature.leaves.places
-        self.gradients = signature.leaves.only(i for i in wanted if i not in places[3])
-        # What flows back into a product often is what flows back into an input that is added to it.
         flat = [i for i in wanted if i not in places[3]]
+        self.gradients = signature.leaves.only(flat)
+        # What flows back into a product often is what flows back into an input that is added to it.
         inputs = {v: i for v, i in zip(program.results, flat) if i in places[2]}
         flowing = dict(zip(recorded, program.results[len(flat) :]))
         self.shared = {
@@ -83,7 +83,7 @@ class Backward(WalkBack, NetworkKernel):
         super().__init__(signature, uniform, signature.backward + signature.checkpoints + self.gradients + records)
         self.again, self.program, self.wanted, self.recorded = again, program, wanted, recorded
         _, _, _, _, self.d_outputs, self.d_last, self.points, *own, self.zs, self.d_us = self.arguments.places
-        self.argument = dict(zip((i for i in wanted if i not in self.matrices), sum(own, [])))
+        self.argument = dict(zip(flat, sum(own, [])))
         types = signature.leaves.dtypes
         self.sums = {i: torch.float64 for i in self.params if i in wanted and uniform[i] and types[i].is_floating_point}
         self.written = {i: self.argument[i] for i in self.inputs if i in wanted}
