@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
-from citizens import MANY, NOTES, plain, STEPS, table, THINGS, WAYS
+from citizens import MANY, NOTES, table, THINGS
 from helpers import needs_torch
+from ways import plain, STEPS, WAYS
 
 
 ROOT = Path(__file__).parents[1]
