@@ -1,8 +1,8 @@
 """python benchmarks/training.py [--seeds 3]: torch's own tools train as well as this library's, on scikit-learn's digits.
 
-1. The loss of a convolutional network on all training images after 100 updates under `torch.autocast` (CPU, bfloat16), beside float32's, and
-   beside float32's from weights that are moved by a millionth: spikes are thresholds, so a rounding becomes another run, and this tells how
-   far apart two runs are that nobody would call different.
+1. The loss of a convolutional network after 100 updates under `torch.autocast` (CPU, bfloat16), on all training images, beside float32's,
+   and beside float32's from weights that are moved by a millionth: spikes are thresholds, so a rounding becomes another run, and this
+   tells how far apart two runs are that nobody would call different.
 2. The accuracy of `python -m snn_functional train`, and of the same network as `snf.module`, trained by AdamW with a cosine and clipping.
 
     torchrun --nproc-per-node 2 benchmarks/training.py
@@ -14,7 +14,6 @@ import argparse
 import contextlib
 import os
 import statistics
-from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -115,9 +114,7 @@ def main() -> None:
         print(f"process {dist.get_rank()}: AdamW, cosine, clipping, DDP {show(rights)}")
         dist.destroy_process_group()
         return
-    print(
-        "after 100 updates: loss of float32, and how far from it float32 moved by 1e-6 and autocast are; the same of the mean of all updates"
-    )
+    print("loss of float32; of float32 moved by 1e-6, and of autocast, beside it: after 100 updates; the mean of all")
     for seed in seeds:
         wide, moved, half = conv_loss(seed), conv_loss(seed, moved=1e-6), conv_loss(seed, half=True)
         print(*(f"{w:.4f} {m / w - 1:+8.2%} {h / w - 1:+8.2%}   " for w, m, h in zip(wide, moved, half)))

@@ -45,6 +45,7 @@ from snn_functional import snn
 
 def compile_(way, backend=None):
     """Without a graph break; a scan is one operation."""
+    torch.compiler.reset()
     made, graphs, expected = WAYS[way](), Graphs(), plain(way).spks
     fast = torch.compile(made.target, backend=backend or graphs, fullgraph=True)
     with torch.no_grad():
@@ -53,6 +54,7 @@ def compile_(way, backend=None):
 
 
 def compile_and_backward(way, backend="aot_eager"):
+    torch.compiler.reset()
     made = WAYS[way]()
     fast = torch.compile(made.target, backend=backend, fullgraph=True)
     same(numbers(lambda xs: made.over(fast, xs), made.learned, xs()), plain(way))
@@ -110,7 +112,9 @@ def distributed_data_parallel(way):
     if way == FUNCTIONALIZED:
         of_my_part(way, made.target, made.learned, by_one_all_reduce)
         return
-    parallel = DistributedDataParallel(made.module())
+    # torch 2.4's writes to buffers at each call, and the graph of the call before needs them; torch 2.13 has another name for the option.
+    options = {"broadcast_buffers": False} if way == STEPS and torch.__version__ < "2.13" else {}
+    parallel = DistributedDataParallel(made.module(), **options)
     for _ in "ab":
         of_my_part(way, lambda xs: made.over(parallel, xs), list(parallel.parameters()))
 
@@ -216,7 +220,7 @@ THINGS = {
     "the same with its backward": Thing(compile_and_backward, "2.13"),
     "`torch.export`": Thing(export, "2.13", MODULE | {STEPS: "b", FUNCTIONALIZED: "c"}),
     "`torch.autocast`": Thing(autocast, "2.0"),
-    "DDP": Thing(distributed_data_parallel, "2.0", MODULE | {FUNCTIONALIZED: "d"}),
+    "DDP": Thing(distributed_data_parallel, "2.0", MODULE | {STEPS: "i", FUNCTIONALIZED: "d"}),
     "FSDP2, `fully_shard`": Thing(
         fully_sharded, "2.6", dict.fromkeys(WAYS, "f") | dict.fromkeys(TREES, "a, f") | {FUNCTIONALIZED: "e"}
     ),
@@ -234,6 +238,7 @@ NOTES = {
     "f": "torch shards no scalar: a decay that is learned is `torch.tensor([0.9])`.",
     "g": "a pure function needs no replica: threads call it at once, and share the tree.",
     "h": "the tree is the checkpoint: `torch.save(params, file)`, `torch.load(file, weights_only=True)`.",
+    "i": "called in each step, torch 2.4's needs `broadcast_buffers=False`; 2.13's does not.",
 }
 MANY = ["DDP", "FSDP2, `fully_shard`"]
 

@@ -14,12 +14,6 @@ from ways import plain, STEPS, WAYS
 ROOT = Path(__file__).parents[1]
 
 
-@pytest.fixture(autouse=True)
-def afresh():
-    yield
-    torch._dynamo.reset()
-
-
 @pytest.fixture
 def one_process():
     """A group of one, for what asks for a group; `tests/citizens.py` is run by two (test_processes.py)."""
