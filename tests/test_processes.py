@@ -1,4 +1,4 @@
-"""Two processes have the gradients of one: `tests/processes.py`, started as torchrun starts it."""
+"""Two processes have the gradients of one: scripts, started as torchrun starts them."""
 
 import os
 import socket
@@ -7,14 +7,18 @@ import sys
 from pathlib import Path
 
 import pytest
+from helpers import needs_torch
 
 
 @pytest.mark.slow
-def test_two_processes_have_the_gradients_of_one():
+@pytest.mark.parametrize(
+    "script", ["processes.py", pytest.param("citizens.py", marks=needs_torch("2.6", "fully_shard"))]
+)
+def test_two_processes_have_the_gradients_of_one(script):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    script = Path(__file__).parent / "processes.py"
+    script = Path(__file__).parent / script
     world = os.environ | {
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(port),

@@ -46,13 +46,14 @@ def functionalize(module: nn.Module, *states: Any) -> tuple["Functional", dict[s
     closed under `torch.func`. Training or evaluation is what `module` is in now; dropout draws from torch's generator (under `vmap`
     say `randomness="different"`). Threads that share a step take turns. It pickles where the module does.
 
-    Raises TypeError for what is no module, for one that takes whole sequences, and for states missing or too many; ValueError for
-    names that collide. The step raises ValueError for other names than these, and TypeError for a forward that remembers
+    Raises TypeError for what is no module, for one that takes whole sequences or is sharded, and for states missing or too many;
+    ValueError for names that collide. The step raises ValueError for other names than these, and TypeError for a forward that remembers
     something in an attribute of its own, or that gives a face with `init_hidden=False` no state; RuntimeError, with what helps, for
     one that reads numbers which differ between the samples of a `vmap`. `scan` raises TypeError for a forward that is seen to hold the
     time loop itself.
     """
-    step = Functional(copy.deepcopy(module), names_of(module, states))
+    explicit = names_of(module, states)  # before the copy, which a module that is refused may refuse in its own words
+    step = Functional(copy.deepcopy(module), explicit)
     params, state, names = step._params, step._state, step._explicit
     if both := [name for name in names if name in params or name in state]:
         raise ValueError(

@@ -50,6 +50,12 @@ def names_of(module: nn.Module, states: tuple[Any, ...]) -> tuple[str, ...]:
                 f"functionalize({name}): a step is one time step, but {type(layer).__name__} takes whole sequences. It keeps no "
                 "state, so it is a function of its parameters: torch.func.functional_call(layer, params, (xs,))."
             )
+    for where, p in module.named_parameters():
+        if hasattr(p, "full_tensor"):  # a DTensor, whose class is not loaded just to be looked for
+            raise TypeError(
+                f"functionalize({name}): its {where} is sharded (fully_shard), and a step takes whole tensors. Call the sharded module "
+                "itself, or snn.run(module, xs); or functionalize it before it is sharded, and give the step each p.full_tensor()."
+            )
     refuse_closures(module)
     names, rest, needed = arguments(module)
     if len(states) < needed or (len(states) > len(names) and rest is None):

@@ -1,5 +1,6 @@
 """`module(neuron, params)`: a pure neuron, or a chain of them, as an `nn.Module` for all that takes modules."""
 
+from functools import reduce
 from typing import Any
 
 import torch
@@ -36,7 +37,10 @@ class Scanned(nn.Module):
     @property
     def params(self) -> Any:
         """The tree, of the tensors that are in the module now: what the pure functions take."""
-        return with_leaves(self._like, dict(self.named_parameters()) | dict(self.named_buffers()))
+        # By attribute: a replica of DataParallel has tensors that are no parameters.
+        return with_leaves(
+            self._like, {name: reduce(getattr, name.split("."), self) for name in named_leaves(self._like)}
+        )
 
     def init(self, xs: Any) -> Any:
         """The state at rest, for a sequence like this: `neuron.init(params, xs[0])`."""
