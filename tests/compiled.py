@@ -123,9 +123,9 @@ class Net(nn.Module):
 class Run(nn.Module):
     """Over a whole sequence, from rest."""
 
-    def __init__(self):
+    def __init__(self, net=None):
         super().__init__()
-        self.net = Net()
+        self.net = net or Net()
 
     def forward(self, xs):
         snn.utils.reset(self.net)

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import optree
 import torch
+from compiled import Run
 from torch import nn
 
 import snn_functional as snf
@@ -113,16 +114,6 @@ class StepByStep(Module):
         if isinstance(target, nn.Module):
             snn.utils.reset(target)
         return torch.stack([target(x) for x in xs])
-
-
-class Run(nn.Module):
-    def __init__(self, net):
-        super().__init__()
-        self.net = net
-
-    def forward(self, xs):
-        snn.utils.reset(self.net)
-        return snn.run(self.net, xs)
 
 
 class Functionalized(Pure):
