@@ -25,6 +25,13 @@ def lsnn(params, xs):
 
 @pytest.mark.parametrize("kind", ["auto", "loop"])
 @pytest.mark.parametrize("reset", ["subtract", "zero", "none"])
+@pytest.mark.fidelity(
+    model="adaptive_leaky",
+    reference="equations of Bellec et al. 2020",
+    compared="spikes and gradients of 40 drawn steps, float64",
+    closely="spikes equal, gradients to rounding",
+    differs="nothing",
+)
 def test_it_is_the_neuron_of_the_lsnn(reset, kind):
     xs = torch.rand(40, 3, 5, dtype=torch.float64)
     number = lambda usual: usual * (1 - torch.rand(5, dtype=torch.float64) / 5)

@@ -144,6 +144,13 @@ RUNNERS = [run_steps]
 each_runner = pytest.mark.parametrize("run", RUNNERS, ids=lambda run: run.__name__)
 
 
+@pytest.mark.fidelity(
+    model="all neurons of snnTorch",
+    reference="snnTorch 1.0.0, recorded",
+    compared="169 cases: outputs, states, gradients",
+    closely="to rounding",
+    differs="3 cases are refused as bugs (`test_refused_on_purpose`)",
+)
 @each_runner
 @pytest.mark.parametrize("id", [id for id, case in CASES.items() if verdict(case) == "matched"])
 def test_matched(run, id):

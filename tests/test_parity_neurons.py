@@ -91,6 +91,13 @@ def run(layer, states, xs):
     return outputs, [x.grad, *(p.grad for _, p in sorted(layer.named_parameters()))]
 
 
+@pytest.mark.fidelity(
+    model="snn.Leaky, Synaptic, Alpha, Lapicque, RLeaky, RSynaptic, SLSTM, SConv2dLSTM",
+    reference="snnTorch 1.0.0",
+    compared="outputs, states and gradients for drawn arguments, shapes and inputs",
+    closely="forward bit for bit, gradients to 1e-4",
+    differs="where snnTorch is wrong: the table in `snn/README.md`",
+)
 @pytest.mark.parametrize("name", DRAWN)
 @law
 @given(data=st.data(), seed=st.integers(0, 2**31), vector=st.booleans(), hidden=st.booleans())
