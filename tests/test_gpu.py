@@ -20,12 +20,12 @@ import torch
 from helpers import assert_allclose, assert_equal, dot, each_neuron, needs_kernels
 from steps import leaves, RandomStep
 from test_kernels import STRIDES
-from test_recurrent import weighed, world
+from test_recurrent import CASES as RECURRENT, IMAGES, weighed, world
 from torch.func import grad, jvp, vmap
 
 import snn_functional as snf
 from snn_functional import kernels
-from snn_functional.kernels import _gpu, _kernels
+from snn_functional.kernels import _gpu, _kernels, _triton
 
 
 CUDA = torch.cuda.is_available()
@@ -60,7 +60,7 @@ def of_torch(function):
 def _through_triton(monkeypatch):
     if not CUDA:
         monkeypatch.setitem(_kernels.BACKENDS, "cpu", _kernels.BACKENDS["cuda"])
-        monkeypatch.setattr(_kernels, "NETWORKS", {})
+        monkeypatch.setitem(_kernels.NETWORKS, "cpu", _kernels.NETWORKS["cuda"])
         for name in FUNCTIONS:
             monkeypatch.setattr(libdevice, name, of_torch(getattr(torch, name)))
         monkeypatch.setattr(libdevice, "rint", of_torch(torch.round))
@@ -109,10 +109,18 @@ def leaky(x, params=None):
     return snf.leaky_step, params, optree.tree_map(torch.randn_like, snf.leaky_init(params, x[0])), x
 
 
-@pytest.mark.parametrize("name", ["biased", "two_layers", "gated"])
-def test_steps_that_hold_products(name):
+@pytest.fixture(params=["kernel", "calls"])
+def how(request, monkeypatch):
+    """Whole rows in one kernel, or calls one after another."""
+    if request.param == "calls":
+        monkeypatch.setattr(_kernels, "NETWORKS", {})
+    return request.param
+
+
+@pytest.mark.parametrize("name", [name for name in RECURRENT if name not in IMAGES])
+def test_steps_that_hold_products(name, how):
     step, params, state, xs = placed(world(name, T=4, batch=2, dtype=torch.float32))
-    assert {"loop", "calls"} & {part.how for part in snf.explain(step, params, state, xs).stages} == {"calls"}
+    assert {"kernel", "calls"} & {part.how for part in snf.explain(step, params, state, xs).stages} == {how}
     of = lambda kind: lambda *a: weighed(snf.scan(step, *a, kind=kind))
     assert_allclose(*(of(kind)(params, state, xs) for kind in ("auto", "loop")), rtol=1e-4, atol=1e-4)
     assert_allclose(*(grad(of(kind), (0, 1, 2))(params, state, xs) for kind in ("auto", "loop")), rtol=1e-4, atol=1e-4)
@@ -296,8 +304,8 @@ def test_a_gradient_without_checkpoints_makes_its_own():
 
 def test_one_kernel_serves_all_lengths_and_shapes(monkeypatch):
     texts = []
-    load = _gpu._load
-    monkeypatch.setattr(_gpu, "_load", lambda source: texts.append(source) or load(source))
+    load = _triton.load
+    monkeypatch.setattr(_gpu, "load", lambda source: texts.append(source) or load(source))
     for T, lanes in ((18, (5,)), (19, (4, 6)), (33, (2, 1, 3))):
         agree(*leaky(torch.randn(T, *lanes)), rtol=1e-4, atol=1e-4)
     assert len(set(texts)) == len(texts) == 3  # forward, with checkpoints, backward
@@ -306,9 +314,9 @@ def test_one_kernel_serves_all_lengths_and_shapes(monkeypatch):
 def test_a_kernel_is_made_without_a_file(tmp_path, monkeypatch):
     """Nothing on disk could be damaged, or written by somebody else, and then be run."""
     monkeypatch.setenv("SNN_FUNCTIONAL_CACHE", str(tmp_path))
-    kernel = _gpu._load("def kernel(x):\n    return x + 1\n")
+    kernel = _triton.load("def kernel(x):\n    return x + 1\n")
     assert kernel(1) == 2 and inspect.getsource(kernel).startswith("def kernel(x)")
-    assert _gpu._load("def kernel(x):\n    return x + 1\n") is kernel and not list(tmp_path.iterdir())
+    assert _triton.load("def kernel(x):\n    return x + 1\n") is kernel and not list(tmp_path.iterdir())
 
 
 def test_the_place_is_the_one_of_all_that_is_no_number(monkeypatch):
@@ -327,12 +335,12 @@ def test_the_place_is_the_one_of_all_that_is_no_number(monkeypatch):
 
 COMPILE = """
 import pathlib, sys
-from snn_functional.kernels import _gpu
+from snn_functional.kernels import _triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 import triton
 for path, pointers in zip(sys.argv[1::2], sys.argv[2::2]):
-    kernel = _gpu._load(pathlib.Path(path).read_text())
+    kernel = _triton.load(pathlib.Path(path).read_text())
     assert all(x.do_not_specialize for x in kernel.params if not x.is_constexpr)
     types = dict(zip(kernel.arg_names, pointers.split(",")))
     types = {name: types.get(name, "constexpr" if name == "BLOCK" else "i32") for name in kernel.arg_names}

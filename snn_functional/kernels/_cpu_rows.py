@@ -1,7 +1,6 @@
 """What both directions of a scan whose step holds products are made of, in C++: rows of scratch, segments, products (`_products.cpp`)."""
 
 import ctypes
-import math
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ._cpu import BIG, CACHE, GRAIN, Kernel, lines_of, named
+from ._groups import grouped, groups_of
 from ._loops import Walk
 from ._network import events, Network, Segment
 from ._print import body, computed, free, keep, operand, stored
@@ -73,12 +73,12 @@ class NetworkKernel(Kernel):
     def launch(self, numbers: tuple[float, ...], tensors: Sequence[Tensor | None], walk: Walk) -> None:
         groups, every = self.groups(tensors, walk.lanes), list(tensors)
         for i in self.matrices:
-            every[i] = _grouped(tensors[i], groups, walk.lanes)
+            if (x := tensors[i]) is not None:
+                every[i] = grouped(x, groups, walk.lanes)
         super().launch(numbers, every, walk)
 
     def groups(self, tensors: Sequence[Tensor | None], lanes: torch.Size) -> int:
-        """How many groups of rows, one after another, have matrices of their own."""
-        return max([1, *(_groups(tensors[i], lanes) for i in self.matrices)])
+        return groups_of([x for i in self.matrices if (x := tensors[i]) is not None], lanes)
 
     def block(self, walk: Walk, groups: int = 1) -> int:
         """Rows in a block: what fits the second-level cache beside a panel, in whole tiles."""
@@ -231,28 +231,3 @@ class NetworkKernel(Kernel):
         row = "{1}* {0} = w.take<{1}>(n{2}{3});"
         given = ((f"{letter}{j}", stored(dtype), self.suffix(w), times) for j, (dtype, w) in enumerate(network.given))
         return lines_of(4, (row.format(*x) for x in given))
-
-
-def _lead(x: Tensor | None, lanes: torch.Size) -> tuple[list[int], list[int]]:
-    """Sizes and strides of a matrix over the axes of the lanes, from the right."""
-    assert x is not None
-    missing = len(lanes) - (x.dim() - 2)
-    return [1] * missing + list(x.shape[:-2]), [0] * missing + list(x.stride()[:-2])
-
-
-def _groups(x: Tensor | None, lanes: torch.Size) -> int:
-    """How many groups of rows one after another have a matrix of their own."""
-    sizes, strides = _lead(x, lanes)
-    last = max((i for i, (n, stride) in enumerate(zip(sizes, strides)) if n > 1 and stride), default=-1)
-    return math.prod(lanes[: last + 1])
-
-
-def _grouped(x: Tensor | None, groups: int, lanes: torch.Size) -> Tensor:
-    """[1 or groups, in, out]"""
-    assert x is not None
-    if _groups(x, lanes) == 1:
-        return x[(0,) * (x.dim() - 2)][None]
-    axes = next(i for i in range(len(lanes) + 1) if math.prod(lanes[:i]) == groups)
-    sizes, _ = _lead(x, lanes)
-    x = x.reshape(*sizes, *x.shape[-2:])[(..., *[slice(0, 1)] * (len(lanes) - axes), slice(None), slice(None))]
-    return x.expand(*lanes[:axes], *[1] * (len(lanes) - axes), *x.shape[-2:]).reshape(groups, *x.shape[-2:])
