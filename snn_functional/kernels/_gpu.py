@@ -63,7 +63,7 @@ class Forward(ForwardLoop):
             ]
             body += [f"tl.store(p{s} + point, {keep(f's{s}', dtype)}, mask=due)" for s, dtype in enumerate(s_dtypes)]
         body += text.reads(self.program)
-        body += lines.inlooped(self.program)
+        body += lines.in_loop(self.program)
         for j, (y, dtype) in enumerate(zip(ys, y_dtypes)):
             body.append(f"tl.store(y{j} + t * N + lane, {keep(lines.cast(y, dtype), dtype)}, mask=mask)")
         body += _advance(lines, new, s_dtypes)
@@ -111,14 +111,14 @@ class Backward(BackwardLoop):
         onward += [f"tl.store(h{s} + row, {keep(f's{s}', dtype)}, mask=mask)" for s, dtype in enumerate(s_dtypes)]
         onward += [f"a{i} = s{s}" for s, i in enumerate(self.states)]
         onward += text.reads(again)
-        onward += lines.inlooped(again)
+        onward += lines.in_loop(again)
         onward += _advance(lines, again.outputs, s_dtypes)
 
         back = ["k = since + until - 1 - i", STEP, row]
         back += [f"a{i} = {_here(f'h{s} + row', types[i])}" for s, i in enumerate(self.states)]
         back += [f"a{i} = g{s}" for s, i in zip(self.carried, self.d_last)]
         back += text.reads(program)
-        back += lines.inlooped(program)
+        back += lines.in_loop(program)
         start, end = [], []
         for i, gradient in zip(self.wanted, program.outputs):
             dtype, where = types[i], f"d{i} + lane"

@@ -118,7 +118,7 @@ class Backward(RowsKernel):
         into = [Flow(again.products[j], of[again.factors[j]], flow) for j, flow in zip(self.recorded, flows)]
         return dict(zip(self.flat, gradients)), into
 
-    def source(self, forms: Forms, *key: Any) -> str:
+    def source(self, forms: Forms, checkpoints: bool = False) -> str:
         slots, again, program = self.arguments, self.again, self.program
         text, states = Text(self, slots, forms), range(len(self.states))
         kinds = [(slots.dtypes[i], slots.widths[i]) for i in self.states]

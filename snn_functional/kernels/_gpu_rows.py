@@ -22,7 +22,8 @@ from ._triton import as_bits, bits, indices, kernel_text, load, merged
 
 
 BLOCK = 16  # rows of a program instance: what `tl.dot` takes at least
-CHUNK = 32  # columns of a factor, at a time
+WARPS = 8  # of such an instance: with fewer, states of 256 neurons a row do not fit the registers
+CHUNK = 16  # columns of a factor, at a time
 STEP = "t = tl.cast(first + k * by, tl.int64)"
 PRECISE = 'input_precision="ieee"'  # not rounded to ten bits before, as tensor cores would
 
@@ -37,7 +38,10 @@ class Forms(NamedTuple):
 class RowsKernel(Loop):
     """What both directions share. Names in the text: `p0` a param, `s0` a state, `a0` any other leaf, by its argument's number."""
 
-    networks: Sequence[Network]  # the steps that it holds
+    @property
+    def networks(self) -> list[Network]:
+        """The steps that it holds."""
+        raise NotImplementedError
 
     @functools.cached_property
     def widths(self) -> list[int]:
@@ -52,7 +56,7 @@ class RowsKernel(Loop):
         return list(dict.fromkeys((x.matrix, x.transposed) for x in every))
 
     def run(
-        self, numbers: Sequence[float], takes: Sequence[Tensor], slots: Slots, others: Sequence[Tensor], walk: Walk, *key: Any
+        self, numbers: Sequence[float], takes: Sequence[Tensor], slots: Slots, others: Sequence[Tensor], walk: Walk, checkpoints: bool = False
     ) -> None:  # fmt: skip
         """`takes`: the leaves, and what else is read, as `slots` says; `others`: dense memory, in the order of the text's arguments."""
         matrices = [takes[i] for i in self.matrices]
@@ -61,14 +65,14 @@ class RowsKernel(Loop):
         packs = [grouped(matrices[m], groups, walk.lanes) for m, _ in self.packed]
         packs = [(x.mT if transposed else x).contiguous() for x, (_, transposed) in zip(packs, self.packed)]
         leads = [x[0].numel() if len(x) > 1 else 0 for x in packs]
-        key = forms, *key
+        key = forms, checkpoints
         if key not in self.known:
             self.known[key] = load(self.source(*key))
         tensors = [x for i, x in enumerate(takes) if i not in self.matrices]
         tensors += [*others, *packs, *self.scratch(walk, takes[0].device)]
-        _launch(self.known[key], tensors, walk, groups, [*leads, *sizes, *map(as_bits, numbers)], max(self.widths))
+        _launch(self.known[key], tensors, walk, groups, [*leads, *sizes, *map(as_bits, numbers)])
 
-    def source(self, forms: Forms, *key: Any) -> str:
+    def source(self, forms: Forms, checkpoints: bool = False) -> str:
         raise NotImplementedError
 
     def scratch(self, walk: Walk, device: torch.device) -> list[Tensor]:
@@ -241,14 +245,11 @@ def _forms(slots: Slots, tensors: tuple[Any, ...], lanes: torch.Size) -> tuple[F
     return Forms(tuple(x and x.kind for x in places), len(axes)), tuple(numbers)
 
 
-def _launch(
-    kernel: Any, tensors: Sequence[Tensor], walk: Walk, groups: int, numbers: Sequence[int], widest: int
-) -> None:
+def _launch(kernel: Any, tensors: Sequence[Tensor], walk: Walk, groups: int, numbers: Sequence[int]) -> None:
     lanes, T, reverse, every, *_ = walk
     per = lanes.numel() // groups
     time = [T, lanes.numel(), per, T - 1 if reverse else 0, -1 if reverse else 1, every]
-    warps = 4 if widest <= 64 else 8
     with torch.cuda.device_of(tensors[0]):
         kernel[(-(-per // BLOCK), groups)](
-            *map(bits, tensors), *time, *numbers, BLOCK=BLOCK, num_warps=warps, enable_fp_fusion=False
+            *map(bits, tensors), *time, *numbers, BLOCK=BLOCK, num_warps=WARPS, enable_fp_fusion=False
         )  # fmt: skip

@@ -1,8 +1,8 @@
 """A scan whose step holds products, as calls one after another: each segment a pointwise kernel, each product torch's own.
 
-For what has no kernel of whole rows: a GPU, and products that are convolutions. Autograd sees one operation and no step of it; going
-back the states are computed again from checkpoints, as in the kernels, and a matrix gets its gradient from all of time at once. What a
-convolution gives is kept for that, as to convolve once more would take longest of all. Nothing here waits for the device.
+For what has no kernel of whole rows: products that are convolutions, and rows too wide for a GPU. Autograd sees one operation and no step
+of it; going back the states are computed again from checkpoints, as in the kernels, and a matrix gets its gradient from all of time at
+once. What a convolution gives is kept for that, as to convolve once more would take longest of all. Nothing here waits for the device.
 """
 
 from collections.abc import Sequence

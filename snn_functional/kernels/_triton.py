@@ -28,8 +28,8 @@ def indices(axes: int, of: str) -> list[str]:
     """Lines that take the number `of` apart, into `i0`, `i1` and so on, one for each axis."""
     text, rest = list[str](), of
     for d in range(axes - 1, 0, -1):
-        text += [f"i{d} = {rest} % size{d}", f"r{d} = {rest} // size{d}"]
-        rest = f"r{d}"
+        text += [f"i{d} = {rest} % size{d}", f"rest{d} = {rest} // size{d}"]
+        rest = f"rest{d}"
     return [*text, f"i0 = {rest}"] if axes else text
 
 
