@@ -56,7 +56,8 @@ class RowsKernel(Loop):
         return list(dict.fromkeys((x.matrix, x.transposed) for x in every))
 
     def run(
-        self, numbers: Sequence[float], takes: Sequence[Tensor], slots: Slots, others: Sequence[Tensor], walk: Walk, checkpoints: bool = False
+        self, numbers: Sequence[float], takes: Sequence[Tensor], slots: Slots, others: Sequence[Tensor], walk: Walk,
+        checkpoints: bool = False,
     ) -> None:  # fmt: skip
         """`takes`: the leaves, and what else is read, as `slots` says; `others`: dense memory, in the order of the text's arguments."""
         matrices = [takes[i] for i in self.matrices]
