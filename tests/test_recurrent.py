@@ -242,7 +242,19 @@ def transforms(step, params, state, xs, kind):
     )
 
 
-@every
+FEW = ("biased", "two_layers", *IMAGES)  # that show calls what they do to kernels
+
+
+@pytest.mark.parametrize(
+    "backend, name",
+    [
+        pytest.param(how, name, marks=() if how == "whole rows" or name in FEW else pytest.mark.slow)
+        for how in ("whole rows", "calls one after another")
+        for name in CASES
+        if how != "whole rows" or name not in IMAGES
+    ],
+    indirect=["backend"],
+)
 def test_every_transform(name):
     fast, slow = (transforms(*world(name, T=5, batch=3), kind) for kind in ("auto", "loop"))
     for (what, a), (_, b) in zip(fast, slow, strict=True):
