@@ -33,7 +33,7 @@ from helpers import (
     World,
 )
 from hypothesis import given, settings, strategies as st
-from torch.func import grad, jacfwd, jacrev, jvp, vmap
+from torch.func import grad, jacfwd, jacrev, jvp, vjp, vmap
 from torch.utils.checkpoint import checkpoint
 
 import snn_functional as snf
@@ -283,6 +283,15 @@ def test_every_kind_is_the_loop(case, kind):
     same(lambda loss: vmap(loss)(*samples))
     same(lambda loss: vmap(grad(loss, ALL))(*samples))
     same(lambda loss: vmap(loss, in_dims=-1)(*optree.tree_map(lambda x: x.movedim(0, -1), samples)))
+
+
+@each_neuron
+def test_a_pullback_outlives_its_transform(case):
+    """What `vjp` hands out is called when the transform is over, and pulls back over more than one checkpoint."""
+    world = case.world(T=40, batch=2, n=2, dtype=torch.float64)
+    mixed = mixture(world)
+    value, pull = vjp(lambda *args: mixed(*args, kind="auto"), *world[1:])
+    assert_allclose(pull(torch.ones_like(value)), grad(lambda *args: mixed(*args, kind="loop"), ALL)(*world[1:]))
 
 
 @few_neurons

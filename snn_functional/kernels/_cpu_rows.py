@@ -35,6 +35,7 @@ class NetworkKernel(Kernel):
     """What both directions share. Of width 1 of the text, `W1` is how many neurons that is; `n1`, `lo1` and `lanes1` are a block, its
     place and all there is in neurons of that width, as `n`, `lo` and `lanes` are in rows."""
 
+    gave: list[int]  # the arguments where is kept what each product gave
     fresh: Sequence[int] = ()  # arguments, beside those written a row at a time, whose memory is new
 
     @property
@@ -191,9 +192,18 @@ class NetworkKernel(Kernel):
         kinds = [self.exact(which.matrix), *(stored(network.values[v][0]) for v in (u, z))]
         pack = f"packs[{self.packed.index((which.matrix, which.transposed))}]"
         line = f"({kinds[0]}*)factors, ({kinds[0]}*)panel"
-        return (
-            f"        product<{', '.join(kinds)}>({where[u]}, {where[z]}, {pack}, group, n, events, lists, {line});\n"
-        )
+        call = f"product<{', '.join(kinds)}>({where[u]}, {where[z]}, {pack}, group, n, events, lists, {line});"
+        return f"        {self.due(network, j)}{call}\n"
+
+    def due(self, network: Network, j: int) -> str:
+        """The condition on which a product is done, if there is any."""
+        return ""
+
+    def given(self, network: Network, scratch: str) -> str:
+        """Where stands what the products give at step t: where it is kept, or in scratch."""
+        row = f"auto* const U{{0}} = c[{{2}}].data ? ({{3}}*)c[{{2}}].data + t * lanes{{1}} + lo{{1}} : {scratch};"
+        given = enumerate(zip(network.given, self.gave))
+        return lines_of(8, (row.format(j, self.suffix(w), c, stored(x)) for j, ((x, w), c) in given))
 
     def segment(self, item: Segment, first: int, where: dict[int, str], out: dict[int, list[Target]]) -> str:
         """The loop over the neurons of a block."""

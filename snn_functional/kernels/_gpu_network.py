@@ -19,6 +19,8 @@ from ._triton import looped
 class Forward(RowsKernel, ForwardLoop):
     """The states are tiles that go through all steps."""
 
+    keeps = False
+
     @property
     def networks(self) -> list[Network]:
         return [self.program]
