@@ -290,6 +290,13 @@ def sweep(argument, values, *, of):
     return pytest.mark.parametrize(argument, [pytest.param(x, marks=m) for x, m in zip(values, marks)], ids=str)
 
 
+def usual(cases):
+    """Over all of these, but outside the slow set with one choice of each: for laws to which other choices are no matter."""
+    return pytest.mark.parametrize(
+        "case", [pytest.param(x, marks=() if x in ONE_EACH else pytest.mark.slow) for x in cases], ids=str
+    )
+
+
 few_neurons = sweep("case", ONE_EACH, of=("leaky", "refractory", "slstm"))
 
 

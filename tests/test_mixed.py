@@ -6,7 +6,7 @@ import functools
 import optree
 import pytest
 import torch
-from helpers import assert_allclose, assert_equal, at, CASES, each_case, each_pointwise, FUSED, sweep, UNITS
+from helpers import assert_allclose, assert_equal, at, CASES, each_case, FUSED, sweep, UNITS, usual
 from torch import nn
 from torch.func import grad
 
@@ -38,7 +38,7 @@ def test_a_half_input_is_the_same_numbers_in_the_params_dtype(case, dtype):
         assert dtypes(run(inputs)) == {torch.float32}
 
 
-@each_pointwise
+@usual([case for case in CASES if case.pointwise])
 @pytest.mark.parametrize("kind", ["loop", FUSED])
 def test_a_slow_leak_beside_half_products(case, kind):
     """What half precision loses: small currents into a large membrane, for many steps. The products of a step are half, nothing else."""
@@ -59,7 +59,7 @@ def test_a_slow_leak_beside_half_products(case, kind):
         assert found[0].sum() == 2
 
 
-@each_case
+@usual(CASES)
 def test_under_autocast_the_state_and_the_spikes_are_float32(case):
     """Also of a neuron whose own products are half: its numbers are off by their rounding."""
     world = case.world()
