@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers import assert_equal, law
+from helpers import assert_allclose, assert_equal, law, needs_kernels
 from hypothesis import given, strategies as st
 from torch.func import grad, vmap
 
@@ -249,11 +249,26 @@ def test_tau_is_learned_per_neuron(name):
     assert_equal(vmap(mean)(population), torch.stack([mean(tau) for tau in population]))
 
 
+@needs_kernels
 @pytest.mark.parametrize("name", EACH)
-def test_a_platform_is_a_layer_and_one_kernel(name):
+def test_a_platform_is_one_kernel(name):
     neuron, params = EACH[name](torch.tensor([4.0, 9.0, 20.0]))
     xs = torch.rand(20, 2, 3)
     assert snf.explain(neuron.step, params, neuron.init(params, xs[0]), xs).kind == "fused"
+
+
+@needs_kernels
+@pytest.mark.parametrize("reset", ["subtract", "zero"])
+def test_several_spikes_in_a_kernel(reset):
+    """The loop's bits, and its gradients to rounding."""
+    neuron, params = platforms.sinabs(torch.tensor([4.0, 9.0, 20.0]), norm_input=False, most=3, reset_mechanism=reset)
+    xs = 3 * torch.rand(20, 2, 3)
+    run = lambda kind: lambda xs: snf.scan(neuron.step, params, neuron.init(params, xs[0]), xs, kind=kind)
+    spks, _ = run("loop")(xs)
+    assert spks.unique().tolist() == [0, 1, 2, 3]
+    assert_equal(run("fused")(xs), run("loop")(xs))
+    slope = lambda kind: grad(lambda xs: (run(kind)(xs)[0] * xs.detach()).sum())(xs)
+    assert_allclose(slope("fused"), slope("loop"), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("tau", [0.0, -1.0, torch.tensor([0.01, 0.0]), float("nan")])
