@@ -4,6 +4,7 @@ A new neuron is a new file and a line here; the tests find it by themselves.
 """
 
 from ._adaptive_leaky import *
+from ._adlif import *
 from ._alpha import *
 from ._associative_leaky import *
 from ._delta_leaky import *
@@ -16,6 +17,7 @@ from ._linear_leaky import *
 from ._rleaky import *
 from ._rsynaptic import *
 from ._sconv2dlstm import *
+from ._se_adlif import *
 from ._slstm import *
 from ._state_leaky import *
 from ._synaptic import *
