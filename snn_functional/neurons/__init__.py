@@ -7,6 +7,7 @@ from ._adaptive_leaky import *
 from ._adlif import *
 from ._alpha import *
 from ._associative_leaky import *
+from ._balanced_resonate_and_fire import *
 from ._delta_leaky import *
 from ._izhikevich import *
 from ._lapicque import *
@@ -14,6 +15,8 @@ from ._leaky import *
 from ._leaky_integrator import *
 from ._leaky_parallel import *
 from ._linear_leaky import *
+from ._plif import *
+from ._resonate_and_fire import *
 from ._rleaky import *
 from ._rsynaptic import *
 from ._sconv2dlstm import *

@@ -6,14 +6,14 @@ against the input.
     spk[t]   = S(mem[t] - threshold)
 
 A spike lowers the membrane one step later. Time is in steps: alpha = exp(-1/tau) for tau steps. The surrogate's gradient passes through
-every spk, that of the reset, too. With a > 0 the membrane oscillates around its rest; below rest it is lifted again. With a below
--(1 - beta) it runs away from there.
+every spk, that of the reset, too. With a > 0 the membrane oscillates around its rest. Without spikes it comes back to rest only where
+-(1 - beta) < a < (1 + alpha) (1 + beta) / (1 - alpha); beyond, it runs away.
 
 RadLIF, the recurrent one, is `recurrent(adlif)` with a `Linear` for V.
 
 Source: Bittar & Garner 2022, doi:10.3389/fnins.2022.865897, in the order of its program (idiap/sparch, `adLIFLayer`), which clamps
 alpha to [exp(-1/5), exp(-1/25)], beta to [exp(-1/30), exp(-1/120)], a to [-1, 1] and b to [0, 2], has a threshold of 1, and starts from
-random states. Of these only the state is ours to choose: here it is at rest, and the ranges are the caller's. `se_adlif` is steadier.
+random states. Here the ranges are the caller's, and the start is at rest.
 """
 
 from torch import Tensor

@@ -6,9 +6,9 @@
     adapt[t] = beta adapt[t-1] + (1 - beta) (a mem[t] + b spk[t])
 
 A spike sets the membrane to 0 in the step in which it is fired, so `mem` in the state is never above the threshold. Time is in steps:
-alpha = exp(-1/tau) for tau steps. No gradient passes through the reset, through the spike in the adaptation the surrogate's does. With
-a > 0 the membrane is a damped oscillator, which stays stable for all alpha and beta in [0, 1) and a >= 0 that the paper uses, and keeps
-the frequency that the differential equation has; that is what `adlif`, which is explicit, is not.
+alpha = exp(-1/tau) for tau steps. No gradient passes through the reset; through the spike in the adaptation the surrogate's does. With
+a > 0 the membrane is a damped oscillator. Without spikes it comes back to rest where -1 < a < (1 + alpha) (1 + beta) / ((1 - alpha)
+(1 - beta)), and is then `adlif` with (1 - beta) a: what differs is the reset, and what the adaptation sees of it.
 
     RecurrentParams(SeAdlifParams(0.95, 0.99), Linear(weight))                     for recurrent(se_adlif)
 
