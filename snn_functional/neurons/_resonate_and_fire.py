@@ -5,22 +5,22 @@
                      real[t-1], 0                               if R[t], "zero"
                      real[t-1], mem[t-1] - threshold            if R[t], "subtract"
                      real[t-1], mem[t-1]                        else, and "none"
-    real + i mem   = exp(b + i omega) (r + i m) + input[t]
+    real + i mem   = beta exp(i omega) (r + i m) + input[t]
     spk[t]         = S(mem[t] - threshold)
 
-This is z' = (b + i omega) z, exact however long a step is; the input is a pulse at the end of the step, which moves the real part. The
-imaginary part is the membrane. b is per step and below 0, omega in radians per step: a cycle takes 2 pi / omega steps, and to see it
-omega must be below pi. The reset comes with the next step, no gradient passes through R. Of two pulses a cycle apart the second finds the
-neuron where the first has put it, and makes it fire; half a cycle apart they cancel.
+This is z' = (b + i omega) z with beta = exp(b), exact however long a step is; the input is a pulse at the end of the step, which moves
+the real part. The imaginary part is the membrane. Time is in steps: a cycle takes 2 pi / omega of them, and to see it omega must be below
+pi. The reset comes with the next step, and no gradient passes through R. Of two pulses a cycle apart the second finds the oscillation
+where the first began, and adds to it; half a cycle apart they cancel.
 
 Source: Izhikevich 2001, doi:10.1016/S0893-6080(01)00078-8, for "upright"; the other two are those of SpikingJelly 2.0.0, `RAFNode`
-(v_reset=0.0 "zero", v_reset=None "subtract"), whose dt is 1 here: b dt and omega dt are this b and omega.
+(v_reset=0.0 "zero", v_reset=None "subtract"), whose exp(b dt) and omega dt are this beta and omega.
 """
 
 import torch
 from torch import Tensor
 
-from .._neuron import admit, at_rest, Neuron
+from .._neuron import admit, at_rest, Neuron, unit
 from .._tree import Leaf, leaf, pytree, static
 from ..surrogate import ATan, fires, Spike
 
@@ -36,15 +36,15 @@ __all__ = [
 
 @pytree
 class ResonateAndFireParams:
-    """- `omega`: radians that the oscillation turns each step. () or (neurons,).
-    - `b`: its damping: exp(b) is kept each step. () or (neurons,).
+    """- `beta`: share of the oscillation kept each step, read as clamped to [0, 1]. () or (neurons,).
+    - `omega`: radians that it turns each step. () or (neurons,).
     - `threshold`: the neuron fires above it; in units of the input. () or (neurons,).
     - `spike_grad`: a surrogate, or any callable on `mem - threshold`.
     - `reset_mechanism`: "upright", "zero", "subtract" or "none".
     """
 
+    beta: Leaf
     omega: Leaf = leaf(default=0.25)
-    b: Leaf = leaf(default=-0.05)
     threshold: Leaf = leaf(default=1.0)
     spike_grad: Spike = static(default=ATan())
     reset_mechanism: str = static(default="upright", choices=("upright", "zero", "subtract", "none"))
@@ -78,11 +78,9 @@ def resonate_and_fire_step(
         mem = (1 - reset) * mem
     elif params.reset_mechanism == "subtract":
         mem = mem - reset * threshold
-    kept, cos, sin = torch.exp(params.b), torch.cos(params.omega), torch.sin(params.omega)
+    kept, cos, sin = unit(params.beta), torch.cos(params.omega), torch.sin(params.omega)
     real, mem = kept * (real * cos - mem * sin) + input, kept * (real * sin + mem * cos)
     return params.spike_grad(mem - threshold), ResonateAndFireState(real, mem)
 
 
-resonate_and_fire = Neuron(
-    ResonateAndFireParams, ResonateAndFireState, resonate_and_fire_init, resonate_and_fire_step
-)
+resonate_and_fire = Neuron(ResonateAndFireParams, ResonateAndFireState, resonate_and_fire_init, resonate_and_fire_step)
