@@ -89,7 +89,8 @@ def balanced_resonate_and_fire_step(
     dt, omega, imag, mem = params.dt, params.omega, state.imag, state.mem
     q = unit(params.gamma) * state.q + state.spk
     turned = dt * omega
-    boundary = (torch.sqrt((1 - turned * turned).clamp(min=1e-6)) - 1) / dt
+    root = torch.sqrt((1 - turned * turned).clamp(min=1e-6))
+    boundary = -turned * omega / (1 + root)  # (root - 1) / dt, which loses most digits where the root is near 1
     b = boundary - params.b_offset - q
     mem, imag = mem + dt * (b * mem - omega * imag + input), imag + dt * (omega * mem + b * imag)
     spk = params.spike_grad(mem - (params.threshold + q))
