@@ -1,4 +1,4 @@
-"""The parametric leaky neuron against its paper's equations, by plain autograd; `test_peer_spikingjelly_zoo.py` has SpikingJelly's."""
+"""The parametric leaky neuron against its paper's equations, by plain autograd; `test_peer_plif_raf.py` has SpikingJelly's."""
 
 import math
 

@@ -10,9 +10,8 @@ damped more and harder to fire for a while.
 
 Euler's method lets an oscillation grow whose b is above p(omega); measured from there, by b_offset >= 0, it never does. There is no
 reset. `mem` is the real part, which gets the input. Of the unit of time a step is `dt`: omega is in radians, b_offset, q and the input
-are per unit. Where dt omega is beyond 1 there is no such b: the root is taken as 0.001 there, and the oscillation grows by a factor
-of dt omega a step. It grows, too, where dt (b_offset + q) is near 2. Gradients pass through all of it; the surrogate's reach the
-next steps by q.
+are per unit. Where dt omega is beyond 1 there is no such b: the root is taken as 0.001 there, and the oscillation grows. It grows, too,
+where dt (b_offset + q) is near 2. Gradients pass through all of it; the surrogate's reach the next steps by q.
 
 Source: Higuchi et al. 2024, arXiv:2402.14603, in the order of its program (AdaptiveAILab/brf-neurons, `BRFCell`), whose layer takes
 the absolute values of omega and b_offset first.
