@@ -83,9 +83,9 @@ def recipe(name: str) -> Recipe:
     import snn_functional as snf
 
     slope = snf.surrogate.FastSigmoid
-    wide, narrow = slope(5.0), slope(20.0)  # with a wide one, the gradient of the last two explodes over 1301 steps
+    wide, narrow = slope(5.0), slope(10.0)  # with a wide one, the gradient of the last two explodes over 1301 steps
     alpha, beta = Steps(5, 25), Steps(60, 300)
-    level = Between(0.5, 1.5)
+    level, zero = Between(0.5, 1.5), {"reset_mechanism": "zero"}  # which ends it at each spike
     made = {
         "adlif": lambda: Recipe(
             snf.adlif,
@@ -111,16 +111,16 @@ def recipe(name: str) -> Recipe:
         "adaptive_leaky": lambda: Recipe(
             snf.adaptive_leaky,
             dict(beta=Steps(5, 40), rho=Steps(30, 300), jump=Between(0, 3.6), threshold=level),
-            lambda p: snf.AdaptiveLeakyParams(**p | {"jump": p["jump"] * (1 - p["rho"])}, spike_grad=narrow),
+            lambda p: snf.AdaptiveLeakyParams(**p | {"jump": p["jump"] * (1 - p["rho"])}, **zero, spike_grad=narrow),
             lambda p: 1 - p["beta"],
-            *(20.0, 1.0, 0.01),
+            *(20.0, 1.0, 0.02),
         ),
         "leaky": lambda: Recipe(
             snf.leaky,
             dict(beta=Steps(5, 40), threshold=level),
-            lambda p: snf.LeakyParams(**p, spike_grad=narrow),
+            lambda p: snf.LeakyParams(**p, **zero, spike_grad=narrow),
             lambda p: 1 - p["beta"],
-            *(20.0, 1.0, 0.01),
+            *(20.0, 1.0, 0.02),
         ),
     }
     return made[name]()
@@ -168,7 +168,7 @@ def train(options: Any, name: str, seed: int) -> dict[str, Any]:
     leaves, lr = [leaf.requires_grad_() for leaf in params.values()], options.lr or how.lr
     adam, batches = torch.optim.Adam(leaves, lr=lr), math.ceil(len(kept) / options.batch)
     schedule = torch.optim.lr_scheduler.OneCycleLR(adam, lr, total_steps=options.epochs * batches, pct_start=0.1)
-    best, chosen, best_epoch, left_out, began = -1.0, params, 0, 0, time.process_time()
+    best, chosen, best_epoch, left_out, loss, began = -1.0, params, 0, 0, torch.zeros(()), time.process_time()
     epochs = tqdm(range(1, options.epochs + 1), desc=f"{name}, seed {seed}", disable=None, leave=False)
     for epoch in epochs:
         for batch in kept[torch.randperm(len(kept))].split(options.batch):

@@ -23,8 +23,7 @@ def run(params, xs, kind="loop"):
 
 def solved(b, omega, xs, threshold):
     """z' = (b + i omega) z by scipy, a step at a time: a pulse moves the real part, and after a spike z = i threshold."""
-    from scipy.integrate import solve_ivp
-
+    solve_ivp = pytest.importorskip("scipy.integrate").solve_ivp
     turn = lambda t, z: [b * z[0] - omega * z[1], omega * z[0] + b * z[1]]
     z, spks, found = (0.0, 0.0), [], []
     for x in xs[:, 0].tolist():
