@@ -101,9 +101,8 @@ def agree(step, params, state, inputs, rtol=1e-5, atol=1e-5, exact=True, reverse
 @each_neuron
 def test_every_neuron_has_the_loops_bits(case):
     if case.pointwise:
-        exact = (
-            CUDA or case.name != "balanced_resonate_and_fire"
-        )  # the loop's square root is MKL's, which is an ulp off
+        # MKL's square root, which is the loop's on a CPU, is an ulp off.
+        exact = CUDA or case.name != "balanced_resonate_and_fire"
         agree(*case.world(T=5, batch=2, n=5), rtol=1e-4, atol=1e-4, exact=exact)
 
 
