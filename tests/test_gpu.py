@@ -101,7 +101,9 @@ def agree(step, params, state, inputs, rtol=1e-5, atol=1e-5, exact=True, reverse
 @each_neuron
 def test_every_neuron_has_the_loops_bits(case):
     if case.pointwise:
-        agree(*case.world(T=5, batch=2, n=5), rtol=1e-4, atol=1e-4)
+        # MKL's square root, which is the loop's on a CPU, is an ulp off.
+        exact = CUDA or case.name != "balanced_resonate_and_fire"
+        agree(*case.world(T=5, batch=2, n=5), rtol=1e-4, atol=1e-4, exact=exact)
 
 
 def leaky(x, params=None):

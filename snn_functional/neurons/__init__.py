@@ -4,9 +4,11 @@ A new neuron is a new file and a line here; the tests find it by themselves.
 """
 
 from ._adaptive_leaky import *
+from ._adlif import *
 from ._alpha import *
 from ._associative_leaky import *
 from ._cuba_lif import *
+from ._balanced_resonate_and_fire import *
 from ._delta_leaky import *
 from ._izhikevich import *
 from ._lapicque import *
@@ -15,9 +17,12 @@ from ._leaky_integrator import *
 from ._leaky_parallel import *
 from ._lif import *
 from ._linear_leaky import *
+from ._plif import *
+from ._resonate_and_fire import *
 from ._rleaky import *
 from ._rsynaptic import *
 from ._sconv2dlstm import *
+from ._se_adlif import *
 from ._slstm import *
 from ._state_leaky import *
 from ._synaptic import *
