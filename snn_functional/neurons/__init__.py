@@ -4,15 +4,18 @@ A new neuron is a new file and a line here; the tests find it by themselves.
 """
 
 from ._adaptive_leaky import *
+from ._adex import *
 from ._alpha import *
 from ._associative_leaky import *
 from ._delta_leaky import *
+from ._exponential_integrate_and_fire import *
 from ._izhikevich import *
 from ._lapicque import *
 from ._leaky import *
 from ._leaky_integrator import *
 from ._leaky_parallel import *
 from ._linear_leaky import *
+from ._quadratic_integrate_and_fire import *
 from ._rleaky import *
 from ._rsynaptic import *
 from ._sconv2dlstm import *
