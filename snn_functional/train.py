@@ -36,6 +36,7 @@ _KNOWN = (
     snf.rleaky,
     snf.rsynaptic,
     snf.adaptive_leaky,
+    snf.klif,
     snf.leaky_integrator,
 )
 NEURONS = {neuron.Params: neuron for neuron in _KNOWN}
@@ -49,6 +50,7 @@ HIDDEN = {
     "rleaky": snf.RLeakyParams(beta=0.9, V=0.1),
     "rsynaptic": snf.RSynapticParams(alpha=0.5, beta=0.9, V=0.1),
     "adaptive_leaky": snf.AdaptiveLeakyParams(beta=0.9),
+    "klif": snf.KlifParams(beta=0.9),
 }
 READOUT = snf.LeakyIntegratorParams(beta=0.9)
 

@@ -7,9 +7,13 @@ from ._adaptive_leaky import *
 from ._adex import *
 from ._alpha import *
 from ._associative_leaky import *
+from ._clif import *
 from ._delta_leaky import *
 from ._exponential_integrate_and_fire import *
+from ._gated_lif import *
+from ._hodgkin_huxley import *
 from ._izhikevich import *
+from ._klif import *
 from ._lapicque import *
 from ._leaky import *
 from ._leaky_integrator import *
@@ -22,3 +26,4 @@ from ._sconv2dlstm import *
 from ._slstm import *
 from ._state_leaky import *
 from ._synaptic import *
+from ._tc_lif import *
