@@ -1,4 +1,4 @@
-"""AdEx against a plain program of its equations, against the differential equation itself, and by the patterns its presets are named for."""
+"""AdEx against a plain program of its equations, against their solution, and by the patterns that its presets are named for."""
 
 import functools
 import math

@@ -15,9 +15,9 @@ overshoots its peak by far.
     params, current = AdexParams(**adex_presets["tonic"]), adex_currents["tonic"]
     xs = torch.full((6000, 1), current)                                            600 ms
 
-Source: Brette & Gerstner 2005, doi:10.1152/jn.00686.2005, whose numbers are the defaults. The presets are the eight firing patterns of Naud et
-al. 2008, doi:10.1007/s00422-008-0264-7, with the numbers in which Brian 2 has them: some were corrected by P. Mueller so that they
-give the paper's figures.
+Source: Brette & Gerstner 2005, doi:10.1152/jn.00686.2005, whose numbers are the defaults. The presets are the eight firing patterns of
+Naud et al. 2008, doi:10.1007/s00422-008-0264-7, with the numbers of Brian 2's example of it (Naud_et_al_2008_adex_firing_patterns.py),
+where P. Mueller has corrected those that did not give the paper's figures.
 """
 
 import torch

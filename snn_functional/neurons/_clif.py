@@ -66,7 +66,7 @@ def clif_step(params: ClifParams, state: ClifState, input: Tensor) -> tuple[Tens
 
 def _sigma(x: Tensor) -> Tensor:
     """The logistic function. That of torch rounds a number otherwise at the end of a row than within it, so that a neuron would not be
-    the same in a batch and alone; its exponential does not. Below -30, where it is 1e-13, it stands still, lest the slope be 0 times inf."""
+    the same in a batch and alone; its exponential does not. From -30 down, where it is 1e-13, it is a constant: no slope is 0 times inf."""
     return 1 / (1 + torch.exp(-x.clamp(min=-30)))
 
 

@@ -13,8 +13,8 @@
 Exponential Euler: the gates, then the membrane, each as if the others stood still for dt ms. It is of first order in dt, and no step is too
 long for it to stay finite. alpha_m and alpha_n, 0/0 at -40 and -55 mV, are written so that they and their derivatives are right
 there too. There is no reset: a spike is the membrane's way up through the threshold. Units: mV, ms, uA/cm^2, mS/cm^2, uF/cm^2, the input
-being a density of current. A gate is read as clamped to [0, 1], and mem is kept within 200 mV of 0, where no current that an axon bears
-brings it, so that nothing overflows whatever comes.
+being a density of current. So that nothing overflows whatever comes, a gate is read as clamped to [0, 1], an input to a million either
+way, and mem is kept within 200 mV of 0: no current that an axon bears brings it there.
 
 Source: Hodgkin & Huxley 1952, doi:10.1113/jphysiol.1952.sp004764, with potentials as they are measured today: inside minus outside, at
 rest -65 mV.
@@ -84,7 +84,7 @@ def hodgkin_huxley_step(
     params: HodgkinHuxleyParams, state: HodgkinHuxleyState, input: Tensor
 ) -> tuple[Tensor, HodgkinHuxleyState]:
     """One time step. `input`, in uA/cm^2, and the spikes have the shape of `state.mem`."""
-    input = admit(params, state, input)
+    input = admit(params, state, input).clamp(-1e6, 1e6)
     gates = []
     for gate, (opening, closing) in zip((state.m, state.h, state.n), _rates(state.mem)):
         still = opening / (opening + closing)
