@@ -17,13 +17,10 @@ import snn_functional as snf
 NEURONS = {k: v for k, v in vars(snf.neurons).items() if isinstance(v, snf.Neuron)} | {"alif": alif}
 
 USUAL = {"alpha": 0.9, "beta": 0.8, "R": 5.0, "C": 1.0}  # 0.9 for a number that has neither a default nor a place here
-UNITS = {"adex": 100.0, "hodgkin_huxley": 40.0, "izhikevich": 40.0}  # the size of inputs and states, where it is not 1
-ROUNDED = {
-    "adex",
-    "clif",
-    "exponential_integrate_and_fire",
-    "hodgkin_huxley",
-}  # whose exp a kernel rounds otherwise than torch
+# The size of inputs and states, where it is not 1.
+UNITS = {"adex": 100.0, "hodgkin_huxley": 40.0, "izhikevich": 40.0, "izhikevich_euler": 40.0}
+# Those whose exp is rounded otherwise in a kernel than by torch.
+ROUNDED = {"adex", "clif", "exponential_integrate_and_fire", "hodgkin_huxley"}
 
 # The laws are asked of the definition. SNN_KIND=checkpointed asks them of the other kind that is equal to it bit for bit.
 scan = functools.partial(snf.scan, kind=os.environ.get("SNN_KIND", "loop"))

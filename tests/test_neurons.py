@@ -42,13 +42,15 @@ import snn_functional as snf
 
 ALL = (0, 1, 2)  # params, state, inputs
 seeds = st.integers(0, 2**31)
-REST_ELSEWHERE = (
+REST_ELSEWHERE = (  # than at 0, or start where they do not rest
     "adex",
     "exponential_integrate_and_fire",
     "gated_lif",
     "hodgkin_huxley",
     "izhikevich",
-)  # do not rest at 0
+    "izhikevich_euler",
+    "short_term_plasticity",
+)
 sizes = st.fixed_dictionaries({"T": st.integers(1, 9), "batch": st.integers(1, 4), "n": st.integers(1, 9)})
 
 # ------------------------------------------------------------------------------------------------ values

@@ -13,6 +13,7 @@ from ._exponential_integrate_and_fire import *
 from ._gated_lif import *
 from ._hodgkin_huxley import *
 from ._izhikevich import *
+from ._izhikevich_euler import *
 from ._klif import *
 from ._lapicque import *
 from ._leaky import *
@@ -23,6 +24,7 @@ from ._quadratic_integrate_and_fire import *
 from ._rleaky import *
 from ._rsynaptic import *
 from ._sconv2dlstm import *
+from ._short_term_plasticity import *
 from ._slstm import *
 from ._state_leaky import *
 from ._synaptic import *
