@@ -134,7 +134,7 @@ def test_the_rates_where_their_formulas_are_0_over_0():
     assert opening_m[0] == 1 and opening_n[1] == 0.1
     of = lambda mem: torch.stack([rate for pair in _rates(mem) for rate in pair])
     assert torch.autograd.gradcheck(of, mem) and torch.autograd.gradgradcheck(of, mem)
-    state = snf.HodgkinHuxleyState(*torch.full((3, 1, 2), 0.4), torch.tensor([[-40.0, -55.0]]))
+    state = snf.HodgkinHuxleyState(torch.tensor([[-40.0, -55.0]]), *torch.full((3, 1, 2), 0.4))
     params, xs = snf.HodgkinHuxleyParams(), torch.zeros(5, 1, 2)
     for kind in ("loop", "auto"):
         loss = lambda *args, kind=kind: snf.scan(snf.hodgkin_huxley_step, *args, kind=kind)[1].mem.sum()

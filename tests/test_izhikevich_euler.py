@@ -46,12 +46,12 @@ def currents_of(name):
     return [float(current(dt * step)) for step in range(round(length / dt))]
 
 
-def program(currents, a, b, c, d, v_start, dt, slope=5.0, bias=140.0):
+def program(currents, a, b, c, d, v_start, dt, slope=5.0, offset=140.0):
     """Norse's step in plain Python: `(the steps of spikes, membranes before their reset)`."""
     v, u = v_start, b * v_start
     spikes, membranes = [], []
     for step, current in enumerate(currents):
-        v, u = v + dt * (0.04 * v**2 + slope * v + bias - u + current), u + dt * a * (b * v - u)
+        v, u = v + dt * (0.04 * v**2 + slope * v + offset - u + current), u + dt * a * (b * v - u)
         membranes.append(v)
         if v > 30:
             spikes.append(step)

@@ -29,7 +29,7 @@ def test_norses_presets(name):
     numbers = snf.norse_izhikevich_presets[name]
     full = double(numbers)
     assert (p.a, p.b, p.c, p.d) == tuple(numbers[k] for k in "abcd")
-    assert (p.sq, p.mn, p.bias, p.v_th) == (full.square, full.slope, full.bias, full.threshold)
+    assert (p.sq, p.mn, p.bias, p.v_th) == (full.square, full.slope, full.offset, full.threshold)
     start = numbers["v_start"], -16.0 if name == "accomodation" else p.b * numbers["v_start"]
     assert (float(s.v), float(s.u)) == pytest.approx(start, rel=1e-6)  # which are float32
     state = theirs.IzhikevichState(full.v_start, p.b * full.v_start)

@@ -64,20 +64,23 @@ class HodgkinHuxleyParams:
 
 @pytree
 class HodgkinHuxleyState:
-    """- `m`, `h`: how open the gates of sodium are, those that a spike opens and those that it shuts; `n`: those of potassium. Shares.
-    - `mem`: membrane potential, in mV. All (batch, ..., neurons).
+    """- `mem`: membrane potential, in mV.
+    - `m`, `h`: how open the gates of sodium are, those that a spike opens and those that it shuts; `n`: those of potassium. Shares.
+
+    All (batch, ..., neurons).
     """
 
+    mem: Tensor  # before `m`: where one name begins another, torch.export takes the shorter for it unless the longer comes first
     m: Tensor
     h: Tensor
     n: Tensor
-    mem: Tensor
 
 
 def hodgkin_huxley_init(params: HodgkinHuxleyParams, input: Tensor) -> HodgkinHuxleyState:
     """At rest: the membrane at -65 mV and the gates where they stand still there, shaped like one time step of `input`."""
     mem = at_rest(params, input) - 65
-    return HodgkinHuxleyState(*(opening / (opening + closing) for opening, closing in _rates(mem)), mem)
+    m, h, n = (opening / (opening + closing) for opening, closing in _rates(mem))
+    return HodgkinHuxleyState(mem, m, h, n)
 
 
 def hodgkin_huxley_step(
@@ -96,7 +99,7 @@ def hodgkin_huxley_step(
     mem = still + (state.mem - still) * torch.exp(-params.dt * conductance / params.C)
     mem = mem.clamp(-200, 200)
     spk = params.spike_grad(mem - params.threshold) * (1 - fires(state.mem - params.threshold))
-    return spk, HodgkinHuxleyState(m, h, n, mem)
+    return spk, HodgkinHuxleyState(mem, m, h, n)
 
 
 hodgkin_huxley = Neuron(HodgkinHuxleyParams, HodgkinHuxleyState, hodgkin_huxley_init, hodgkin_huxley_step)
