@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from helpers import assert_allclose, law
-from hypothesis import given, strategies as st
+from hypothesis import example, given, strategies as st
 from scipy.integrate import solve_ivp
 from torch.func import grad
 
@@ -136,8 +136,11 @@ def test_the_patterns_they_are_named_after():
     name=st.sampled_from(sorted(snf.adex_presets)),
     kind=st.sampled_from(["loop", "auto"]),
 )
+@example(currents=[math.inf, 3e38, -math.inf, 0.0], name="tonic", kind="loop")
+@example(currents=[3e5, 0.0, 0.0], name="tonic", kind="auto")  # up into where the exponential would overflow
 def test_it_stays_finite_whatever_comes(currents, name, kind):
-    params, xs = snf.AdexParams(**snf.adex_presets[name]), torch.tensor(currents)[:, None]
+    preset = snf.adex_presets[name] | {"delta_T": 0.1, "threshold": 150.0}
+    params, xs = snf.AdexParams(**preset), torch.tensor(currents)[:, None]
     run = lambda xs: snf.scan(snf.adex_step, params, snf.adex_init(params, xs[0]), xs, kind=kind)
     spks, state = run(xs)
     for tensor in (spks, state.mem, state.w, grad(lambda xs: run(xs)[1].w.sum())(xs)):

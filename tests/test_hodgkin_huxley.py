@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from helpers import assert_allclose, law
-from hypothesis import given, strategies as st
+from hypothesis import example, given, strategies as st
 from scipy.integrate import solve_ivp
 from torch.func import grad, vmap
 
@@ -149,6 +149,8 @@ def test_the_rates_where_their_formulas_are_0_over_0():
     dt=st.sampled_from([0.01, 1.0, 100.0]),
     kind=st.sampled_from(["loop", "auto"]),
 )
+@example(currents=[0.0, 0.0, math.inf], dt=0.01, kind="loop")
+@example(currents=[-math.inf, 3e38, 0.0], dt=100.0, kind="auto")
 def test_it_stays_finite_whatever_comes_and_however_long_a_step_is(currents, dt, kind):
     params, xs = snf.HodgkinHuxleyParams(dt=dt), torch.tensor(currents)[:, None]
     init = snf.hodgkin_huxley_init

@@ -129,6 +129,13 @@ def test_clif_is_lowered_the_more_the_more_it_fires():
     assert states.complement[spks[:, 0].bool()][-1] > 1  # the last spike, and what is left of those before it
 
 
+def test_the_slope_of_clif_is_finite_far_below_its_threshold():
+    """Where exp(-mem) overflows."""
+    xs = torch.tensor([0.5, -1e4, 1.2e4, -3e38])[:, None]
+    of = lambda xs: sum(x.sum() for x in snf.named_leaves(run(snf.clif, snf.ClifParams(0.5), xs)[1]).values())
+    assert torch.func.grad(of)(xs).isfinite().all()
+
+
 def test_what_the_dendrite_of_tc_lif_was_given_outlives_a_leaky_membrane():
     xs = torch.zeros(100, 1, dtype=torch.float64)
     last = lambda neuron, params: lambda xs: run(neuron, params, xs)[1].mem[-1].sum()
