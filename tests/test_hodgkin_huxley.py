@@ -57,7 +57,7 @@ def ours(current, dt):
     model="hodgkin_huxley",
     reference="scipy's solve_ivp, LSODA at 1e-9",
     compared="spike times and the last state over 60 ms of three currents, at steps of 0.01 and 0.0025 ms",
-    closely="as many spikes; within 0.1 ms and 0.03 ms",
+    closely="as many spikes; within 0.02 ms and 0.005 ms",
     differs="exponential Euler is of first order",
 )
 def test_it_becomes_the_differential_equations(current):
@@ -68,7 +68,7 @@ def test_it_becomes_the_differential_equations(current):
         assert len(expected) >= 1 and len(times) == len(expected)
         errors.append((times - expected).abs().max().item())
         ends.append(abs(last.mem.item() - end[0]))
-    assert errors[0] < 0.1 and errors[1] < 0.03 and ends[1] < 0.2, (errors, ends)
+    assert errors[0] < 0.02 and errors[1] < 0.005 and ends[1] < 0.01, (errors, ends)
 
 
 def test_it_rests_and_fires_where_the_axon_does():
