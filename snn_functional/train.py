@@ -40,6 +40,7 @@ _KNOWN = (
     snf.cuba_lif,
     snf.plif,
     snf.resonate_and_fire,
+    snf.klif,
     snf.leaky_integrator,
 )
 NEURONS = {neuron.Params: neuron for neuron in _KNOWN}
@@ -57,6 +58,7 @@ HIDDEN = {
     "cuba_lif": snf.CubaLIFParams(alpha=0.5, beta=0.9),
     "plif": snf.PlifParams(w=0.0),
     "resonate_and_fire": snf.ResonateAndFireParams(beta=0.9),
+    "klif": snf.KlifParams(beta=0.9),
 }
 READOUT = snf.LeakyIntegratorParams(beta=0.9)
 
