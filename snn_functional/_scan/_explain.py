@@ -16,7 +16,7 @@ class Part(NamedTuple):
     """A stage of a step.
 
     - `how`: "once" over all of time, "kernel", "calls" (a kernel between products, step by step, as one operation for autograd), "loop",
-      "delay" (a state that only keeps what it is given), "drawn" at each step.
+      "delay" (states that only keep what they are given), "drawn" at each step.
     - `states`: the states that are fed back there, `"state[0].mem"`.
     - `operations`: what is done that is not pointwise (in a kernel, its products), by torch's names, each with the user's line.
     - `why`: of a loop, why it has no kernel.
@@ -35,7 +35,7 @@ class Part(NamedTuple):
             "kernel": f"one kernel: {states}{inside}",
             "calls": f"kernels, step by step: {states}{inside} between them",
             "loop": f"the loop: {states}, because {self.why}",
-            "delay": f"kept for one step: {states}",
+            "delay": f"kept for {'one step' if len(self.states) == 1 else f'up to {len(self.states)} steps'}: {states}",
             "drawn": f"drawn at each step: {what}",
         }[self.how]
 
