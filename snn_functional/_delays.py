@@ -212,7 +212,7 @@ def _place(layer: str, x: Tensor, input: Tensor) -> Tensor:
     fits = x.dim() <= input.dim() and all(n in (1, m) for n, m in zip(x.shape[::-1], input.shape[::-1]))
     if not fits or (x.dim() and (x.dtype != input.dtype or x.device != input.device)):
         raise ValueError(
-            f"{layer}: the state holds inputs {tuple(x.shape)} of {x.dtype} on {x.device}, but one {tuple(input.shape)} of {input.dtype} on "
+            f"{layer}: the state holds inputs {tuple(x.shape)}, {x.dtype}, {x.device}, but {tuple(input.shape)}, {input.dtype}, "
             f"{input.device} came. A state that fits is made by init(params, input)."
         )
     return x.to(input.dtype).expand(input.shape)
@@ -245,4 +245,6 @@ def _check_delays(tree: Any) -> None:
 def _check_alike(params: AxonalDelay, input: Tensor) -> None:
     have, want = params.delay.shape, input.shape
     if len(have) > len(want) or any(n not in (1, m) for n, m in zip(have[::-1], want[::-1])):
-        raise ValueError(f"AxonalDelay.delay has shape {tuple(have)}, which does not broadcast to the input's {tuple(want)}.")
+        raise ValueError(
+            f"AxonalDelay.delay has shape {tuple(have)}, which does not broadcast to the input's {tuple(want)}."
+        )

@@ -114,7 +114,7 @@ class HeldByInput:
         return self.held(params, state, (x, x > -0.2))
 
 
-NOT_POINTWISE = ("inhibit", "recurrent-linear")
+NOT_POINTWISE = ("inhibit", "recurrent-linear", "recurrent-delayed")
 MODIFIED = {  # the neuron, its parameters around those of leaky
     "inhibit": (snf.inhibit(snf.leaky), lambda inner, number: inner),
     "quantize": (snf.quantize(snf.leaky, halved), lambda inner, number: inner),
@@ -131,6 +131,12 @@ MODIFIED = {  # the neuron, its parameters around those of leaky
     "recurrent-linear": (
         snf.recurrent(snf.leaky),
         lambda inner, number: snf.RecurrentParams(inner, snf.Linear(*_weights(inner))),
+    ),
+    "recurrent-delayed": (
+        snf.recurrent(snf.leaky, snf.delayed_linear),
+        lambda inner, number: snf.RecurrentParams(
+            inner, snf.DelayedLinear(_weights(inner)[0], number(1.5), longest=2, bias=_weights(inner)[1])
+        ),
     ),
     "filtered": (snf.filtered(snf.leaky), lambda inner, number: snf.FilteredParams(inner, number(0.8))),
     "nested": (

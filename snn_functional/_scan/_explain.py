@@ -1,5 +1,6 @@
 """How a step runs over time, as a value: it prints as text, and can be asserted on."""
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -28,7 +29,7 @@ class Part(NamedTuple):
     why: str | None = None
 
     def __str__(self) -> str:
-        states, what = ", ".join(self.states), "; ".join(self.operations) or "pointwise operations"
+        states, what = _row(self.states), _counted(self.operations) or "pointwise operations"
         inside = f", with {what}" if self.operations else ""
         return {
             "once": f"once over all of time: {what}",
@@ -95,7 +96,7 @@ def explain_stages(name: str, step: Staged, state: Any, loose: str | None) -> Ex
     if step.fission.draws:
         parts.insert(0, Part("drawn", (), _operations(step.fission.draws)))
     if step.alone and parts[0].how == "kernel":
-        said = f"fused: {name} is pointwise but for its products, {'; '.join(parts[0].operations)}, one kernel for all {step.T} steps."
+        said = f"fused: {name} is pointwise but for its products, {_counted(parts[0].operations)}, one kernel for all {step.T} steps."
         return Explanation(said, "fused", parts, loose=loose)
     lines = "".join(f"\n    {i} {part}" for i, part in enumerate(parts))
     return Explanation(f"layer by layer, {step.T} steps of {name}:{lines}", "staged", parts, step.why, loose)
@@ -110,6 +111,16 @@ def _part(stage: Stage, core: Any, names: Sequence[str]) -> Part:
     why = core if isinstance(core, str) else core.plan and core.plan.failed
     how = "loop" if why else "calls" if isinstance(core, Networked) and not core.whole else "kernel"
     return Part(how, states, _operations(stage.nodes), why)
+
+
+def _row(names: Sequence[str]) -> str:
+    """In words; of a long row the ends."""
+    return ", ".join(names) if len(names) < 9 else f"{', '.join(names[:2])}, ... {names[-1]} ({len(names)} states)"
+
+
+def _counted(operations: Sequence[str]) -> str:
+    """In words; what is the same in the same line said once."""
+    return "; ".join(f"{n} times {x}" if n > 1 else x for x, n in Counter(operations).items())
 
 
 def _operations(nodes: Sequence[Node]) -> tuple[str, ...]:

@@ -110,7 +110,7 @@ class recurrent(Modifier):
             current = connect(params.V, spk)
         else:
             raise TypeError(
-                f"recurrent: V is a {type(params.V).__name__}, the params of a layer. Say which: recurrent(neuron, delayed_linear), for one."
+                f"recurrent: V is a {type(params.V).__name__}, the params of a layer. Say which: recurrent(neuron, delayed_linear), say."
             )
         shape = current.shape
         if len(shape) > input.dim() or any(n not in (1, m) for n, m in zip(shape[::-1], input.shape[::-1])):
