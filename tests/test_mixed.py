@@ -6,7 +6,18 @@ import functools
 import optree
 import pytest
 import torch
-from helpers import assert_allclose, assert_equal, at, CASES, each_case, each_pointwise, FUSED, SECOND_INPUT, sweep, UNITS
+from helpers import (
+    assert_allclose,
+    assert_equal,
+    at,
+    CASES,
+    each_case,
+    each_pointwise,
+    FUSED,
+    SECOND_INPUT,
+    sweep,
+    UNITS,
+)
 from torch import nn
 from torch.func import grad
 

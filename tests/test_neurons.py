@@ -280,7 +280,9 @@ def test_every_kind_is_the_loop(case, kind):
         fast, slow = (derivative(lambda *args, kind=kind: mixed(*args, kind=kind)) for kind in (kind, "loop"))
         assert_allclose(fast, slow)
 
-    same_values = assert_allclose if case.name == "recurrent-delayed" else assert_equal  # a sum of products, or one of them
+    same_values = (
+        assert_allclose if case.name == "recurrent-delayed" else assert_equal
+    )  # a sum of products, or one of them
     for reverse in (False, True):
         same_values(scan(*world, kind=kind, reverse=reverse), scan(*world, kind="loop", reverse=reverse))
     same(lambda loss: grad(loss, ALL)(*arguments), backwards)
