@@ -86,7 +86,9 @@ class escape_noise(Lowers):
         x, uniform = (precise(params, part) for part in input)
         beside(params, None, uniform)
         if uniform.dtype in SPIKES:
-            raise TypeError(f"escape_noise: the uniform numbers are {uniform.dtype}. Expected a floating dtype: torch.rand.")
+            raise TypeError(
+                f"escape_noise: the uniform numbers are {uniform.dtype}. Expected a floating dtype: torch.rand."
+            )
         if x.shape != uniform.shape:
             raise ValueError(
                 f"escape_noise: x has shape {tuple(x.shape)}, the uniform numbers {tuple(uniform.shape)}. Expected one shape."
