@@ -270,8 +270,7 @@ class _Piece:
         else:
             row, at, step = torch.cat([*reversed(kept), x]), len(kept) - 1, -1
         gives = [row.narrow(0, at + step * stage.begin.index(node), self.T) for node in stage.gives]
-        last = 0 if self.reverse else len(row) - 1
-        return gives, [row[last + step * i].clone() for i in range(len(kept))]
+        return gives, [row[i if self.reverse else -1 - i].clone() for i in range(len(kept))]
 
     def _looped(
         self, stage: Stage, given: list[Tensor], begin: list[Tensor], timed: list[Tensor]
