@@ -105,7 +105,8 @@ class Modified(Case):
 
     def inputs(self, T=6, batch=3, n=4, dtype=torch.float32):
         inputs = super().inputs(T, batch, n, dtype)
-        return (inputs, torch.randn_like(inputs)) if self.name == "noisy" else inputs
+        second = SECOND_INPUT.get(self.name)
+        return (inputs, second(inputs)) if second else inputs
 
 
 def halved(x):
@@ -122,11 +123,24 @@ class HeldByInput:
         return self.held(params, state, (x, x > -0.2))
 
 
-NOT_POINTWISE = ("inhibit", "recurrent-linear")
+SECOND_INPUT = {
+    "noisy": torch.randn_like,
+    "escape_noise": torch.rand_like,
+    "driven": lambda x: (torch.rand_like(x) < 0.3).to(x.dtype),
+}
+NOT_POINTWISE = ("inhibit", "recurrent-linear", "recurrent-delayed")
 MODIFIED = {  # the neuron, its parameters around those of leaky
     "inhibit": (snf.inhibit(snf.leaky), lambda inner, number: inner),
     "quantize": (snf.quantize(snf.leaky, halved), lambda inner, number: inner),
     "immediate_reset": (snf.immediate_reset(snf.leaky), lambda inner, number: inner),
+    "multi_spike": (snf.multi_spike(snf.leaky, 2), lambda inner, number: inner),
+    "ternary": (snf.ternary(snf.leaky), lambda inner, number: inner),
+    "escape_noise": (
+        snf.escape_noise(snf.leaky),
+        lambda inner, number: snf.EscapeNoiseParams(inner, number(0.3), number(0.8)),
+    ),
+    "driven": (snf.driven(snf.leaky), lambda inner, number: inner),
+    "sub_steps": (snf.sub_steps(snf.leaky, 3), lambda inner, number: inner),
     "refractory": (snf.refractory(snf.leaky, 2), lambda inner, number: inner),
     "adaptive_threshold": (
         snf.adaptive_threshold(snf.leaky),
@@ -140,6 +154,12 @@ MODIFIED = {  # the neuron, its parameters around those of leaky
     "recurrent-linear": (
         snf.recurrent(snf.leaky),
         lambda inner, number: snf.RecurrentParams(inner, snf.Linear(*_weights(inner))),
+    ),
+    "recurrent-delayed": (
+        snf.recurrent(snf.leaky, snf.delayed_linear),
+        lambda inner, number: snf.RecurrentParams(
+            inner, snf.DelayedLinear(_weights(inner)[0], number(1.5), 2, number(0.5), _weights(inner)[1])
+        ),
     ),
     "filtered": (snf.filtered(snf.leaky), lambda inner, number: snf.FilteredParams(inner, number(0.8))),
     "nested": (

@@ -6,7 +6,7 @@ import functools
 import optree
 import pytest
 import torch
-from helpers import assert_allclose, assert_equal, at, CASES, each_case, FUSED, sweep, UNITS, usual
+from helpers import assert_allclose, assert_equal, at, CASES, each_case, FUSED, SECOND_INPUT, sweep, UNITS, usual
 from torch import nn
 from torch.func import grad
 
@@ -50,7 +50,7 @@ def test_a_slow_leak_beside_half_products(case, kind):
     one = torch.full((500, 1, 1), 0.012 * UNITS.get(case.name, 1))
     with half():
         x = torch.nn.functional.linear(one, torch.eye(1))
-        inputs = (x, x) if case.name == "noisy" else x
+        inputs = (x, x) if case.name in SECOND_INPUT else x
         rest = case.neuron.init(params, at(inputs, 0))
         found = snf.scan(case.neuron.step, params, rest, inputs, kind=kind)
     assert x.dtype == torch.bfloat16

@@ -139,11 +139,14 @@ def test_params_broadcast_per_neuron_and_per_sample(case, seed, size, data):
         assert_equal((at(outputs, slice(None), b, i), at(last, b, i)), alone)
 
 
+OTHER_SPIKES = {"multi_spike": {0.0, 1.0, 2.0}, "ternary": {-1.0, 0.0, 1.0}}
+
+
 @each_case
 def test_spikes_are_exactly_0_or_1(case):
     outputs = optree.tree_leaves(scan(*case.world(T=50))[0])[0]
     if case.spiking and case.name not in ("filtered", "nested", "readout"):
-        assert set(outputs.unique().tolist()) == {0.0, 1.0}
+        assert set(outputs.unique().tolist()) == OTHER_SPIKES.get(case.name, {0.0, 1.0})
     else:
         assert 1 < len(outputs.unique())
 
@@ -152,6 +155,8 @@ def test_spikes_are_exactly_0_or_1(case):
 def test_silence(case):
     """At rest, nothing comes of nothing."""
     zeros = lambda tree, *shape: optree.tree_map(lambda x: torch.zeros(shape), tree)
+    if case.name == "escape_noise":
+        return  # which fires at rest, too, and at the uniform number 0 for sure
     params, inputs = case.params(4), zeros(case.inputs(), 5, 3, 4)
     rest = case.neuron.init(params, at(inputs, 0))
     outputs, last = scan(case.neuron.step, params, rest, inputs)
@@ -242,6 +247,8 @@ def test_hessians_in_every_order_agree(case):
 def test_derivatives_are_those_of_finite_differences(case, seed):
     """With a smooth function in the spike's place: there the surrogate's slope is the truth."""
     torch.manual_seed(seed)
+    if case.name == "escape_noise":
+        return  # whose slope is that of a mean: test_modifiers_firing.py
     step, *arguments = case.smooth(T=3, batch=1, n=2)
     leaves, spec = optree.tree_flatten(tuple(arguments))
     leaves = [leaf.requires_grad_() for leaf in leaves]
@@ -283,8 +290,11 @@ def test_every_kind_is_the_loop(case, kind):
         fast, slow = (derivative(lambda *args, kind=kind: mixed(*args, kind=kind)) for kind in (kind, "loop"))
         assert_allclose(fast, slow)
 
+    same_values = (
+        assert_allclose if case.name == "recurrent-delayed" else assert_equal
+    )  # a sum of products, or one of them
     for reverse in (False, True):
-        equal = case.same if kind == "fused" and case.name in ROUNDED else assert_equal
+        equal = case.same if kind == "fused" and case.name in ROUNDED else same_values
         equal(scan(*world, kind=kind, reverse=reverse), scan(*world, kind="loop", reverse=reverse))
     same(lambda loss: grad(loss, ALL)(*arguments), backwards)
     same(lambda loss: grad(loss, ALL)(*arguments))

@@ -179,6 +179,13 @@ class NetworkKernel(Kernel):
             n = f"n{self.suffix(width)}"
             value = f"{where[v]}" if self.number(v) else f"read({where[v]}[i])"
             for x in targets[v]:
+                if (
+                    not x.added and x.dtype is dtype and not self.number(v)
+                ):  # as many loops would take a compiler minutes
+                    text += (
+                        f"        __builtin_memcpy((void*){x.row}, (const void*){where[v]}, {n} * sizeof(*{x.row}));\n"
+                    )
+                    continue
                 put = f"{x.row}[i] += {value};" if x.added else f"{x.row}[i] = {keep(value, x.dtype)};"
                 text += f"        for (i64 i = 0; i < {n}; ++i) {put}\n"
         return rows, text
