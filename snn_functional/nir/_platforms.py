@@ -1,0 +1,83 @@
+"""How a platform steps through the neurons of NIR, which says differential equations and no step.
+
+    norse       v + dt/tau (v_leak - v + r x); above the threshold v_reset, at once: NIR by the letter, Euler's step
+    snntorch    (1 - dt/tau) v + (dt/tau) r x; v_reset with the next step
+    nengo, spinnaker2   the exact step, 1 - exp(-dt/tau) of the way; v_reset at once
+    rockpool    exp(-dt/tau) v + (dt/tau) r x; the threshold is subtracted at once
+    sinabs      the same, and a membrane at the threshold fires, too
+    spyx        (1 - dt/tau) v + (dt/tau) r x; it fires a step later, from the membrane as it was left, and the threshold is subtracted
+    lava        (1 - dt/tau) v + (dt/tau) r x; it fires a step later, and v_reset
+
+Spikes only: `sinabs` and `rockpool` fire several times in one step where they are driven so hard, here it is once.
+
+Of I and IF, which have no time constant, a step counts as 1: v + r x. So do all readers of published graphs (SpikingJelly's, which wants
+r = 1/dt, is the exception). `integrate="dt"` is v + dt r x.
+
+Source: the published traces of `paper/01_lif` in the NIR repository (Pedersen et al. 2024, doi:10.1038/s41467-024-52259-9).
+"""
+
+import dataclasses
+from typing import Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Platform:
+    """What differs between the readers of a graph. One of your own: `dataclasses.replace(platforms["norse"], decay="exact")`.
+
+    - `decay`: of a membrane and of a current in one step: "euler", 1 - dt/tau, or "exact", exp(-dt/tau).
+    - `share`: of the input that comes in: "euler", dt/tau, or "exact", 1 - exp(-dt/tau). With `update` "relax" it is as `decay`.
+    - `integrate`: what I and IF add up at a step: "step", r x, or "dt", dt r x.
+    - the others: choices of `lif` and `cuba_lif`, see there.
+    """
+
+    decay: str = "euler"
+    share: str = "euler"
+    integrate: str = "step"
+    update: str = "relax"
+    current: str = "new"
+    reset_mechanism: str = "value"
+    reset_delay: bool = False
+    spike_delay: bool = False
+    inclusive: bool = False
+    detach_reset: bool = False
+
+    def __post_init__(self) -> None:
+        for name, allowed in (("decay", SHARES), ("share", SHARES), ("integrate", ("step", "dt"))):
+            if getattr(self, name) not in allowed:
+                raise ValueError(
+                    f"Platform({name}={getattr(self, name)!r}): unknown choice. It is one of {', '.join(map(repr, allowed))}."
+                )
+        if self.update == "relax" and self.decay != self.share:
+            raise ValueError(
+                f'Platform(update="relax", decay={self.decay!r}, share={self.share!r}): what goes a share of the way has one share. Give '
+                'both alike, or update="decay".'
+            )
+
+
+SHARES = ("euler", "exact")
+_EULER: dict[str, Any] = {"update": "decay"}
+_EXPONENTIAL: dict[str, Any] = {"update": "decay", "decay": "exact", "current": "kept", "reset_mechanism": "subtract"}
+
+platforms = {
+    "norse": Platform(),
+    "snntorch": Platform(**_EULER, reset_delay=True),
+    "nengo": Platform(decay="exact", share="exact"),
+    "spinnaker2": Platform(decay="exact", share="exact"),
+    "rockpool": Platform(**_EXPONENTIAL),
+    "sinabs": Platform(**_EXPONENTIAL, inclusive=True),
+    "spyx": Platform(**_EULER, reset_mechanism="subtract", spike_delay=True),
+    "lava": Platform(**_EULER, spike_delay=True),
+}
+
+
+def platform_of(given: Any) -> Platform:
+    """A platform by its name, or a `Platform` as it is. Raises ValueError and TypeError for what is neither."""
+    if isinstance(given, Platform):
+        return given
+    if not isinstance(given, str):
+        raise TypeError(
+            f"platform is a name or a nir.Platform, but {type(given).__name__} came. Names are {', '.join(platforms)}."
+        )
+    if given not in platforms:
+        raise ValueError(f"platform={given!r} is not known. It is one of {', '.join(platforms)}, or a nir.Platform.")
+    return platforms[given]
