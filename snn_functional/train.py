@@ -36,6 +36,8 @@ _KNOWN = (
     snf.rleaky,
     snf.rsynaptic,
     snf.adaptive_leaky,
+    snf.lif,
+    snf.cuba_lif,
     snf.leaky_integrator,
 )
 NEURONS = {neuron.Params: neuron for neuron in _KNOWN}
@@ -49,6 +51,8 @@ HIDDEN = {
     "rleaky": snf.RLeakyParams(beta=0.9, V=0.1),
     "rsynaptic": snf.RSynapticParams(alpha=0.5, beta=0.9, V=0.1),
     "adaptive_leaky": snf.AdaptiveLeakyParams(beta=0.9),
+    "lif": snf.LIFParams(beta=0.9),
+    "cuba_lif": snf.CubaLIFParams(alpha=0.5, beta=0.9),
 }
 READOUT = snf.LeakyIntegratorParams(beta=0.9)
 

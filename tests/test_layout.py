@@ -155,5 +155,5 @@ def test_a_room_is_loaded_when_it_is_asked_for(name, asked):
 
 
 def test_an_unknown_name_is_refused():
-    with pytest.raises(AttributeError, match="module 'snn_functional' has no attribute 'lif'"):
-        snf.lif  # noqa: B018
+    with pytest.raises(AttributeError, match="module 'snn_functional' has no attribute 'spike'"):
+        snf.spike  # noqa: B018

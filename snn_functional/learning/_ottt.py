@@ -83,7 +83,8 @@ def _leaky_cells(network: Any, params: Any, state: Any) -> list[Cell]:
 
 
 def _leak(params: Any) -> Tensor:
-    return unit(_innermost(params).beta).reshape(())
+    params = _innermost(params)
+    return getattr(params, "kept", unit(params.beta)).reshape(())
 
 
 def _innermost(tree: Any) -> Any:

@@ -79,6 +79,7 @@ class immediate_reset(Modifier):
         spk, U = the step without reset
         mem    = U - |spk| threshold      "subtract"
                  U - |spk| U              "zero", "clear"
+                 U - |spk| (U - reset)    "value"
 
     A negative spike costs what a positive one does. The surrogate's gradient flows through
     this reset. snnTorch 1.0.0's `reset_delay=False` differs where a membrane stays above
@@ -102,6 +103,8 @@ def lowered(modifier: Modifier, params: Any, state: Any, input: Any) -> tuple[Te
     if params.reset_mechanism == "none":
         return spk, state
     lost = params.threshold if params.reset_mechanism == "subtract" else state.mem
+    if params.reset_mechanism == "value":
+        lost = state.mem - params.reset
     return spk, replaced(state, mem=state.mem - size(spk) * lost)
 
 
