@@ -26,10 +26,12 @@ class Node(NamedTuple):
 
 
 class Graph(NamedTuple):
-    """- `nodes`: by name; a graph, too, may be one. - `edges`: from whom to whom, in the order in which they came."""
+    """- `nodes`: by name; a graph, too, may be one. - `edges`: from whom to whom, in the order in which they came.
+    - `metadata`: what is noted with it."""
 
     nodes: "dict[str, Node | Graph]"
     edges: list[Edge]
+    metadata: dict[str, Any]
 
 
 def graph_of(source: Any) -> Graph:
@@ -78,7 +80,7 @@ def _of_file(path: str | bytes) -> Graph:
 def _closed(name: str, node: Node) -> Graph:
     """A node alone, with an input and an output."""
     ends: dict[str, Node | Graph] = {"input": Node("Input", {"shape": None}), "output": Node("Output", {"shape": None})}
-    return Graph(ends | {name: node}, [("input", name), (name, "output")])
+    return Graph(ends | {name: node}, [("input", name), (name, "output")], {})
 
 
 def _loaded(group: Any) -> dict[str, Any]:
@@ -101,7 +103,7 @@ def _of_dict(data: dict[str, Any], where: str) -> Graph:
             nodes[name] = _of_dict(node, f"node {name!r}")
         else:
             nodes[name] = Node(node["type"], _numbers(node))
-    return Graph(nodes, [(_text(a), _text(b)) for a, b in data["edges"]])
+    return Graph(nodes, [(_text(a), _text(b)) for a, b in data["edges"]], _metadata(data.get("metadata")))
 
 
 def _of_object(graph: Any) -> Graph:
@@ -116,11 +118,15 @@ def _of_object(graph: Any) -> Graph:
             shapes = getattr(node, "input_type" if kind == "Input" else "output_type") or {}
             numbers = {"shape": next(iter(shapes.values()), None)}
         nodes[name] = Node(kind, numbers)
-    return Graph(nodes, [(str(a), str(b)) for a, b in graph.edges])
+    return Graph(nodes, [(str(a), str(b)) for a, b in graph.edges], _metadata(getattr(graph, "metadata", None)))
 
 
 def _numbers(data: dict[str, Any]) -> dict[str, Any]:
     return {key: x for key, x in data.items() if key not in ("type", "metadata", "output_type", "input_shape")}
+
+
+def _metadata(found: Any) -> dict[str, Any]:
+    return {key: _text(x) for key, x in found.items()} if isinstance(found, dict) else {}
 
 
 def _text(x: Any) -> Any:
@@ -167,7 +173,7 @@ def flat(graph: Graph) -> Graph:
         raise ValueError(
             f"nir.read: the graph has no Output node, so nothing to give. Its nodes are {_names(nodes)}."
         )
-    return Graph(dict(nodes), edges)
+    return Graph(dict(nodes), edges, graph.metadata)
 
 
 def _open(graph: Graph, prefix: str, nodes: dict[str, Node], edges: list[Edge]) -> None:

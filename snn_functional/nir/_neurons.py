@@ -53,7 +53,7 @@ class Dynamics:
         shape = given.same_shape(numbers)
         if kind in ("CubaLI", "CubaLIF"):
             w_in = given.doubles("w_in", None)
-            numbers["w_in"] = torch.ones(shape) if w_in is None else w_in if w_in.dim() else w_in.expand(shape)
+            numbers["w_in"] = torch.ones(shape, dtype=torch.float64) if w_in is None else w_in if w_in.dim() else w_in.expand(shape)
             given.same_shape(numbers)
         for name in taus.get(kind, ()):
             self._check_tau(given, name, numbers[name])
