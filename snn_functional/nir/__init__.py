@@ -10,3 +10,4 @@ See README.md here for what is read, which edges are recurrent, and what differs
 
 from ._platforms import Platform as Platform, platforms as platforms
 from ._read import read as read
+from ._write import write as write

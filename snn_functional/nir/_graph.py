@@ -16,6 +16,7 @@ import numpy as np
 
 
 Edge = tuple[str, str]
+NOTE = "snn_functional"  # the key of what `write` notes in the metadata of a file
 
 
 class Node(NamedTuple):
@@ -142,7 +143,7 @@ def flat(graph: Graph) -> Graph:
 
     An edge to a graph leads to its input, one from a graph comes from its output; one to or from "sub.node" goes to the node itself.
     Inputs and outputs of graphs within become plain passages ("Identity"). Nodes that nothing leads to get an input of their own,
-    `input_<name>`, as NIR's own library gives them.
+    `input_<name>`, as NIR's own library gives them. Passages are left out, where that makes no edge twice.
 
     Raises ValueError for an edge to a node that is not there, an edge twice, two nodes of one name, an edge to a graph with several inputs,
     and a graph without an output.
@@ -159,6 +160,7 @@ def flat(graph: Graph) -> Graph:
             if nodes[name].kind == kind:
                 way = "nothing leads to an input" if kind == "Input" else "nothing comes from an output"
                 raise ValueError(f"nir.read: edge {_arrow(edge)}: {name!r} is an {kind} of the graph, and {way}.")
+    edges = _without_passages(nodes, edges)
     reached = {end for _, end in edges}
     for name, node in list(nodes.items()):
         if name not in reached and node.kind == "Output":
@@ -174,6 +176,18 @@ def flat(graph: Graph) -> Graph:
             f"nir.read: the graph has no Output node, so nothing to give. Its nodes are {_names(nodes)}."
         )
     return Graph(dict(nodes), edges, graph.metadata)
+
+
+def _without_passages(nodes: dict[str, Node], edges: list[Edge]) -> list[Edge]:
+    for name in [name for name, node in nodes.items() if node.kind == "Identity"]:
+        into = [start for start, end in edges if end == name]
+        out = [end for start, end in edges if start == name]
+        through = [(start, end) for start in into for end in out]
+        rest = [edge for edge in edges if name not in edge]
+        if name not in into and len({*rest, *through}) == len(rest) + len(through):
+            edges = rest + through
+            del nodes[name]
+    return edges
 
 
 def _open(graph: Graph, prefix: str, nodes: dict[str, Node], edges: list[Edge]) -> None:

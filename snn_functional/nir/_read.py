@@ -1,5 +1,6 @@
 """`read`: a graph of NIR as one pure step and its params."""
 
+import json
 from collections.abc import Collection
 from typing import Any
 
@@ -9,7 +10,7 @@ import torch
 from .._neuron import Neuron
 from ..surrogate import ATan, Spike
 from ._given import Given, Shape
-from ._graph import Edge, flat, Graph, graph_of, Node
+from ._graph import Edge, flat, graph_of, Node, NOTE
 from ._neurons import Dynamics, NEURONS
 from ._nodes import Layer, layer_of, shape_wanted
 from ._order import ordered, recurrent_edges
@@ -53,13 +54,15 @@ def read(
     `recurrent_edges`. FileNotFoundError, ImportError without h5py.
     """
     graph = graph_of(source)
-    noted = graph.metadata
+    noted = json.loads(graph.metadata.get(NOTE, "{}"))
     dt = float(noted.get("dt", 1e-4) if dt is None else dt)
     if not dt > 0:
         raise ValueError(f"nir.read(dt={dt!r}): a step is longer than 0 seconds.")
     before = str(noted.get("before", "nothing")) if before is None else before
     if before not in ("nothing", "silence"):
         raise ValueError(f"nir.read(before={before!r}): before the first step there is \"nothing\" or \"silence\".")
+    if recurrent is None and "recurrent" in noted:
+        recurrent = [(start, end) for start, end in noted["recurrent"]]
     dynamics = Dynamics(dt, platform_of(str(noted.get("platform", "norse")) if platform is None else platform), spike_grad)
     graph = flat(graph)
     nodes: dict[str, Node] = graph.nodes  # pyright: ignore[reportAssignmentType]
@@ -152,6 +155,3 @@ def _exact(nodes: dict[str, Node], dtype: torch.dtype | None) -> Any:
             array = np.ascontiguousarray(x)
             if node.kind in NEURONS or array.dtype.itemsize > to.itemsize:
                 yield Exact(name, key, array.dtype.str, tuple(np.shape(x)), array.tobytes())
-
-
-__all__ = ["Graph", "read"]

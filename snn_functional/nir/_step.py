@@ -8,7 +8,7 @@ from torch import Tensor
 
 from .._neuron import at_least, Neuron
 from .._tree import tree_leaves
-from ._delay import delay_step, delayed, DelayState
+from ._delay import delay_step, delayed
 from ._given import Shape
 from ._platforms import Platform
 
@@ -184,6 +184,3 @@ def _sum(came: list[Tensor]) -> Tensor:
     for x in came[1:]:
         total = total + x
     return total
-
-
-__all__ = ["DelayState", "edge_name", "Exact", "GraphStep", "Placed"]
