@@ -46,13 +46,14 @@ if TYPE_CHECKING:
         learning as learning,
         losses as losses,
         metrics as metrics,
+        nir as nir,
         quant as quant,
         snn as snn,
         targets as targets,
     )
 
 __version__ = "0.1.0"
-ROOMS = ("encode", "learning", "losses", "metrics", "quant", "snn", "targets")
+ROOMS = ("encode", "learning", "losses", "metrics", "nir", "quant", "snn", "targets")
 
 
 def __getattr__(name: str) -> Any:

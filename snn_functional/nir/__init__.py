@@ -9,5 +9,5 @@ See README.md here for what is read, which edges are recurrent, and what differs
 """
 
 from ._platforms import Platform as Platform, platforms as platforms
-from ._read import read as read
+from ._read import noted as noted, read as read
 from ._write import write as write

@@ -49,8 +49,9 @@ class Cell(NamedTuple):
             if self.choices["reset_mechanism"] == "subtract":  # to a value, the spikes are the same
                 asked += ["reset_delay"]
         for name in asked:
-            if self.choices[name] != getattr(platform, name):
-                return f"{name} is {self.choices[name]!r}, there {getattr(platform, name)!r}"
+            there = platform.choice(name, self.kind)
+            if self.choices[name] != there:
+                return f"{name} is {self.choices[name]!r}, there {there!r}"
         return None
 
 

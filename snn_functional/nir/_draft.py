@@ -1,5 +1,6 @@
 """A graph in the making: nodes in the order in which they are gone through, each with what leads to it, then NIR's numbers of them."""
 
+import dataclasses
 import json
 from typing import Any, NamedTuple
 
@@ -62,13 +63,12 @@ class Draft:
                 "noted in the file, where there is one."
             )
         if cells[name].choices.get("reset_mechanism") == "subtract":
+            own = {key: x for key, x in cells[name].choices.items() if x != getattr(Platform(), key, x)}
             fit = [key for key, x in platforms.items() if not any(cell.misfit(x) for cell in cells.values())]
-            way = f"platform={fit[0]!r}, for a reader that subtracts" if fit else 'reset_mechanism="value"'
+            way = repr(fit[0]) if fit else f"nir.Platform({', '.join(f'{key}={x!r}' for key, x in own.items())})"
             raise ValueError(
-                f"nir.write: node {name!r} is reset by subtraction. NIR's neurons are reset to a value, and a file cannot say otherwise. "
-                f'Train it with reset_mechanism="value", or write it all the same with {way}.'
-                if fit
-                else f"nir.write: node {name!r} is reset by subtraction, which NIR has no words for: {way}."
+                f"nir.write: node {name!r} is reset by subtraction. NIR's neurons are reset to a value, and its file cannot say otherwise. "
+                f'Train it with reset_mechanism="value", or, for a reader that subtracts, write it with platform={way}.'
             )
         raise ValueError(
             f"nir.write: node {name!r} goes through its steps as no platform does: {'; '.join(sorted(set(filter(None, misfits))))}."
@@ -92,6 +92,8 @@ class Draft:
                 found[name] = Node("Input", {"shape": np.array(own)})
                 shapes[name] = tuple(int(n) for n in own)
                 continue
+            if isinstance(what, Node) and what.kind == "Scale" and came is not None:
+                what = Node("Scale", {"scale": what.numbers["scale"].expand(came)})
             leaves = tuple(what.leaves.values()) if isinstance(what, Cell) else tree_leaves(what.numbers)
             floats = [x.dtype for x in leaves if isinstance(x, Tensor) and x.is_floating_point()]
             dtype = floats[0] if floats else torch.get_default_dtype()
@@ -114,8 +116,10 @@ class Draft:
             if node.kind in ("Conv1d", "Conv2d") and came is not None:
                 size = came[1:] if node.kind == "Conv2d" else came[1]
                 found[name].numbers["input_shape"] = size
-            if node.kind == "Flatten":
-                found[name].numbers["input_type"] = {"input": np.array(came)}
+            if node.kind == "Flatten" and came is not None:
+                start, end = (int(node.numbers[key]) % len(came) for key in ("start_dim", "end_dim"))
+                ends = {"start_dim": start, "end_dim": -1 if end == len(came) - 1 else end}
+                found[name].numbers.update(ends, input_type={"input": np.array(came)})
         return found
 
     @property
@@ -126,7 +130,7 @@ class Draft:
         """What is noted in the file: what `read` needs to give the same steps, as NIR has no word for it."""
         names = [key for key, x in platforms.items() if x == platform]
         noted: dict[str, Any] = {"dt": self.dt, "before": "silence" if self.silence else "nothing"}
-        noted |= {"platform": names[0]} if names else {}
+        noted |= {"platform": names[0] if names else dataclasses.asdict(platform)}
         kinds = {name: entry.what.kind for name, entry in self.entries.items()}
         outputs = [name for name, kind in kinds.items() if kind == "Output"]
         late = {end for name, kind in kinds.items() if kind == "Delay" for end in [name] if self._late(name)}
@@ -209,5 +213,5 @@ def _arrays(node: Node) -> Node:
         if isinstance(x, Tensor):
             array = x.detach().cpu().numpy()
             narrow = array.astype(np.float32) if array.dtype == np.float64 else array
-            numbers[key] = np.ascontiguousarray(narrow if np.array_equal(narrow, array) else array)
+            numbers[key] = np.array(narrow if np.array_equal(narrow, array) else array, order="C")
     return Node(node.kind, numbers)

@@ -103,7 +103,7 @@ class Dynamics:
         if kind.startswith("Cuba"):
             found["current"] = of.current
         if kind.endswith("F"):
-            found |= {name: getattr(of, name) for name in FIRING} | {"spike_grad": self.spike_grad}
+            found |= {name: of.choice(name, kind) for name in FIRING} | {"spike_grad": self.spike_grad}
         return found
 
     def _check_tau(self, given: Given, name: str, tau: Tensor) -> None:

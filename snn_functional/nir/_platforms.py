@@ -3,12 +3,12 @@
     norse       v + dt/tau (v_leak - v + r x); above the threshold v_reset, at once: NIR by the letter, Euler's step
     snntorch    (1 - dt/tau) v + (dt/tau) r x; v_reset with the next step
     nengo, spinnaker2   the exact step, 1 - exp(-dt/tau) of the way; v_reset at once
-    rockpool    exp(-dt/tau) v + (dt/tau) r x; the threshold is subtracted at once
-    sinabs      the same, and a membrane at the threshold fires, too
-    spyx        (1 - dt/tau) v + (dt/tau) r x; it fires a step later, from the membrane as it was left, and the threshold is subtracted
+    rockpool, sinabs    exp(-dt/tau) v + (dt/tau) r x; a membrane at the threshold fires, too, and the threshold is subtracted at once
+    spyx        (1 - dt/tau) v + (dt/tau) r x; it fires a step later, from the membrane as it was left; the threshold is subtracted then
     lava        (1 - dt/tau) v + (dt/tau) r x; it fires a step later, and v_reset
 
-Spikes only: `sinabs` and `rockpool` fire several times in one step where they are driven so hard, here it is once.
+sinabs and Rockpool fire several times in one step where they are driven so hard; here it is once. The readers of snnTorch and sinabs leave
+out r and v_leak, or refuse them; here they count.
 
 Of I and IF, which have no time constant, a step counts as 1: v + r x. So do all readers of published graphs (SpikingJelly's, which wants
 r = 1/dt, is the exception). `integrate="dt"` is v + dt r x.
@@ -27,7 +27,7 @@ class Platform:
     - `decay`: of a membrane and of a current in one step: "euler", 1 - dt/tau, or "exact", exp(-dt/tau).
     - `share`: of the input that comes in: "euler", dt/tau, or "exact", 1 - exp(-dt/tau). With `update` "relax" it is as `decay`.
     - `integrate`: what I and IF add up at a step: "step", r x, or "dt", dt r x.
-    - the others: choices of `lif` and `cuba_lif`, see there.
+    - the others: choices of `lif` and `cuba_lif`, see there. `cuba_reset_delay`: `reset_delay` of CubaLIF, where that is another.
     """
 
     decay: str = "euler"
@@ -37,6 +37,7 @@ class Platform:
     current: str = "new"
     reset_mechanism: str = "value"
     reset_delay: bool = False
+    cuba_reset_delay: bool | None = None
     spike_delay: bool = False
     inclusive: bool = False
     detach_reset: bool = False
@@ -54,9 +55,16 @@ class Platform:
             )
 
 
+    def choice(self, name: str, kind: str) -> Any:
+        """One of the choices of `lif`, or for "CubaLIF" of `cuba_lif`."""
+        cuba = kind.startswith("Cuba") and name == "reset_delay" and self.cuba_reset_delay is not None
+        return self.cuba_reset_delay if cuba else getattr(self, name)
+
+
 SHARES = ("euler", "exact")
 _EULER: dict[str, Any] = {"update": "decay"}
 _EXPONENTIAL: dict[str, Any] = {"update": "decay", "decay": "exact", "current": "kept", "reset_mechanism": "subtract"}
+_EXPONENTIAL["inclusive"] = True
 
 platforms = {
     "norse": Platform(),
@@ -64,19 +72,26 @@ platforms = {
     "nengo": Platform(decay="exact", share="exact"),
     "spinnaker2": Platform(decay="exact", share="exact"),
     "rockpool": Platform(**_EXPONENTIAL),
-    "sinabs": Platform(**_EXPONENTIAL, inclusive=True),
-    "spyx": Platform(**_EULER, reset_mechanism="subtract", spike_delay=True),
+    "sinabs": Platform(**_EXPONENTIAL),
+    "spyx": Platform(**_EULER, reset_mechanism="subtract", spike_delay=True, reset_delay=True, cuba_reset_delay=False),
     "lava": Platform(**_EULER, spike_delay=True),
 }
 
 
 def platform_of(given: Any) -> Platform:
-    """A platform by its name, or a `Platform` as it is. Raises ValueError and TypeError for what is neither."""
+    """A platform by its name, a `Platform` as it is, or one of these knobs, a dictionary. Raises ValueError and TypeError for what is
+    none of these."""
     if isinstance(given, Platform):
         return given
+    if isinstance(given, dict):
+        known = [field.name for field in dataclasses.fields(Platform)]
+        if unknown := sorted(set(given) - set(known)):
+            raise ValueError(f"platform={given!r}: unknown are {', '.join(unknown)}. There are {', '.join(known)}.")
+        return Platform(**given)
     if not isinstance(given, str):
         raise TypeError(
-            f"platform is a name or a nir.Platform, but {type(given).__name__} came. Names are {', '.join(platforms)}."
+            f"platform is a name, a nir.Platform or a dictionary of its knobs, but {type(given).__name__} came. Names are "
+            f"{', '.join(platforms)}."
         )
     if given not in platforms:
         raise ValueError(f"platform={given!r} is not known. It is one of {', '.join(platforms)}, or a nir.Platform.")

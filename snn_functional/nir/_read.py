@@ -10,7 +10,7 @@ import torch
 from .._neuron import Neuron
 from ..surrogate import ATan, Spike
 from ._given import Given, Shape
-from ._graph import Edge, flat, graph_of, Node, NOTE
+from ._graph import Edge, flat, Graph, graph_of, Node, NOTE
 from ._neurons import Dynamics, NEURONS
 from ._nodes import Layer, layer_of, shape_wanted
 from ._order import ordered, recurrent_edges
@@ -54,7 +54,7 @@ def read(
     `recurrent_edges`. FileNotFoundError, ImportError without h5py.
     """
     graph = graph_of(source)
-    noted = json.loads(graph.metadata.get(NOTE, "{}"))
+    noted = _noted(graph)
     dt = float(noted.get("dt", 1e-4) if dt is None else dt)
     if not dt > 0:
         raise ValueError(f"nir.read(dt={dt!r}): a step is longer than 0 seconds.")
@@ -63,7 +63,7 @@ def read(
         raise ValueError(f"nir.read(before={before!r}): before the first step there is \"nothing\" or \"silence\".")
     if recurrent is None and "recurrent" in noted:
         recurrent = [(start, end) for start, end in noted["recurrent"]]
-    dynamics = Dynamics(dt, platform_of(str(noted.get("platform", "norse")) if platform is None else platform), spike_grad)
+    dynamics = Dynamics(dt, platform_of(noted.get("platform", "norse") if platform is None else platform), spike_grad)
     graph = flat(graph)
     nodes: dict[str, Node] = graph.nodes  # pyright: ignore[reportAssignmentType]
     late = {name for name, node in nodes.items() if node.kind == "Delay" and _is_late(node, dt)}
@@ -85,6 +85,15 @@ def read(
             params[name] = layer.params
     step = GraphStep(tuple(placed), before == "silence", dt, dynamics.platform, tuple(_exact(nodes, dtype)))
     return Neuron(dict, dict, step.init, step), params
+
+
+def noted(source: Any) -> dict[str, Any]:
+    """What `write` noted with a graph: `dt`, `platform`, `before`, `recurrent`. Nothing of one that others wrote."""
+    return _noted(graph_of(source))
+
+
+def _noted(graph: Graph) -> dict[str, Any]:
+    return json.loads(graph.metadata.get(NOTE, "{}"))
 
 
 def _is_late(node: Node, dt: float) -> bool:
