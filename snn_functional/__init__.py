@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     )
 
 __version__ = "0.1.0"
-ROOMS = ("encode", "learning", "losses", "metrics", "nir", "quant", "snn", "targets")
+ROOMS = ("encode", "learning", "losses", "metrics", "nir", "platforms", "quant", "snn", "targets")
 
 
 def __getattr__(name: str) -> Any:

@@ -129,6 +129,7 @@ MODIFIED = {  # the neuron, its parameters around those of leaky
         lambda inner, number: snf.AdaptiveThresholdParams(inner, number(0.9), number(0.3)),
     ),
     "noisy": (snf.noisy(snf.leaky), lambda inner, number: snf.NoisyParams(inner, number(0.5))),
+    "readout": (snf.readout(snf.leaky), lambda inner, number: inner),
     "record": (snf.record(snf.leaky), lambda inner, number: inner),
     "masked": (snf.leaky._replace(step=HeldByInput(snf.masked(snf.leaky_step))), lambda inner, number: inner),
     "recurrent": (snf.recurrent(snf.leaky), lambda inner, number: snf.RecurrentParams(inner, number(0.7))),

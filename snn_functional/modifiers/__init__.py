@@ -11,7 +11,7 @@ Which goes inside which, from the neuron outwards; what cannot work in another o
 
     quantize, inhibit, immediate_reset, adaptive_threshold       read the membrane
     refractory, recurrent, noisy                                 take any step that gives spikes
-    filtered, record                                             give something else than spikes
+    filtered, readout, record                                    give something else than spikes
     masked                                                       around all of a network
 """
 
@@ -24,6 +24,7 @@ from ._filtered import filtered as filtered, FilteredParams as FilteredParams, F
 from ._masked import masked as masked, valid_steps as valid_steps
 from ._membrane import immediate_reset as immediate_reset, inhibit as inhibit, quantize as quantize
 from ._noisy import noisy as noisy, NoisyParams as NoisyParams
+from ._readout import readout as readout
 from ._record import record as record
 from ._recurrent import recurrent as recurrent, RecurrentParams as RecurrentParams, RecurrentState as RecurrentState
 from ._refractory import refractory as refractory, RefractoryState as RefractoryState

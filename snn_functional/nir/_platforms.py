@@ -2,7 +2,8 @@
 
     norse       v + dt/tau (v_leak - v + r x); above the threshold v_reset, at once: NIR by the letter, Euler's step
     snntorch    (1 - dt/tau) v + (dt/tau) r x; v_reset with the next step
-    nengo, spinnaker2   the exact step, 1 - exp(-dt/tau) of the way; v_reset at once
+    nengo       the exact step, 1 - exp(-dt/tau) of the way; v_reset at once
+    spinnaker2  the same, but the threshold is subtracted
     rockpool, sinabs    exp(-dt/tau) v + (dt/tau) r x; a membrane at the threshold fires, too, and the threshold is subtracted at once
     spyx        (1 - dt/tau) v + (dt/tau) r x; it fires a step later, from the membrane as it was left; the threshold is subtracted then
     lava        (1 - dt/tau) v + (dt/tau) r x; it fires a step later, and v_reset
@@ -70,7 +71,7 @@ platforms = {
     "norse": Platform(),
     "snntorch": Platform(**_EULER, reset_delay=True),
     "nengo": Platform(decay="exact", share="exact"),
-    "spinnaker2": Platform(decay="exact", share="exact"),
+    "spinnaker2": Platform(decay="exact", share="exact", reset_mechanism="subtract"),
     "rockpool": Platform(**_EXPONENTIAL),
     "sinabs": Platform(**_EXPONENTIAL),
     "spyx": Platform(**_EULER, reset_mechanism="subtract", spike_delay=True, reset_delay=True, cuba_reset_delay=False),
