@@ -1,19 +1,19 @@
 """Neurons of this library as those of NIR: which kind, with which numbers, and on which platforms.
 
-    lif, cuba_lif, li, cuba_li      LIF or IF, CubaLIF, LI or I, CubaLI
-    leaky, "zero"                   LIF: beta v + x, and 0 with the next step
+    lif, cuba_lif                                   LIF, or IF where nothing leaks; CubaLIF
+    leaky, "zero"                                   LIF: beta v + x, and 0 with the next step
     immediate_reset(leaky, synaptic), "zero"        LIF, CubaLIF: 0 at once
-    leaky_integrator                LI, or I where beta is 1
+    readout(lif, cuba_lif, leaky, synaptic)         LI, or I where nothing leaks; CubaLI
+    leaky_integrator                                LI, or I
 
 NIR's neurons are reset to a value. What is reset otherwise, or does something else, is refused, with what can be said instead.
 """
 
 from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor
 
-from ..modifiers import immediate_reset
+from ..modifiers import immediate_reset, readout
 from ..modifiers._modifier import Modifier
 from ..neurons import (
     cuba_lif_step,
@@ -27,7 +27,6 @@ from ..neurons import (
     synaptic_step,
     SynapticParams,
 )
-from ._integrators import cuba_li_step, CubaLIParams, li_step, LIParams
 from ._platforms import Platform
 
 
@@ -60,33 +59,32 @@ def cell_of(step: Any, params: Any, where: str) -> Cell | None:
 
     Raises ValueError for one that NIR has no words for.
     """
-    at_once = isinstance(step, immediate_reset)
-    inner = step.step if at_once else step
-    leaves = {name: getattr(params, name) for name in getattr(params, "__leaves__", ())}
-    choices = {name: getattr(params, name) for name in getattr(params, "__choices__", ())}
-    rest = {"update": "decay", "current": "new", "reset_mechanism": "value", "spike_delay": False, "inclusive": False}
-    if inner is leaky_integrator_step and isinstance(params, LeakyIntegratorParams) and not at_once:
-        return _kind("LI", {**_like(params.beta), "beta": params.beta}, rest)
-    if (inner is leaky_step and isinstance(params, LeakyParams)) or (
-        inner is synaptic_step and isinstance(params, SynapticParams)
-    ):
-        name = "leaky" if inner is leaky_step else "synaptic"
-        if params.reset_mechanism != "zero" or not (at_once or inner is leaky_step):
-            raise ValueError(f"{where}: {_other_reset(name, params.reset_mechanism)}")
-        leaves = _like(params.beta) | {"reset": torch.zeros(())} | leaves
-        return _kind("LIF", leaves, rest | {"reset_delay": not at_once}) if inner is leaky_step else Cell(
-            "CubaLIF", leaves | {"w_in": torch.ones(())}, rest | {"reset_delay": False}
+    at_once, read = isinstance(step, immediate_reset), isinstance(step, readout)
+    inner = step.step if isinstance(step, (immediate_reset, readout)) else step
+    tree, kind = _KINDS.get(inner, (None, ""))
+    if tree is None or not isinstance(params, tree) or (at_once and inner not in (leaky_step, synaptic_step)):
+        if isinstance(step, Modifier):
+            raise ValueError(f"{where}: NIR has no words for {step!r}.")
+        return None
+    leaves = {name: getattr(params, name) for name in params.__leaves__}
+    choices = {name: getattr(params, name) for name in params.__choices__}
+    if inner not in (
+        lif_step,
+        cuba_lif_step,
+    ):  # snnTorch's: a share of the membrane is kept, and the input comes in whole
+        one, none = params.beta.new_ones(()), params.beta.new_zeros(())
+        leaves = {"gain": one, "leak": none, "reset": none} | ({"w_in": one} if "alpha" in leaves else {}) | leaves
+        reset = {"zero": "value" if at_once or inner is leaky_step else "late"}.get(
+            choices.get("reset_mechanism"), "none"
         )
-    if at_once:
-        raise ValueError(f"{where}: immediate_reset goes around leaky or synaptic here; lif resets at once by itself.")
-    for own, tree, kind in _KINDS:
-        if inner is own and isinstance(params, tree):
-            if kind.endswith("F") and choices["reset_mechanism"] == "none":
-                raise ValueError(f"{where}: {_other_reset(kind, 'none')}")
-            return _kind(kind, leaves, choices)
-    if isinstance(step, Modifier):
-        raise ValueError(f"{where}: NIR has no words for {step!r}.")
-    return None
+        choices = {"update": "decay", "current": "new", "reset_mechanism": reset, "reset_delay": not at_once}
+        choices |= {"spike_delay": False, "inclusive": False}
+    if read or inner is leaky_integrator_step:
+        leaves = {name: x for name, x in leaves.items() if name not in ("threshold", "reset")}
+        return _kind(kind.removesuffix("F"), leaves, choices)
+    if choices["reset_mechanism"] not in ("value", "subtract"):
+        raise ValueError(f"{where}: {_other_reset(inner, params.reset_mechanism)}")
+    return _kind(kind, leaves, choices)
 
 
 def _kind(kind: str, leaves: dict[str, Tensor], choices: dict[str, Any]) -> Cell:
@@ -95,28 +93,26 @@ def _kind(kind: str, leaves: dict[str, Tensor], choices: dict[str, Any]) -> Cell
     return Cell({"LIF": "IF", "LI": "I"}.get(kind, kind) if whole else kind, leaves, choices)
 
 
-def _like(beta: Tensor) -> dict[str, Tensor]:
-    """What `lif` has beside."""
-    return {"gain": beta.new_ones(()), "leak": beta.new_zeros(())}
-
-
-def _other_reset(name: str, reset: str) -> str:
-    if name == "synaptic" and reset == "zero":
-        why = "its \"zero\" comes with the next step, and takes that step's current, too"
+def _other_reset(step: Any, reset: str) -> str:
+    if step is synaptic_step and reset == "zero":
+        why = 'its "zero" comes with the next step, and takes that step\'s current, too'
         way = 'immediate_reset(synaptic), or cuba_lif with reset_mechanism="value"'
     else:
         why = f"reset_mechanism {reset!r} is not NIR's, whose neurons go to a value when they fire"
-        way = {"leaky": 'reset_mechanism="zero"', "synaptic": 'immediate_reset(synaptic), reset_mechanism="zero"'}.get(
-            name, 'reset_mechanism="value"'
-        )
+        value = {
+            leaky_step: 'reset_mechanism="zero"',
+            synaptic_step: 'immediate_reset(synaptic), reset_mechanism="zero"',
+        }
+        way = value.get(step, 'reset_mechanism="value"')
         if reset == "none":
-            way += ", or li, which does not fire"
+            way += ", or read it out, readout(lif), which does not fire"
     return f"{why}. Train it with {way}."
 
 
-_KINDS: tuple[tuple[Any, Any, str], ...] = (
-    (lif_step, LIFParams, "LIF"),
-    (cuba_lif_step, CubaLIFParams, "CubaLIF"),
-    (li_step, LIParams, "LI"),
-    (cuba_li_step, CubaLIParams, "CubaLI"),
-)
+_KINDS: dict[Any, tuple[Any, str]] = {
+    lif_step: (LIFParams, "LIF"),
+    cuba_lif_step: (CubaLIFParams, "CubaLIF"),
+    leaky_step: (LeakyParams, "LIF"),
+    synaptic_step: (SynapticParams, "CubaLIF"),
+    leaky_integrator_step: (LeakyIntegratorParams, "LI"),
+}

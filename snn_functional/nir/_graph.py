@@ -172,9 +172,7 @@ def flat(graph: Graph) -> Graph:
             nodes[own] = Node("Input", {"shape": None})
             edges.append((own, name))
     if not any(node.kind == "Output" for node in nodes.values()):
-        raise ValueError(
-            f"nir.read: the graph has no Output node, so nothing to give. Its nodes are {_names(nodes)}."
-        )
+        raise ValueError(f"nir.read: the graph has no Output node, so nothing to give. Its nodes are {_names(nodes)}.")
     return Graph(dict(nodes), edges, graph.metadata)
 
 
@@ -201,9 +199,7 @@ def _open(graph: Graph, prefix: str, nodes: dict[str, Node], edges: list[Edge]) 
             nodes[whole] = node._replace(kind="Identity") if prefix and node.kind in ("Input", "Output") else node
     for start, end in graph.edges:
         what = f"edge {_arrow((prefix + start, prefix + end))}"
-        edges.append(
-            (prefix + _resolved(graph, start, "Output", what), prefix + _resolved(graph, end, "Input", what))
-        )
+        edges.append((prefix + _resolved(graph, start, "Output", what), prefix + _resolved(graph, end, "Input", what)))
 
 
 def _resolved(graph: Graph, name: str, end: str, what: str) -> str:

@@ -1,11 +1,11 @@
 """Nodes of NIR that are no neurons, each a pure step of a time step [..., shape]: any axes may stand in front.
 
-    Affine, Linear       W x + b, W x: `linear`, the connection of a chain
-    Scale                s x
-    Conv1d, Conv2d       as torch's, but for "same" at an even kernel, where the one zero more is behind, as torch has it
-    SumPool2d, AvgPool2d the sum or the mean of each window; zeros around the image count in both
-    Flatten              axes start to end, counted without the batch, made one
-    Threshold            1 where x > threshold, with a surrogate gradient
+Affine, Linear       W x + b, W x: `linear`, the connection of a chain
+Scale                s x
+Conv1d, Conv2d       as torch's, but for "same" at an even kernel, where the one zero more is behind, as torch has it
+SumPool2d, AvgPool2d the sum or the mean of each window; zeros around the image count in both
+Flatten              axes start to end, counted without the batch, made one
+Threshold            1 where x > threshold, with a surrogate gradient
 """
 
 import dataclasses

@@ -1,4 +1,4 @@
-"""NIR's neurons as `lif` and `cuba_lif`, and back: time constants in seconds as shares of a step.
+"""NIR's neurons as `lif` and `cuba_lif`, and back: time constants in seconds as shares of a step. LI, CubaLI and I are their `readout`.
 
     NIR                                     here, update "relax"        update "decay"
     tau v' = (v_leak - v) + r x             beta = s(tau), gain = r     beta = d(tau), gain = r s'(tau)
@@ -17,10 +17,10 @@ import torch
 from torch import Tensor
 
 from .._neuron import Neuron
+from ..modifiers import readout
 from ..neurons import cuba_lif, CubaLIFParams, lif, LIFParams
 from ..surrogate import Spike
 from ._given import Given, Shape
-from ._integrators import cuba_li, CubaLIParams, li, LIParams
 from ._platforms import Platform
 
 
@@ -53,7 +53,9 @@ class Dynamics:
         shape = given.same_shape(numbers)
         if kind in ("CubaLI", "CubaLIF"):
             w_in = given.doubles("w_in", None)
-            numbers["w_in"] = torch.ones(shape, dtype=torch.float64) if w_in is None else w_in if w_in.dim() else w_in.expand(shape)
+            numbers["w_in"] = (
+                torch.ones(shape, dtype=torch.float64) if w_in is None else w_in if w_in.dim() else w_in.expand(shape)
+            )
             given.same_shape(numbers)
         for name in taus.get(kind, ()):
             self._check_tau(given, name, numbers[name])
@@ -136,10 +138,10 @@ def _shares(how: str, tau: Tensor, dt: float) -> Tensor:
 
 
 _TREES: dict[str, tuple[Callable[..., Any], Neuron]] = {
-    "I": (LIParams, li),
+    "I": (LIFParams, readout(lif)),
     "IF": (LIFParams, lif),
-    "LI": (LIParams, li),
+    "LI": (LIFParams, readout(lif)),
     "LIF": (LIFParams, lif),
-    "CubaLI": (CubaLIParams, cuba_li),
+    "CubaLI": (CubaLIFParams, readout(cuba_lif)),
     "CubaLIF": (CubaLIFParams, cuba_lif),
 }

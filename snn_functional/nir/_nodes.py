@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from .._connections import linear, Linear
+from .._connections import Linear, linear
 from .._neuron import Neuron
 from ._delay import delay, DelayParams
 from ._given import Given, Shape
@@ -72,7 +72,9 @@ def _affine(given: Given, shape: Shape | None, dt: float) -> Layer:
     if given.kind == "Affine":
         bias = given.floats("bias")
         if bias.shape != (outputs,):
-            raise given.wrong(f"its weight is {tuple(weight.shape)}, so its bias is ({outputs},), but {tuple(bias.shape)} came.")
+            raise given.wrong(
+                f"its weight is {tuple(weight.shape)}, so its bias is ({outputs},), but {tuple(bias.shape)} came."
+            )
     else:
         bias = torch.zeros((), dtype=weight.dtype)
     if shape not in (None, (inputs,)):
@@ -145,7 +147,9 @@ def _pool(given: Given, shape: Shape | None, dt: float) -> Layer:
     kernel, padding = given.whole("kernel_size", 2, least=1), given.whole("padding", 2, 0)
     stride = given.whole("stride", 2, least=1)
     if any(2 * p > k for p, k in zip(padding, kernel)):
-        raise given.wrong(f"a padding is at most half of the window, but padding {padding} and kernel_size {kernel} came.")
+        raise given.wrong(
+            f"a padding is at most half of the window, but padding {padding} and kernel_size {kernel} came."
+        )
     step = Pool((kernel[0], kernel[1]), (stride[0], stride[1]), (padding[0], padding[1]), given.kind == "SumPool2d")
     pads = tuple((p, p) for p in padding)
     channels = shape[0] if shape and len(shape) == 3 else -1

@@ -20,7 +20,9 @@ from collections.abc import Collection, Iterable
 from ._graph import Edge
 
 
-def ordered(nodes: Iterable[str], edges: Collection[Edge], late: Collection[str], recurrent: Collection[Edge]) -> list[str]:
+def ordered(
+    nodes: Iterable[str], edges: Collection[Edge], late: Collection[str], recurrent: Collection[Edge]
+) -> list[str]:
     """The nodes, each behind those that it needs at the same step. `late`: those that need nothing of the same step.
 
     Raises ValueError where a cycle is left.
@@ -40,7 +42,11 @@ def ordered(nodes: Iterable[str], edges: Collection[Edge], late: Collection[str]
 
 
 def recurrent_edges(
-    nodes: Collection[str], edges: Collection[Edge], outputs: Collection[str], late: Collection[str], remember: Collection[str]
+    nodes: Collection[str],
+    edges: Collection[Edge],
+    outputs: Collection[str],
+    late: Collection[str],
+    remember: Collection[str],
 ) -> list[Edge]:
     """The edges that hand on the last step's output, as said above. `remember`: nodes that hold a state.
 

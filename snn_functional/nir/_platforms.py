@@ -55,7 +55,6 @@ class Platform:
                 'both alike, or update="decay".'
             )
 
-
     def choice(self, name: str, kind: str) -> Any:
         """One of the choices of `lif`, or for "CubaLIF" of `cuba_lif`."""
         cuba = kind.startswith("Cuba") and name == "reset_delay" and self.cuba_reset_delay is not None

@@ -60,7 +60,7 @@ def read(
         raise ValueError(f"nir.read(dt={dt!r}): a step is longer than 0 seconds.")
     before = str(noted.get("before", "nothing")) if before is None else before
     if before not in ("nothing", "silence"):
-        raise ValueError(f"nir.read(before={before!r}): before the first step there is \"nothing\" or \"silence\".")
+        raise ValueError(f'nir.read(before={before!r}): before the first step there is "nothing" or "silence".')
     if recurrent is None and "recurrent" in noted:
         recurrent = [(start, end) for start, end in noted["recurrent"]]
     dynamics = Dynamics(dt, platform_of(noted.get("platform", "norse") if platform is None else platform), spike_grad)
@@ -111,7 +111,9 @@ def _recurrent(
     found = [(str(start), str(end)) for start, end in given]
     for edge in found:
         if edge not in edges:
-            raise ValueError(f"nir.read(recurrent={found}): {edge} is no edge of the graph. Its edges are {sorted(edges)}.")
+            raise ValueError(
+                f"nir.read(recurrent={found}): {edge} is no edge of the graph. Its edges are {sorted(edges)}."
+            )
     return found
 
 
@@ -137,7 +139,9 @@ def _layers(
         shape = _one_shape(given, came)
         found[name] = layer_of(given, shape, dynamics)
         if nodes[name].kind == "Threshold":
-            found[name] = found[name]._replace(params=type(found[name].params)(found[name].params.threshold, dynamics.spike_grad))
+            found[name] = found[name]._replace(
+                params=type(found[name].params)(found[name].params.threshold, dynamics.spike_grad)
+            )
     for start, end in edges:
         if (start, end) in back or end in late:
             came = {name: found[name].shape for name, other in edges if other == end}

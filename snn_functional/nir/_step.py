@@ -156,7 +156,9 @@ class GraphStep:
                 raise TypeError(f"{self!r}: the input {node.name!r} is a tensor, not {type(x).__name__}.")
             if tuple(x.shape[x.dim() - len(shape) :]) != shape:
                 whole = f"[..., {', '.join(map(str, shape))}]"
-                raise ValueError(f"{self!r}: the input {node.name!r} is {whole} at one step, but {tuple(x.shape)} came.")
+                raise ValueError(
+                    f"{self!r}: the input {node.name!r} is {whole} at one step, but {tuple(x.shape)} came."
+                )
             found[node.name] = at_least(self._dtype(params), x)
         return found
 
@@ -171,7 +173,9 @@ class GraphStep:
     def _names(self, what: str, tree: Any, names: list[str]) -> None:
         if not isinstance(tree, dict) or tree.keys() != set(names):
             came = f"{sorted(tree)}" if isinstance(tree, dict) else f"a {type(tree).__name__}"
-            raise TypeError(f"{self!r}: {what} is a dictionary by the names of nodes, {sorted(names)}, but {came} came.")
+            raise TypeError(
+                f"{self!r}: {what} is a dictionary by the names of nodes, {sorted(names)}, but {came} came."
+            )
 
 
 def edge_name(start: str, end: str) -> str:

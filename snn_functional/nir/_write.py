@@ -73,7 +73,9 @@ def drawn(draft: Draft, platform: Any, shape: Shape | None, path: Any, exact: An
     try:
         import nir
     except ImportError as error:
-        raise ImportError('nir.write(...): a graph is one of the library nir: pip install "snn-functional[nir]".') from error
+        raise ImportError(
+            'nir.write(...): a graph is one of the library nir: pip install "snn-functional[nir]".'
+        ) from error
     nodes = {}
     for name, node in draft.nodes(platform, shape, exact).items():
         numbers = dict(node.numbers)
@@ -104,7 +106,9 @@ def layer(draft: Draft, name: str, step: Any, params: Any, sources: tuple[str, .
         chain = step.chain if isinstance(step, Residual) else step
         into = sources
         if not isinstance(params, tuple) or len(params) != len(chain.layers):
-            raise TypeError(f"{where}: {step!r} has a tuple of {len(chain.layers)} params, but {type(params).__name__} came.")
+            raise TypeError(
+                f"{where}: {step!r} has a tuple of {len(chain.layers)} params, but {type(params).__name__} came."
+            )
         for number, (inner, p) in enumerate(zip(chain.layers, params)):
             into = layer(draft, f"{name}.{number}" if name else str(number), inner.step, p, into)
         return (*sources, *into) if isinstance(step, Residual) else into
@@ -156,7 +160,9 @@ def connection(tree: Any, where: str) -> Node:
 def _function(function: Any, where: str) -> Node | None:
     """A plain function of a chain as a node; None for one that changes nothing."""
     given = function.keywords if isinstance(function, functools.partial) and not function.args else {}
-    if function is flatten or (isinstance(function, functools.partial) and function.func is flatten and given.keys() <= {"axes"}):
+    if function is flatten or (
+        isinstance(function, functools.partial) and function.func is flatten and given.keys() <= {"axes"}
+    ):
         return Node("Flatten", {"start_dim": -given.get("axes", 3), "end_dim": -1})
     if isinstance(function, avg_pool2d):
         sizes = function.kernel_size, function.stride or function.kernel_size, function.padding
@@ -183,7 +189,12 @@ def module(found: Any, where: str) -> Node | None:
         one = lambda x: x[0] if kind == "Conv1d" and isinstance(x, tuple) else x
         numbers = {key: one(getattr(found, key)) for key in ("stride", "padding", "dilation", "groups")}
         return Node(kind, {"weight": found.weight, "bias": bias} | numbers)
-    if isinstance(found, nn.AvgPool2d) and not found.ceil_mode and found.count_include_pad and not found.divisor_override:
+    if (
+        isinstance(found, nn.AvgPool2d)
+        and not found.ceil_mode
+        and found.count_include_pad
+        and not found.divisor_override
+    ):
         pair = lambda x: np.array([x, x] if isinstance(x, int) else list(x))
         sizes = {"kernel_size": found.kernel_size, "stride": found.stride, "padding": found.padding}
         return Node("AvgPool2d", {key: pair(x) for key, x in sizes.items()})
