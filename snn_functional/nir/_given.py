@@ -37,7 +37,7 @@ class Given:
         if not isinstance(value, Tensor):
             try:
                 value = torch.from_numpy(np.array(value, dtype=np.float64 if np.ndim(value) == 0 else None))
-            except TypeError:
+            except (TypeError, ValueError):
                 raise self.wrong(f"{key} holds no numbers, but {value!r:.60}.") from None
         if value.is_complex() or bool(value.isnan().any()):
             raise self.wrong(f"{key} holds {'NaN' if not value.is_complex() else 'complex numbers'}.")

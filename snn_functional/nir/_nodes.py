@@ -59,9 +59,9 @@ def _stateless(step: Any, shape: Shape | None) -> Layer:
 def _passes(given: Given, shape: Shape | None, dt: float) -> Layer:
     own = given.take("shape", None)
     given.numbers.pop("input_type", None)
-    if own is None or shape is not None and given.kind == "Identity":
-        return _stateless(Passes(), shape)
-    return _stateless(Passes(), given.fits(tuple(int(n) for n in own), shape))
+    if given.kind == "Input" and own is not None:
+        return _stateless(Passes(), given.fits(tuple(int(n) for n in own), shape))
+    return _stateless(Passes(), shape)  # what the file says of an output is what the library worked out, if it did
 
 
 def _affine(given: Given, shape: Shape | None, dt: float) -> Layer:
@@ -185,8 +185,8 @@ def _flatten(given: Given, shape: Shape | None, dt: float) -> Layer:
     written = given.take("input_type", None)
     if isinstance(written, dict):
         written = next(iter(written.values()), None)
-    if written is not None:
-        shape = given.fits(tuple(int(n) for n in written), shape)
+    if written is not None and shape is None:
+        shape = tuple(int(n) for n in written)
     (start,), (end,) = given.whole("start_dim", 1, 1, least=-99), given.whole("end_dim", 1, -1, least=-99)
     if shape is None:
         raise given.wrong("nothing says the shape of what it gets: give the graph's Input a shape.")

@@ -86,19 +86,21 @@ class GraphStep:
         for node in self.nodes:
             if node.early:
                 values[node.name] = delayed(params[node.name], (*state[node.name].last, input))
+        came = lambda node: _sum(
+            [
+                *(values[name] for name in node.sources),
+                *(state[edge_name(name, node.name)] for name in node.last),
+            ]
+        )
         for node in self.nodes:
-            if node.kind == "Input":
-                continue
-            came = [values[name] for name in node.sources] + [state[edge_name(name, node.name)] for name in node.last]
-            if not node.early:
+            if node.kind != "Input" and not node.early:
                 p, s = params[node.name] if node.params else (), state[node.name] if node.state else ()
-                values[node.name], s = node.neuron.step(p, s, _sum(came))
+                values[node.name], s = node.neuron.step(p, s, came(node))
                 if node.state:
                     new[node.name] = s
         for node in self.nodes:
             if node.early:  # what it is given may have come after what it gives
-                came = [values[name] for name in node.sources]
-                _, new[node.name] = delay_step(params[node.name], state[node.name], _sum(came))
+                _, new[node.name] = delay_step(params[node.name], state[node.name], came(node))
             for name in node.last:
                 new[edge_name(name, node.name)] = values[name]
         return self._outputs(values), new
@@ -124,11 +126,11 @@ class GraphStep:
             if node.kind == "Input":
                 continue
             p = params[node.name] if node.params else ()
+            if node.early:
+                state[node.name] = node.neuron.init(p, values[node.name])
+                continue
             came = _sum([*(values[name] for name in node.sources), *(like(shapes[name]) for name in node.last)])
             s = node.neuron.init(p, came)
-            if node.early:
-                state[node.name] = s
-                continue
             values[node.name], _ = node.neuron.step(p, s, came)
             if node.state:
                 state[node.name], silent[node.name] = s, torch.zeros_like(values[node.name])
