@@ -158,8 +158,20 @@ class Draft:
 
     def _numbers(self, name: str, cell: Cell, shape: Shape | None, dynamics: Dynamics) -> Node:
         doubles = {key: x.detach().double() for key, x in cell.leaves.items()}
-        own = torch.broadcast_shapes(*(x.shape for x in doubles.values()))
-        if shape is not None and torch.broadcast_shapes(own, shape) != torch.Size(shape):
+        for key in {"alpha", "beta"} & doubles.keys() if cell.kind not in ("I", "IF") else ():
+            share = doubles[key] if dynamics.platform.update == "relax" else 1 - doubles[key]
+            if not bool(((share > 0) & (share <= 1)).all()):
+                way = "" if cell.kind.startswith("Cuba") else " A whole layer without a leak is an IF: update='decay', beta=1, leak=0."
+                raise ValueError(
+                    f"nir.write: node {name!r}: {key} says that a share of {float(share.min()):g} to {float(share.max()):g} is lost in a "
+                    f"step. NIR has a time constant, for more than 0, and 1 at most.{way}"
+                )
+        try:
+            own = torch.broadcast_shapes(*(x.shape for x in doubles.values()))
+            fits = shape is None or torch.broadcast_shapes(own, shape) == torch.Size(shape)
+        except RuntimeError:
+            own, fits = tuple(max((x.shape for x in doubles.values()), key=len)), False
+        if not fits:
             raise ValueError(f"nir.write: node {name!r}: its numbers are of {tuple(own)}, but it gets {shape}.")
         doubles = {key: x.expand(shape if shape is not None else own) for key, x in doubles.items()}
         return Node(cell.kind, dynamics.numbers(cell.kind, doubles))
