@@ -4,10 +4,10 @@ import functools
 
 import pytest
 import torch
+from helpers import assert_equal, law
 from hypothesis import given, strategies as st
 
 import snn_functional as snf
-from helpers import assert_equal, law
 
 
 np = pytest.importorskip("numpy")
@@ -28,7 +28,12 @@ def neuron_of(kind, n, seed=0, **choices):
         return at_once, snf.SynapticParams(draw(0, 1, 0), draw(0, 1, 1), draw(0.1, 0.5, 2), reset_mechanism="zero")
     if kind == "integrator":
         return snf.leaky_integrator, snf.LeakyIntegratorParams(draw(0, 1, 0))
-    given = {"gain": draw(0.5, 4, 1), "leak": draw(-0.1, 0.1, 2), "threshold": draw(0.1, 0.5, 3), "reset": draw(-0.3, 0, 4)}
+    given = {
+        "gain": draw(0.5, 4, 1),
+        "leak": draw(-0.1, 0.1, 2),
+        "threshold": draw(0.1, 0.5, 3),
+        "reset": draw(-0.3, 0, 4),
+    }
     given |= {"reset_mechanism": "value"} | choices
     if kind == "if":
         return snf.lif, snf.LIFParams(1.0, **given | {"leak": 0.0})
@@ -106,16 +111,25 @@ def test_an_image_network_with_a_way_around(tmp_path):
         (snf.flatten, ()), (snf.residual(snf.linear, snf.lif), (line(16, 16)[1], neuron_of("lif", 16, 2, **one)[1])), line(16, 3),
     )  # fmt: skip
     xs = numbers((8, 2, 2, 8, 8), 0, 3)
-    again, found = there_and_back(net, params, xs, tmp_path / "net.nir", checked=False, shape=(2, 8, 8))  # its shapes are of square kernels
+    again, found = there_and_back(
+        net, params, xs, tmp_path / "net.nir", checked=False, shape=(2, 8, 8)
+    )  # its shapes are of square kernels
     assert found["1"].beta.shape == (4, 8, 8) and again.step.recurrent == ()
     with pytest.raises(ValueError, match=r"nothing says the shape of the input. Give it.*shape=\(2, 34, 34\)"):
         snf.nir.write(net, params)
 
 
-@pytest.mark.parametrize("V", [snf.Linear.random(4, 4), snf.Linear.random(4, 4, bias=False), torch.rand(4), torch.tensor(0.5)])
+@pytest.mark.parametrize(
+    "V", [snf.Linear.random(4, 4), snf.Linear.random(4, 4, bias=False), torch.rand(4), torch.tensor(0.5)]
+)
 def test_feedback(V, tmp_path):
     inner, own = neuron_of("lif", 4, update="relax")
-    net, params = row(line(3, 4), (snf.recurrent(inner), snf.RecurrentParams(own, V)), line(4, 2), neuron_of("li", 2, 1, update="relax"))
+    net, params = row(
+        line(3, 4),
+        (snf.recurrent(inner), snf.RecurrentParams(own, V)),
+        line(4, 2),
+        neuron_of("li", 2, 1, update="relax"),
+    )
     xs = numbers((15, 2, 3), 0, 4)
     again, _ = there_and_back(net, params, xs, tmp_path / "net.nir")
     assert again.step.recurrent == (("1.V", "1"),)
@@ -123,7 +137,9 @@ def test_feedback(V, tmp_path):
 
 
 def test_feedback_around_layers(tmp_path):
-    inner, own = row(line(4, 5), neuron_of("lif", 5, update="relax"), line(5, 4, 1), neuron_of("lif", 4, 1, update="relax"))
+    inner, own = row(
+        line(4, 5), neuron_of("lif", 5, update="relax"), line(5, 4, 1), neuron_of("lif", 4, 1, update="relax")
+    )
     net, params = snf.recurrent(inner), snf.RecurrentParams(own, snf.Linear.random(4, 4))
     again, _ = there_and_back(net, params, numbers((15, 2, 4), 0, 4), tmp_path / "net.nir")
     assert again.step.recurrent == (("0.V", "0.0"),)
@@ -171,7 +187,12 @@ def test_edges_that_were_named_are_noted(tmp_path):
     lif = nir.LIF(*(np.full(3, x) for x in (1e-3, 1.0, 0.0, 0.5)))
     nodes = {"input": nir.Input(np.array([3])), "lif": lif, "w": W, "output": nir.Output(np.array([3]))}
     graph = nir.NIRGraph(nodes, [("input", "lif"), ("lif", "w"), ("w", "lif"), ("lif", "output")])
-    neuron, params = snf.nir.read(graph, recurrent=[("lif", "w")], before="silence", platform={"decay": "exact", "share": "exact", "inclusive": True})
+    neuron, params = snf.nir.read(
+        graph,
+        recurrent=[("lif", "w")],
+        before="silence",
+        platform={"decay": "exact", "share": "exact", "inclusive": True},
+    )
     snf.nir.write(neuron, params, tmp_path / "net.nir")
     again, _ = snf.nir.read(tmp_path / "net.nir")
     assert again.step.nodes == neuron.step.nodes and again.step.recurrent == (("lif", "w"),)
@@ -179,16 +200,28 @@ def test_edges_that_were_named_are_noted(tmp_path):
 
 
 def test_every_kind_of_node_is_written_again(tmp_path):
-    one = np.ones
+    one, draw = np.ones(5), np.random.default_rng(0).random
+    pair = lambda *sizes: tuple(np.array(x) for x in sizes)
     nodes = {
-        "in": nir.Input(np.array([2, 8, 9])), "conv": nir.Conv2d((8, 9), np.random.rand(4, 1, 3, 5), (2, 1), (1, 2), 1, 2, one(4)),
-        "same": nir.Conv2d(None, np.random.rand(4, 4, 3, 3), 1, "same", (1, 2), 1, one(4)), "sum": nir.SumPool2d(*map(np.array, ([2, 2], [2, 2], [0, 1]))),
-        "mean": nir.AvgPool2d(*map(np.array, ([1, 2], [1, 2], [0, 0]))), "flat": nir.Flatten({"input": None}, 1, -1),
-        "conv1": nir.Conv1d(6, np.random.rand(3, 4, 2), 2, 0, 1, 1, one(3)), "all": nir.Flatten({"input": None}, 0, -1),
-        "line": nir.Linear(np.random.rand(5, 6)), "scale": nir.Scale(np.random.rand(5)), "delay": nir.Delay(np.array([0, 1, 2, 1, 0]) * 1e-4),
-        "i": nir.I(one(5)), "if": nir.IF(one(5), one(5)), "li": nir.LI(one(5) * 1e-3, one(5), one(5)), "cuba": nir.CubaLI(*(one(5) * 1e-3,) * 5),
-        "lif": nir.CubaLIF(*(one(5) * 1e-3,) * 5), "threshold": nir.Threshold(np.random.rand(5)), "out": nir.Output(np.array([5])),
-    }  # fmt: skip
+        "in": nir.Input(np.array([2, 8, 9])),
+        "conv": nir.Conv2d((8, 9), draw((4, 1, 3, 5)), (2, 1), (1, 2), 1, 2, np.ones(4)),
+        "same": nir.Conv2d(None, draw((4, 4, 3, 3)), 1, "same", (1, 2), 1, np.ones(4)),
+        "sum": nir.SumPool2d(*pair([2, 2], [2, 2], [0, 1])),
+        "mean": nir.AvgPool2d(*pair([1, 2], [1, 2], [0, 0])),
+        "flat": nir.Flatten({"input": None}, 1, -1),
+        "conv1": nir.Conv1d(6, draw((3, 4, 2)), 2, 0, 1, 1, np.ones(3)),
+        "all": nir.Flatten({"input": None}, 0, -1),
+        "line": nir.Linear(draw((5, 6))),
+        "scale": nir.Scale(draw(5)),
+        "delay": nir.Delay(np.array([0, 1, 2, 1, 0]) * 1e-4),
+        "i": nir.I(one),
+        "if": nir.IF(one, one),
+        "li": nir.LI(one * 1e-3, one, one),
+        "cuba": nir.CubaLI(*(one * 1e-3,) * 5),
+        "lif": nir.CubaLIF(*(one * 1e-3,) * 5),
+        "threshold": nir.Threshold(draw(5)),
+        "out": nir.Output(np.array([5])),
+    }
     graph = nir.NIRGraph(nodes, list(zip(nodes, list(nodes)[1:])), type_check=False)
     neuron, params = snf.nir.read(graph)
     again = snf.nir.write(neuron, params)

@@ -74,9 +74,8 @@ def cell_of(step: Any, params: Any, where: str) -> Cell | None:
     ):  # snnTorch's: a share of the membrane is kept, and the input comes in whole
         one, none = params.beta.new_ones(()), params.beta.new_zeros(())
         leaves = {"gain": one, "leak": none, "reset": none} | ({"w_in": one} if "alpha" in leaves else {}) | leaves
-        reset = {"zero": "value" if at_once or inner is leaky_step else "late"}.get(
-            choices.get("reset_mechanism"), "none"
-        )
+        zero = "value" if at_once or inner is leaky_step else "late"
+        reset = zero if choices.get("reset_mechanism") == "zero" else "none"
         choices = {"update": "decay", "current": "new", "reset_mechanism": reset, "reset_delay": not at_once}
         choices |= {"spike_delay": False, "inclusive": False}
     if read or inner is leaky_integrator_step:

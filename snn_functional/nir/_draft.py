@@ -161,7 +161,11 @@ class Draft:
         for key in {"alpha", "beta"} & doubles.keys() if cell.kind not in ("I", "IF") else ():
             share = doubles[key] if dynamics.platform.update == "relax" else 1 - doubles[key]
             if not bool(((share > 0) & (share <= 1)).all()):
-                way = "" if cell.kind.startswith("Cuba") else " A whole layer without a leak is an IF: update='decay', beta=1, leak=0."
+                way = (
+                    ""
+                    if cell.kind.startswith("Cuba")
+                    else " A whole layer without a leak is an IF: update='decay', beta=1, leak=0."
+                )
                 raise ValueError(
                     f"nir.write: node {name!r}: {key} says that a share of {float(share.min()):g} to {float(share.max()):g} is lost in a "
                     f"step. NIR has a time constant, for more than 0, and 1 at most.{way}"

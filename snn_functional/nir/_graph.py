@@ -9,6 +9,7 @@ A file of NIR is HDF5: `/version`, and `/node` of
 It is read by h5py alone: `nir.read` refuses graphs within a graph whose edges lead to "sub.node", which the first versions wrote.
 """
 
+import importlib
 import os
 from typing import Any, NamedTuple
 
@@ -56,7 +57,7 @@ def graph_of(source: Any) -> Graph:
 
 def _of_file(path: str | bytes) -> Graph:
     try:
-        import h5py
+        h5py: Any = importlib.import_module("h5py")
     except ImportError as error:
         raise ImportError('nir.read(path): a .nir file is HDF5: pip install "snn-functional[nir]".') from error
     path = os.fsdecode(path)
@@ -67,7 +68,7 @@ def _of_file(path: str | bytes) -> Graph:
     except OSError as error:
         raise ValueError(f"nir.read({path!r}): no HDF5 file, so no graph of NIR: {error}.") from error
     with file:
-        if "node" not in file or "type" not in file["node"]:  # pyright: ignore[reportOperatorIssue]
+        if "node" not in file or "type" not in file["node"]:
             raise ValueError(
                 f"nir.read({path!r}): an HDF5 file, but no graph of NIR: it has no /node with a type in it, only "
                 f"{', '.join(sorted(file)) or 'nothing'}."

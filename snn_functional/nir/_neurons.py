@@ -137,11 +137,12 @@ def _shares(how: str, tau: Tensor, dt: float) -> Tensor:
     return -torch.expm1(-dt / tau) if how == "exact" else (dt / tau).clamp(max=1)
 
 
+_read_out: Callable[[Neuron], Any] = readout  # pyright: ignore[reportAssignmentType]
 _TREES: dict[str, tuple[Callable[..., Any], Neuron]] = {
-    "I": (LIFParams, readout(lif)),
+    "I": (LIFParams, _read_out(lif)),
     "IF": (LIFParams, lif),
-    "LI": (LIFParams, readout(lif)),
+    "LI": (LIFParams, _read_out(lif)),
     "LIF": (LIFParams, lif),
-    "CubaLI": (CubaLIFParams, readout(cuba_lif)),
+    "CubaLI": (CubaLIFParams, _read_out(cuba_lif)),
     "CubaLIF": (CubaLIFParams, cuba_lif),
 }

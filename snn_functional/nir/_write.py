@@ -1,6 +1,7 @@
 """`write`: a network of this library as a graph of NIR. Exact, or refused."""
 
 import functools
+import importlib
 import os
 from typing import Any
 
@@ -40,8 +41,8 @@ def write(
       `leaky` with the reset "zero", `leaky_integrator`, ...: see README.md), of `recurrent` around these; one of these alone; or what
       `read` gave.
     - `dt`: a step in seconds: NIR says time constants, not shares of a step. 1e-4, or what the graph was read with.
-    - `platform`: for whose reader; the neurons must go through their steps as it does. By default the first that does and resets to a value;
-      that it is, and dt, are noted in the file's metadata, where `read` finds them. A reader that looks at NIR alone steps as it does.
+    - `platform`: for whose reader; the neurons must go through their steps as it does. By default the first that does and resets
+      to a value. Which it is, and dt, are noted in the file's metadata, where `read` finds them; another reader steps as it always does.
     - `shape`: of the input at one step, without the batch, where the first layer does not say it.
 
     Surrogates, and whether gradients pass through resets, are not written: NIR knows no gradients.
@@ -71,7 +72,7 @@ def write(
 def drawn(draft: Draft, platform: Any, shape: Shape | None, path: Any, exact: Any = ()) -> Any:
     """The draft as a graph of the library `nir`, and in a file."""
     try:
-        import nir
+        nir: Any = importlib.import_module("nir")
     except ImportError as error:
         raise ImportError(
             'nir.write(...): a graph is one of the library nir: pip install "snn-functional[nir]".'

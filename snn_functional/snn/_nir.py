@@ -56,7 +56,7 @@ def export_to_nir(
         sources = _made_by(made, given)
         if not sources:
             raise ValueError(
-                f"export_to_nir: what goes into {name!r} is neither the input nor what a layer put out, but is made of it between them: NIR "
+                f"export_to_nir: what goes into {name!r} is neither the input nor what a layer put out, but made of it between them: NIR "
                 "has nodes for layers alone. Make it one: nn.Flatten() for x.flatten(1)."
             )
         leads = _layer(draft, name or "0", called, sources)
@@ -104,7 +104,7 @@ def _made_by(made: list[tuple[Tensor, tuple[str, ...]]], x: Any) -> tuple[str, .
 
 
 def _layer(draft: Any, name: str, layer: Any, sources: tuple[str, ...]) -> tuple[str, ...]:
-    from ..modifiers import recurrent, RecurrentParams
+    from ..modifiers import immediate_reset, recurrent, RecurrentParams
     from ..neurons import leaky_step, LeakyParams, synaptic_step, SynapticParams
     from ..nir import _write
 
@@ -121,10 +121,10 @@ def _layer(draft: Any, name: str, layer: Any, sources: tuple[str, ...]) -> tuple
         inner, kind = plain[own]
         if step is own:  # its "zero" takes the next step's input, too
             raise ValueError(
-                f'{where}: its reset comes with the next step, which NIR cannot say. Make it with reset_mechanism="zero", reset_delay=False.'
+                f'{where}: its reset comes with the next step, which NIR cannot say. Give it reset_mechanism="zero", reset_delay=False.'
             )
         leaves = {key: getattr(params, key) for key in (*kind.__leaves__, *kind.__choices__)}
-        step, params = recurrent(type(step)(inner)), RecurrentParams(kind(**leaves), params.V)
+        step, params = recurrent(immediate_reset(inner)), RecurrentParams(kind(**leaves), params.V)
     return _write.layer(draft, name, step, params, sources)
 
 
