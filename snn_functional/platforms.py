@@ -42,6 +42,8 @@ from .surrogate import ATan, FastSigmoid, Sigmoid, Spike, SpikeRateEscape
 
 
 Number = Tensor | float
+ATAN, SIGMOID, EXPONENTIAL = ATan(2.0), Sigmoid(4.0), SpikeRateEscape(2.0, 2.0)
+FAST_SIGMOID, SUPERSPIKE = FastSigmoid(25.0), FastSigmoid(1.0)
 
 
 def norse(
@@ -53,7 +55,7 @@ def norse(
     threshold: Number = 1.0,
     reset: Number = 0.0,
     reset_mechanism: str = "value",
-    spike_grad: Spike = FastSigmoid(1.0),
+    spike_grad: Spike = SUPERSPIKE,
 ) -> tuple[Neuron, Any]:
     """Norse 1.1.0, bit for bit: `lif_box_feed_forward_step`, or with `tau_syn` `lif_feed_forward_step`. Times in seconds there.
 
@@ -80,7 +82,7 @@ def snntorch(
     threshold: Number = 1.0,
     reset_mechanism: str = "subtract",
     reset_delay: bool = True,
-    spike_grad: Spike = ATan(),
+    spike_grad: Spike = ATAN,
 ) -> tuple[Neuron, Any]:
     """snnTorch 1.0.0, bit for bit: `Leaky`.
 
@@ -93,8 +95,9 @@ def snntorch(
     `snf.leaky` is the same neuron with `reset_delay`, and `snf.synaptic` is `Synaptic`.
     """
     mechanism = _reset("snntorch", reset_mechanism, ("subtract", "zero", "none"))
-    late = {"reset_delay": reset_delay, "detach_reset": reset_delay}
-    return lif, LIFParams(beta, threshold=threshold, spike_grad=spike_grad, reset_mechanism=mechanism, **late)
+    numbers = {"threshold": threshold, "spike_grad": spike_grad}
+    choices = {"reset_mechanism": mechanism, "reset_delay": reset_delay, "detach_reset": reset_delay}
+    return lif, LIFParams(beta, **numbers, **choices)
 
 
 def spikingjelly(
@@ -105,7 +108,7 @@ def spikingjelly(
     reset: Number = 0.0,
     reset_mechanism: str = "value",
     detach_reset: bool = False,
-    spike_grad: Spike = Sigmoid(4.0),
+    spike_grad: Spike = SIGMOID,
 ) -> tuple[Neuron, Any]:
     """SpikingJelly 2.0.0: `LIFNode`, `lif_step`. `tau` in steps; bit for bit where it is a power of two, like its default.
 
@@ -134,7 +137,7 @@ def sinabs(
     norm_input: bool = True,
     threshold: Number = 1.0,
     reset_mechanism: str = "subtract",
-    spike_grad: Spike = SpikeRateEscape(2.0, 2.0),
+    spike_grad: Spike = EXPONENTIAL,
 ) -> tuple[Neuron, Any]:
     """sinabs 3.1.3, `LIF` with `SingleSpike`: times in steps. `tau=None` is `IAF`, which does not leak and takes the input whole.
 
@@ -144,7 +147,8 @@ def sinabs(
         s = [v >= threshold]; v -= s threshold
 
     With `tau_syn` x is a current i = b (i + x), b = exp(-1 / tau_syn). `reset_mechanism`: "subtract", or "zero", its
-    `MembraneReset()`, which is detached. Its surrogate is as wide as the threshold: for another than 1, give `SpikeRateEscape(2 / threshold, 2 / threshold)`.
+    `MembraneReset()`, which is detached. Its surrogate is as wide as the threshold: for another than 1, give
+    `SpikeRateEscape(2 / threshold, 2 / threshold)`.
 
     Its default is `MultiSpike`, which fires floor(v / threshold) times at once. Not here: `min_v_mem`.
     """
@@ -163,7 +167,7 @@ def rockpool(
     dt: float = 1e-3,
     gain: Number = 1.0,
     threshold: Number = 1.0,
-    spike_grad: Spike = ATan(),
+    spike_grad: Spike = ATAN,
 ) -> tuple[Neuron, Any]:
     """Rockpool 3.0, `LIFTorch`, for one spike a step. Times in seconds there.
 
@@ -183,7 +187,7 @@ def lava(
     voltage_decay: Number,
     *,
     threshold: Number = 1.0,
-    spike_grad: Spike = ATan(),
+    spike_grad: Spike = ATAN,
 ) -> tuple[Neuron, Any]:
     """lava-dl (head d825ac5), the CUBA neuron of its slayer, in floating point. The decays are the shares that are lost in a step.
 
@@ -202,7 +206,7 @@ def spyx(
     alpha: Number | None = None,
     *,
     threshold: Number = 1.0,
-    spike_grad: Spike = FastSigmoid(25.0),
+    spike_grad: Spike = FAST_SIGMOID,
 ) -> tuple[Neuron, Any]:
     """Spyx 1.0.0, `LIF` (its `IF` for beta = 1), or with `alpha` `CuBaLIF`. The spike is that of the membrane before the input.
 
@@ -221,7 +225,7 @@ def jaxpike(
     dt: float = 1.0,
     threshold: Number = 1.0,
     reset_mechanism: str = "subtract",
-    spike_grad: Spike = FastSigmoid(25.0),
+    spike_grad: Spike = FAST_SIGMOID,
 ) -> tuple[Neuron, Any]:
     """jaxpike 0.1.4, `LIF`: an input of x drives the membrane to x. It learns log(tau).
 
@@ -242,7 +246,7 @@ def snnax(
     reset: Number = 0.0,
     reset_mechanism: str = "value",
     detach_reset: bool = True,
-    spike_grad: Spike = ATan(),
+    spike_grad: Spike = ATAN,
 ) -> tuple[Neuron, Any]:
     """snnax (head b7a55c6), `SimpleLIF`, or with `alpha` `LIF` and, for "subtract", `LIFSoftReset` whose value is the threshold.
 
@@ -268,7 +272,7 @@ def nengo(
     *,
     dt: float = 1e-3,
     threshold: Number = 1.0,
-    spike_grad: Spike = ATan(),
+    spike_grad: Spike = ATAN,
 ) -> tuple[Neuron, Any]:
     """Nengo 4, `LIF` without a refractory time (`tau_ref=0`): exact for an input that stands still during a step. Times in seconds.
 

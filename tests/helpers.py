@@ -18,7 +18,7 @@ NEURONS = {k: v for k, v in vars(snf.neurons).items() if isinstance(v, snf.Neuro
 
 USUAL = {"alpha": 0.9, "beta": 0.8, "R": 5.0, "C": 1.0}  # 0.9 for a number that has neither a default nor a place here
 TRIED = {  # choices that are another neuron's code, and are tried there
-    "cuba_lif": ("reset_delay", "spike_delay", "detach_reset", "inclusive"),
+    "cuba_lif": ("reset_mechanism", "reset_delay", "spike_delay", "detach_reset", "inclusive"),
 }
 UNITS = {"izhikevich": 40.0}  # the size of inputs and states, where it is not 1
 

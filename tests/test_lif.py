@@ -1,5 +1,7 @@
 """lif and cuba_lif: what each choice does, one sentence a test. The platforms' own maps are in test_platforms.py and test_peer_*.py."""
 
+import dataclasses
+
 import pytest
 import torch
 from helpers import assert_equal
@@ -76,7 +78,6 @@ def test_a_detached_reset_has_no_gradient():
 
     x = torch.tensor([1.5])
     torch.testing.assert_close(grad(last)(x, True), torch.tensor([0.9]))  # the decay alone
-
     assert (grad(last)(x, False) < 0.9).all()
 
 
@@ -122,7 +123,17 @@ def test_immediate_reset_goes_to_the_value():
     torch.testing.assert_close(mem, other)
 
 
-def with_(params, **choices):
-    import dataclasses
+def test_its_leak_is_the_one_that_learning_reads():
+    """OTTT lets its traces leak as the neuron does, whatever the update."""
+    net = snf.chain(snf.linear, snf.lif)
+    w, xs, targets = torch.randn(4, 5), torch.rand(20, 3, 5), torch.rand(20, 3, 4)
+    rule = snf.learning.ottt(net.step, lambda spk, target: (spk - target).square().sum())
+    grads = []
+    for neuron in (snf.LIFParams(0.75, gain=0.5), snf.LIFParams(0.25, gain=2.0, update="relax")):
+        params = (snf.Linear(w), neuron)
+        grads.append(rule(params, net.init(params, xs[0]), xs, targets)[0][0].weight)
+    torch.testing.assert_close(*grads, rtol=1e-4, atol=1e-5)
 
+
+def with_(params, **choices):
     return dataclasses.replace(params, **choices)

@@ -111,6 +111,24 @@ def test_what_nir_cannot_say_is_refused(net, says):
         export_to_nir(net, torch.rand(3, 8))
 
 
+def test_a_functionalized_module_and_layers_of_torchs_in_a_chain(tmp_path):
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(8, 6), nn.Sequential(snn.Leaky(beta=0.8, threshold=0.3, **ZERO)), nn.Linear(6, 2))
+    step, params, state = snf.functionalize(net)
+    params = {name: x * 1.5 for name, x in params.items()}
+    snf.nir.write(step, params, tmp_path / "net.nir")
+    neuron, found = snf.nir.read(tmp_path / "net.nir")
+    xs = torch.rand(10, 3, 8)
+    assert sorted(found) == ["0", "1.0", "2"]
+    read = snf.scan(neuron.step, found, neuron.init(found, xs[0]), xs)[0]
+    assert_equal(read, snf.scan(step, params, state, xs)[0])
+    linear, of_linear = snf.layer(nn.Linear(8, 6))
+    graph = snf.nir.write(snf.chain(linear, snf.lif), (of_linear, snf.LIFParams(0.9, reset_mechanism="value")))
+    assert sorted(graph.nodes) == ["0", "1", "input", "output"]
+    with pytest.raises(ValueError, match="Steps has a forward of its own.*export_to_nir"):
+        snf.nir.write(*snf.functionalize(Steps())[:2])
+
+
 def test_what_is_no_module():
     with pytest.raises(TypeError, match="module is an nn.Module, not Neuron"):
         export_to_nir(snf.leaky, torch.rand(1, 3))

@@ -11,8 +11,8 @@
 sinabs and Rockpool fire several times in one step where they are driven so hard; here it is once. The readers of snnTorch and sinabs leave
 out r and v_leak, or refuse them; here they count.
 
-Of I and IF, which have no time constant, a step counts as 1: v + r x, as in the readers of Norse and sinabs, whose graph of N-MNIST has no other
-neurons. SpikingJelly's wants r = 1/dt, which is NIR by the letter: `integrate="dt"` is v + dt r x.
+Of I and IF, which have no time constant, a step counts as 1: v + r x. So it does in the readers of Norse and sinabs, and in the paper's
+graph of N-MNIST. SpikingJelly's wants r = 1/dt, which is NIR by the letter: `integrate="dt"` is v + dt r x.
 
 Source: the published traces of `paper/01_lif` in the NIR repository (Pedersen et al. 2024, doi:10.1038/s41467-024-52259-9).
 """

@@ -10,6 +10,8 @@ import torch
 
 from .._chain import Chain, Function, Residual
 from .._connections import Conv2d, conv2d_step, Linear, linear_step
+from .._functionalize import Functional
+from .._functionalize._has_state import HasState
 from .._layers import avg_pool2d, flatten
 from .._neuron import Neuron
 from ..modifiers import recurrent
@@ -19,6 +21,7 @@ from ._draft import Draft
 from ._given import Shape
 from ._graph import Node
 from ._layers import Convolution, Flatten, Pool, Scale, Threshold
+from ._modules import face, module, parts
 from ._step import GraphStep
 
 
@@ -38,8 +41,8 @@ def write(
         neuron, params = snf.nir.read("network.nir")                        the same numbers, and the same spikes, bit for bit
 
     - `neuron`: a chain of `linear`, `conv2d`, `flatten`, `avg_pool2d`, `residual`, of neurons whose dynamics are NIR's (`lif`, `cuba_lif`,
-      `leaky` with the reset "zero", `leaky_integrator`, ...: see README.md), of `recurrent` around these; one of these alone; or what
-      `read` gave.
+      `leaky` with the reset "zero", `leaky_integrator`, ...: see README.md), of `recurrent` around these; one of these alone; a
+      functionalized module of these in a row; or what `read` gave.
     - `dt`: a step in seconds: NIR says time constants, not shares of a step. 1e-4, or what the graph was read with.
     - `platform`: for whose reader; the neurons must go through their steps as it does. By default the first that does and resets
       to a value. Which it is, and dt, are noted in the file's metadata, where `read` finds them; another reader steps as it always does.
@@ -63,7 +66,7 @@ def write(
         if not draft.dt > 0:
             raise ValueError(f"nir.write(dt={dt!r}): a step is longer than 0 seconds.")
         sources = draft.add("input", Node("Input", {"shape": shape}), ())
-        for name in layer(draft, "0" if not isinstance(step, Chain) else "", step, params, sources):
+        for name in layer(draft, "" if isinstance(step, (Chain, Functional)) else "0", step, params, sources):
             draft.add("output", Node("Output", {}), (name,))
         found = draft.platform(platform)
     return drawn(draft, found, shape, path, exact)
@@ -118,6 +121,14 @@ def layer(draft: Draft, name: str, step: Any, params: Any, sources: tuple[str, .
     if isinstance(step, Function):
         node = _function(step.function, where)
         return draft.add(name, node, sources) if node else sources
+    if isinstance(step, Functional):
+        for key, part in parts(step, params, where):
+            own = f"{name}.{key}" if name and key else name or key
+            if isinstance(part, HasState):
+                sources = layer(draft, own, *face(part, f"{where}.{key}"), sources)
+            elif node := module(part, f"{where}.{key}" if key else where):
+                sources = draft.add(own, node, sources)
+        return sources
     if step in (linear_step, conv2d_step):
         return draft.add(name, connection(params, where), sources)
     cell = cell_of(step, params, where)
@@ -171,40 +182,6 @@ def _function(function: Any, where: str) -> Node | None:
     if isinstance(function, torch.nn.Module):
         return module(function, where)
     raise ValueError(f"{where}: NIR has no words for {getattr(function, '__name__', function)!s:.80}.")
-
-
-def module(found: Any, where: str) -> Node | None:
-    """A layer of torch's as a node; None for one that changes nothing.
-
-    Raises ValueError for one that NIR has no words for.
-    """
-    nn = torch.nn
-    if isinstance(found, nn.Identity) or (isinstance(found, nn.Dropout) and (not found.training or not found.p)):
-        return None
-    if isinstance(found, nn.Linear):
-        numbers = {"weight": found.weight}
-        return Node("Linear", numbers) if found.bias is None else Node("Affine", numbers | {"bias": found.bias})
-    if isinstance(found, (nn.Conv1d, nn.Conv2d)) and found.padding_mode == "zeros":
-        bias = found.weight.new_zeros(len(found.weight)) if found.bias is None else found.bias
-        kind = "Conv1d" if isinstance(found, nn.Conv1d) else "Conv2d"
-        one = lambda x: x[0] if kind == "Conv1d" and isinstance(x, tuple) else x
-        numbers = {key: one(getattr(found, key)) for key in ("stride", "padding", "dilation", "groups")}
-        return Node(kind, {"weight": found.weight, "bias": bias} | numbers)
-    if (
-        isinstance(found, nn.AvgPool2d)
-        and not found.ceil_mode
-        and found.count_include_pad
-        and not found.divisor_override
-    ):
-        pair = lambda x: np.array([x, x] if isinstance(x, int) else list(x))
-        sizes = {"kernel_size": found.kernel_size, "stride": found.stride, "padding": found.padding}
-        return Node("AvgPool2d", {key: pair(x) for key, x in sizes.items()})
-    if isinstance(found, nn.Flatten):
-        if not found.start_dim:
-            raise ValueError(f"{where}: {found!r} flattens the batch, too.")
-        without = lambda axis: axis - 1 if axis > 0 else axis
-        return Node("Flatten", {"start_dim": without(found.start_dim), "end_dim": without(found.end_dim)})
-    raise ValueError(f"{where}: NIR has no words for {found!r:.80}.")
 
 
 def _of_graph(step: GraphStep, params: Any) -> Draft:

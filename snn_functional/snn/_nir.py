@@ -10,7 +10,6 @@ from torch import nn, Tensor
 from .._functionalize import module as module_of
 from .._neuron import Neuron
 from .._tree import tree_leaves
-from ..neurons import rleaky_step, rsynaptic_step
 from ._stateful import Stateful
 
 
@@ -104,28 +103,13 @@ def _made_by(made: list[tuple[Tensor, tuple[str, ...]]], x: Any) -> tuple[str, .
 
 
 def _layer(draft: Any, name: str, layer: Any, sources: tuple[str, ...]) -> tuple[str, ...]:
-    from ..modifiers import immediate_reset, recurrent, RecurrentParams
-    from ..neurons import leaky_step, LeakyParams, synaptic_step, SynapticParams
-    from ..nir import _write
+    from ..nir import _modules, _write
 
     where = f"export_to_nir: layer {name!r}"
-    if not isinstance(layer, Stateful):
-        node = _write.module(layer, where)
-        return draft.add(name, node, sources) if node else sources
-    if layer.inhibition or layer.state_quant or (layer.graded and bool((layer.graded_spikes_factor != 1).any())):
-        raise ValueError(f"{where}: NIR has no words for inhibition, state_quant or graded_spikes_factor.")
-    step, params = layer._step(), layer.params()
-    plain = {rleaky_step: (leaky_step, LeakyParams), rsynaptic_step: (synaptic_step, SynapticParams)}
-    own = getattr(step, "step", step)
-    if own in plain:
-        inner, kind = plain[own]
-        if step is own:  # its "zero" takes the next step's input, too
-            raise ValueError(
-                f'{where}: its reset comes with the next step, which NIR cannot say. Give it reset_mechanism="zero", reset_delay=False.'
-            )
-        leaves = {key: getattr(params, key) for key in (*kind.__leaves__, *kind.__choices__)}
-        step, params = recurrent(immediate_reset(inner)), RecurrentParams(kind(**leaves), params.V)
-    return _write.layer(draft, name, step, params, sources)
+    if isinstance(layer, Stateful):
+        return _write.layer(draft, name, *_modules.face(layer, where), sources)
+    node = _modules.module(layer, where)
+    return draft.add(name, node, sources) if node else sources
 
 
 class FromNIR(nn.Module):
