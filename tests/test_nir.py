@@ -16,6 +16,7 @@ def test_a_neuron_goes_through_eulers_step_of_its_equation(kind):
     for name, values in {
         "r": [1, 2, 4, 8, 3],
         "v_leak": [0, 0.25, -0.5, 0.125, 0],
+        "w_in": [1, 2, 0.5, 4, 1],
         "v_threshold": [1, 0.5, 2, 0.75, 1.5],
     }.items():
         if hasattr(theirs, name):

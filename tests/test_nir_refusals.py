@@ -81,6 +81,8 @@ def test_a_graph_without_an_output():
 def test_what_is_no_graph(tmp_path):
     with pytest.raises(TypeError, match="expected the path of a .nir file or a nir.NIRGraph, but int came"):
         snf.nir.read(3)
+    with pytest.raises(TypeError, match="params are of a floating dtype"):
+        snf.nir.read(between(LIF, shape=(3,)), dtype=torch.int32)
     with pytest.raises(FileNotFoundError, match="there is no such file"):
         snf.nir.read(tmp_path / "none.nir")
     (tmp_path / "text.nir").write_text("no")

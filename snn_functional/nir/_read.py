@@ -53,6 +53,8 @@ def read(
     Raises ValueError, with the node or the edge, for a graph that cannot be right or has nothing to give; see `flat`, `layer_of`,
     `recurrent_edges`. FileNotFoundError, ImportError without h5py.
     """
+    if dtype is not None and not dtype.is_floating_point:
+        raise TypeError(f"nir.read(dtype={dtype}): params are of a floating dtype, as torch.float64.")
     graph = graph_of(source)
     noted = _noted(graph)
     dt = float(noted.get("dt", 1e-4) if dt is None else dt)
@@ -166,5 +168,5 @@ def _exact(nodes: dict[str, Node], dtype: torch.dtype | None) -> Any:
             if key in ("shape", "input_type") or not isinstance(x, (np.ndarray, np.generic)) or x.dtype.kind != "f":
                 continue
             array = np.ascontiguousarray(x)
-            if node.kind in NEURONS or array.dtype.itemsize > to.itemsize:
+            if node.kind in NEURONS or array.dtype.itemsize > torch.finfo(to).bits // 8:
                 yield Exact(name, key, array.dtype.str, tuple(np.shape(x)), array.tobytes())
