@@ -114,12 +114,12 @@ def test_lines_scale_and_threshold():
     )
 
 
-@pytest.mark.parametrize("steps", [[3, 3, 3], [0, 1, 4], [0, 0, 0], [2, 7, 2]])
+@pytest.mark.parametrize("steps", [[3, 3, 3], [0, 1, 4], [0, 0, 0], [2, 7, 2], [40, 1, 0]])
 def test_a_delay_is_so_many_steps_of_each_neuron(steps):
-    xs = torch.rand(9, 2, 3)
+    xs = torch.rand(50, 2, 3)
     expected = torch.zeros_like(xs)
     for n, k in enumerate(steps):
-        expected[k:, :, n] = xs[: 9 - k, :, n]
+        expected[k:, :, n] = xs[: 50 - k, :, n]
     source = between(nir.Delay(np.array(steps) * 1e-4), shape=(3,))
     for kind in ("loop", "auto"):
         assert_equal(run(source, xs, kind=kind), expected)
@@ -175,10 +175,7 @@ def test_it_is_closed_under_transforms_and_planned_layer_by_layer():
     assert_allclose(optree.tree_map(lambda x: x[2], grads), alone)
     assert all(bool(alone[name].weight.any()) for name in ("a", "w", "b")) and bool(alone["lif"].beta.any())
     plan = str(snf.explain(neuron.step, params, neuron.init(params, xs[0]), xs))
-    assert (
-        "one kernel: state['lif'].mem, state['w -> lif'], with addmm" in plan
-        and plan.count("once over all of time") == 2
-    )
+    assert plan.startswith("layer by layer") and plan.count("once over all of time") == 2
     model = snf.module(neuron, params, learn="weight")
     assert_equal(model(xs), snf.scan(neuron.step, params, neuron.init(params, xs[0]), xs)[0])
 

@@ -29,7 +29,9 @@ class DelayParams:
 
 @pytree
 class DelayState:
-    """- `last`: what came in at the last steps, the oldest first, as many as the longest delay has: (batch, ..., neurons) each."""
+    """- `last`: what came in at the last steps, the oldest first, as many as the longest delay has: (batch, ..., neurons) each. Of a
+    delay of more than 32 steps they are one tensor, (steps, batch, ..., neurons): a kernel takes a second to build for ten of them.
+    """
 
     last: Any
 
@@ -41,21 +43,30 @@ class _Like:
     last: Tensor
 
 
+SHORT = 32
+
+
 def delay_init(params: DelayParams, input: Tensor) -> DelayState:
     """Nothing has come in, shaped like one time step of `input`."""
-    return DelayState(tuple(at_rest(params, input) for _ in range(params.steps[-1])))
+    steps, none = params.steps[-1], at_rest(params, input)
+    last = torch.zeros_like(none).expand(steps, *none.shape).clone() if steps > SHORT else (none,) * steps
+    return DelayState(last)
 
 
 def delay_step(params: DelayParams, state: DelayState, input: Tensor) -> tuple[Tensor, DelayState]:
     """One time step. `input` and the output have the shape of each of `state.last`."""
-    input = admit(params, _Like(state.last[-1] if state.last else input), input)
-    last = (*state.last, input)
-    return delayed(params, last), DelayState(last[1:])
+    last = state.last
+    input = admit(params, _Like(last[-1] if len(last) else input), input)
+    out = delayed(params, state, input)
+    if isinstance(last, Tensor):
+        return out, DelayState(torch.cat((last[1:], input[None])))
+    return out, DelayState((*last, input)[1:])
 
 
-def delayed(params: DelayParams, last: tuple[Tensor, ...]) -> Tensor:
-    """What comes out, where `last` ends with the step at which it does; with the one before, where no delay is 0."""
-    ago = lambda steps: last[len(last) - 1 - steps]
+def delayed(params: DelayParams, state: DelayState, input: Tensor) -> Tensor:
+    """What comes out at this step; where no delay is 0, whatever the input."""
+    last = state.last
+    ago = lambda steps: last[len(last) - steps] if steps else input
     shortest, *longer = params.steps
     out, before = ago(shortest), shortest
     for steps in longer:

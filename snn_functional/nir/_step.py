@@ -85,7 +85,7 @@ class GraphStep:
         values, new = self._inputs(params, input), dict(state)
         for node in self.nodes:
             if node.early:
-                values[node.name] = delayed(params[node.name], (*state[node.name].last, input))
+                values[node.name] = delayed(params[node.name], state[node.name], input)
         came = lambda node: _sum(
             [
                 *(values[name] for name in node.sources),
