@@ -53,14 +53,14 @@ if TYPE_CHECKING:
         learning as learning,
         losses as losses,
         metrics as metrics,
-        platforms as platforms,
+        nir as nir,
         quant as quant,
         snn as snn,
         targets as targets,
     )
 
 __version__ = "0.1.0"
-ROOMS = ("encode", "learning", "losses", "metrics", "platforms", "quant", "snn", "targets")
+ROOMS = ("encode", "learning", "losses", "metrics", "nir", "platforms", "quant", "snn", "targets")
 
 
 def __getattr__(name: str) -> Any:

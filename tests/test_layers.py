@@ -215,10 +215,3 @@ def test_stdp_refuses_another_layer():
     with pytest.raises(TypeError, match="takes the layer nn.Linear, not Conv1d"):
         stdp_learner.stdp_linear_single_step(nn.Conv1d(1, 1, 1), None, None, None, None, 2.0, 2.0)
     assert SF.OutputMonitor is probe.OutputMonitor
-
-
-def test_nir_is_an_honest_error():
-    with pytest.raises(NotImplementedError, match="does not write NIR yet"):
-        snn.export_nir.export_to_nir(net_of(), torch.rand(1, 3))
-    with pytest.raises(NotImplementedError, match="does not read NIR yet"):
-        snn.import_nir.import_from_nir(None)

@@ -154,7 +154,6 @@ def test_what_fails_there_runs_here(bug, hidden, options, error):
 
 @pytest.mark.parametrize("name", LAST)
 def test_checkpoints_go_both_ways(name):
-    """As the errors of export_to_nir and import_from_nir promise."""
     ours, wanted = network(snn, name, name), network(snntorch, name, name)
     x = torch.rand(B, N)
     with torch.no_grad():

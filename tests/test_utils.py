@@ -9,7 +9,6 @@ import torch
 from helpers import law
 from hypothesis import given, strategies as st
 
-from snn_functional import snn
 from snn_functional.snn.utils import data_subset, valid_split
 
 
@@ -122,10 +121,3 @@ def test_refuses_targets_of_another_number_and_leaves_the_dataset():
         with pytest.raises(ValueError, match="9 data, but 8 targets"):
             call()
     assert len(dataset.data) == 9 and len(dataset.targets) == 8
-
-
-def test_nir_says_what_to_do_instead():
-    with pytest.raises(NotImplementedError, match="snntorch.export_nir.export_to_nir"):
-        snn.export_nir.export_to_nir(torch.nn.Identity(), torch.rand(1), model_name="net")
-    with pytest.raises(NotImplementedError, match="snntorch.import_nir.import_from_nir"):
-        snn.import_nir.import_from_nir(None)

@@ -1,3 +1,3 @@
-"""`snntorch.export_nir`: an honest error for now."""
+"""`snntorch.export_nir`."""
 
 from ._nir import export_to_nir as export_to_nir

@@ -1,3 +1,3 @@
-"""`snntorch.import_nir`: an honest error for now."""
+"""`snntorch.import_nir`."""
 
 from ._nir import import_from_nir as import_from_nir
