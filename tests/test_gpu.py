@@ -17,7 +17,7 @@ import sys
 import optree
 import pytest
 import torch
-from helpers import assert_allclose, assert_equal, dot, each_neuron, needs_kernels, ROUNDED
+from helpers import assert_allclose, assert_equal, dot, each_neuron, needs_kernels
 from steps import leaves, RandomStep
 from test_kernels import STRIDES
 from test_recurrent import weighed, world
@@ -101,7 +101,7 @@ def agree(step, params, state, inputs, rtol=1e-5, atol=1e-5, exact=True, reverse
 @each_neuron
 def test_every_neuron_has_the_loops_bits(case):
     if case.pointwise:
-        agree(*case.world(T=5, batch=2, n=5), rtol=1e-4, atol=1e-4, exact=case.name not in ROUNDED)
+        agree(*case.world(T=5, batch=2, n=5), rtol=1e-4, atol=1e-4, exact=not case.rounded)
 
 
 def leaky(x, params=None):
