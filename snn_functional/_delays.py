@@ -122,7 +122,7 @@ class DelayedLinear:
     - `sigma`: the width of the Gaussian, in steps, shaped as `delay` may be. Not to be learned: leave it out of what is differentiated.
     - `bias`: (out,), or one number for all.
 
-    Source: Hammouami, Khalfaoui-Hassani and Masquelier 2024, arXiv:2306.17670, with one weight for each pair of neurons
+    Source: Hammouamri, Khalfaoui-Hassani and Masquelier 2024, arXiv:2306.17670, with one weight for each pair of neurons
     (`kernel_count=1`), as Thvnvtos/SNN-delays on GitHub has it; of the dilated convolution there SIG is |sigma| - 0.27, and a position P
     is the delay `longest - P - (longest + 1) // 2`. Its sum has 1e-7 added to it.
     """

@@ -96,7 +96,7 @@ def dcls(x, weight, P, SIG, size):
 @pytest.mark.parametrize("sigma", [3.0, 0.5])
 @pytest.mark.fidelity(
     model="delayed_linear",
-    reference="formula of Hammouami et al. 2024 (DCLS, `gauss`), as a convolution over time",
+    reference="formula of Hammouamri et al. 2024 (DCLS, `gauss`), as a convolution over time",
     compared="currents and the gradients of weights and positions, 30 steps, kernel of 7, two widths",
     closely="to 1e-6",
     differs="no 1e-7 in the sum; delays count from the present, the program's positions from the middle of the kernel",
