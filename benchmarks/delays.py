@@ -1,7 +1,7 @@
 """python benchmarks/delays.py [--batch 32] [--longest 24] [--rate 0.05]: what a layer with learned delays costs, forward and backward.
 
 Two layers of 140-256-256 spiking neurons, 100 steps, float32, one thread: the first sees the input, the second the first one's spikes.
-Milliseconds, and the MB that a process holds at most beyond what it held before, each from a process of its own.
+Milliseconds of CPU time, and the MB that a process holds at most beyond what it held before, each from a process of its own.
 
     scan        chain(delayed_linear, leaky, delayed_linear, leaky): a product for each place of the line, over all of time
     loop        the same step by step, the definition
@@ -55,14 +55,14 @@ def worker(who: str, batch: int, longest: int, rate: float, repeats: int) -> Non
         xs = (torch.rand(T, batch, 140, generator=g) < rate).float()
         given = [leaf.clone().requires_grad_() for leaf in leaves]
         params: Any = optree.tree_unflatten(spec, given)
-        start = time.perf_counter()
+        start = time.process_time()
         if who == "conv1d":
             spks = convolved(params, xs)
         else:
             kind = "loop" if who == "loop" else "auto"
             spks = snf.scan(net.step, params, net.init(params, xs[0]), xs, kind=kind)[0]
         spks.mean().backward()
-        return 1e3 * (time.perf_counter() - start)
+        return 1e3 * (time.process_time() - start)
 
     run(3)
     before = peak()

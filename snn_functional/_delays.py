@@ -7,7 +7,7 @@
 Before the first step there was nothing: x is 0 there, or what a state holds that goes on. The state is a delay line, a tuple of the
 last inputs, the latest first: `steps` or `longest` tensors like an input. One step moves each a place on, which costs nothing, and
 over all of time `scan` keeps one row of inputs of which each place is a view: a product with delays costs its products, one for each
-place, and no more memory than the inputs.
+place. Fed back, the line is in the neuron's kernel, which a compiler takes the longer for, the longer the line is.
 
 Delays count in steps. How long the line is makes shapes, so that is a choice, a whole number; where on it a neuron listens is a number
 of the tree, with an axis of `vmap` and a gradient as any other.
@@ -122,7 +122,7 @@ class DelayedLinear:
     - `sigma`: the width of the Gaussian, in steps, shaped as `delay` may be. Not to be learned: leave it out of what is differentiated.
     - `bias`: (out,), or one number for all.
 
-    Source: Hammouami, Khalfaoui-Hassani and Masquelier 2024, arXiv:2306.17670, with one weight for each pair of neurons
+    Source: Hammouamri, Khalfaoui-Hassani and Masquelier 2024, arXiv:2306.17670, with one weight for each pair of neurons
     (`kernel_count=1`), as Thvnvtos/SNN-delays on GitHub has it; of the dilated convolution there SIG is |sigma| - 0.27, and a position P
     is the delay `longest - P - (longest + 1) // 2`. Its sum has 1e-7 added to it.
     """

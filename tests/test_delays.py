@@ -96,7 +96,7 @@ def dcls(x, weight, P, SIG, size):
 @pytest.mark.parametrize("sigma", [3.0, 0.5])
 @pytest.mark.fidelity(
     model="delayed_linear",
-    reference="formula of Hammouami et al. 2024 (DCLS, `gauss`), as a convolution over time",
+    reference="formula of Hammouamri et al. 2024 (DCLS, `gauss`), as a convolution over time",
     compared="currents and the gradients of weights and positions, 30 steps, kernel of 7, two widths",
     closely="to 1e-6",
     differs="no 1e-7 in the sum; delays count from the present, the program's positions from the middle of the kernel",
@@ -348,3 +348,25 @@ def test_a_step_of_the_definition_moves_nothing():
     _, after = snf.delay(3).step((), state, X[0])
     assert_equal(after[0], X[0])
     assert after[1] is state[0] and after[2] is state[1]
+
+
+def test_delays_are_learned_as_the_width_is_narrowed():
+    """Two inputs that arrive 1 and 7 steps late, from delays in the middle: the docstring's way to train."""
+    xs = (drawn(30, 6, 2) < 0.2).float()
+    target = before(xs[..., :1], 1) - before(xs[..., 1:], 7)
+    learned = torch.tensor([[1.0, -1.0]]), torch.tensor([[4.0, 4.0]])
+    params = snf.DelayedLinear(*learned, longest=8)
+    rest = snf.delayed_linear.init(params, xs[0])
+
+    def loss(weight, delay, sigma):
+        leaves, spec = optree.tree_flatten(params)
+        now = optree.tree_unflatten(spec, [weight, delay, sigma, *leaves[3:]])
+        return (snf.scan(snf.delayed_linear.step, now, rest, xs)[0] - target).square().mean()
+
+    for k in range(60):
+        slopes = grad(loss, argnums=(0, 1))(*learned, torch.tensor(4 * 0.95**k))
+        steps = (slopes[0], 10 * slopes[1].sign() * 0.93**k)
+        learned = tuple((x - 0.03 * step).detach() for x, step in zip(learned, steps))
+    found = dataclasses.replace(params, weight=learned[0], delay=learned[1].clamp(0, 8)).rounded()
+    assert_equal(found.delay, torch.tensor([[1.0, 7.0]]))
+    assert loss(found.weight, found.delay, found.sigma) < 0.05 * loss(*(params.weight, params.delay, params.sigma))
