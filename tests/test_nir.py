@@ -114,12 +114,12 @@ def test_lines_scale_and_threshold():
     )
 
 
-@pytest.mark.parametrize("steps", [[3, 3, 3], [0, 1, 4], [0, 0, 0], [2, 7, 2], [40, 1, 0]])
+@pytest.mark.parametrize("steps", [[3, 3, 3], [0, 1, 4], [0, 0, 0], [2, 7, 2], [120, 1, 0]])
 def test_a_delay_is_so_many_steps_of_each_neuron(steps):
-    xs = torch.rand(50, 2, 3)
+    xs = torch.rand(150, 2, 3)
     expected = torch.zeros_like(xs)
     for n, k in enumerate(steps):
-        expected[k:, :, n] = xs[: 50 - k, :, n]
+        expected[k:, :, n] = xs[: 150 - k, :, n]
     source = between(nir.Delay(np.array(steps) * 1e-4), shape=(3,))
     for kind in ("loop", "auto"):
         assert_equal(run(source, xs, kind=kind), expected)

@@ -30,7 +30,8 @@ class DelayParams:
 @pytree
 class DelayState:
     """- `last`: what came in at the last steps, the oldest first, as many as the longest delay has: (batch, ..., neurons) each. Of a
-    delay of more than 32 steps they are one tensor, (steps, batch, ..., neurons): a kernel takes a second to build for ten of them.
+    delay of more than 100 steps they are one tensor, (steps, batch, ..., neurons): a kernel of so many states takes long to build. `scan`
+    then keeps it for every step; where that is too much, kind="loop" does not.
     """
 
     last: Any
@@ -43,7 +44,7 @@ class _Like:
     last: Tensor
 
 
-SHORT = 32
+SHORT = 100
 
 
 def delay_init(params: DelayParams, input: Tensor) -> DelayState:
