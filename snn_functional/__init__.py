@@ -16,6 +16,13 @@ from typing import Any, TYPE_CHECKING
 from . import _operators as _operators, surrogate as surrogate
 from ._chain import chain as chain, every_layer as every_layer, residual as residual
 from ._connections import Conv2d as Conv2d, conv2d as conv2d, Linear as Linear, linear as linear
+from ._delays import (
+    axonal_delay as axonal_delay,
+    AxonalDelay as AxonalDelay,
+    delay as delay,
+    delayed_linear as delayed_linear,
+    DelayedLinear as DelayedLinear,
+)
 from ._firing import diagnose as diagnose, firing_rates as firing_rates, with_rates as with_rates
 from ._functionalize import (
     defunctionalize as defunctionalize,

@@ -14,8 +14,8 @@ One step of each (v membrane, i current, x input, s spike, H the step function):
     norse          v += dt/tau (x + leak - v); s = H(v - threshold); v = reset                                  Euler
     snntorch       r = H(v - threshold); v = beta v + x - r threshold; s = H(v - threshold)                     a late reset
     spikingjelly   v += (x - (v - reset)) / tau; s = [v >= threshold]; v = reset                                tau in steps
-    sinabs         v = a v + (1 - a) x; s = [v >= threshold]; v -= s threshold                                  a = exp(-1 / tau)
-    rockpool       i = b (i + x); v = a v + i; s = [v >= threshold]; v -= s threshold                           a = exp(-dt / tau)
+    sinabs         v = a v + (1 - a) x; s = floor(v / threshold); v -= s threshold                              several spikes
+    rockpool       i = b (i + x); v = a v + i; s = floor(v / threshold); v -= s threshold                       a = exp(-dt / tau)
     lava           i = (1 - di) i + x; v = (1 - dv) v + i; s = H(v - threshold); v = 0                          in integers there
     spyx           s = H(v - threshold); v = beta v + x - s threshold                                           a late spike
     jaxpike        v = a v + (1 - a) x; s = H(v - threshold); v -= s threshold                                  a = exp(-dt / tau)
@@ -37,6 +37,7 @@ from torch import Tensor
 
 from ._functorch import readable
 from ._neuron import Neuron
+from .modifiers._several import several
 from .neurons import cuba_lif, CubaLIFParams, lif, LIFParams
 from .surrogate import ATan, FastSigmoid, Sigmoid, Spike, SpikeRateEscape
 
@@ -110,14 +111,15 @@ def spikingjelly(
     detach_reset: bool = False,
     spike_grad: Spike = SIGMOID,
 ) -> tuple[Neuron, Any]:
-    """SpikingJelly 2.0.0: `LIFNode`, `lif_step`. `tau` in steps; bit for bit where it is a power of two, like its default.
+    """SpikingJelly 2.0.0: `LIFNode`, `lif_step`. `tau` in steps; bit for bit where it is a power of two, as by default, and `reset` 0.
 
         v = v + (x - (v - reset)) / tau                                                              decay_input
             v - (v - reset) / tau + x                                                                without
         s = [v >= threshold]; v = s reset + (1 - s) v
 
     The membrane rests at `reset`. `reset_mechanism="subtract"` is its `v_reset=None`: the rest is then 0, and v -= s threshold.
-    Of another `tau` the sums are rounded elsewhere (it divides, this multiplies by 1 / tau; 1e-7 of the membrane in float32).
+    Else the sums are rounded elsewhere (it divides, this multiplies by 1 / tau), by some 1e-7 of the membrane in float32: one that meets
+    the threshold to a rounding may fire in one and not in the other.
     """
     mechanism = _reset("spikingjelly", reset_mechanism, ("value", "subtract"))
     rate = _euler("spikingjelly", "tau", tau, 1.0)
@@ -135,29 +137,31 @@ def sinabs(
     tau_syn: Number | None = None,
     *,
     norm_input: bool = True,
+    most: int | None = None,
     threshold: Number = 1.0,
     reset_mechanism: str = "subtract",
     spike_grad: Spike = EXPONENTIAL,
 ) -> tuple[Neuron, Any]:
-    """sinabs 3.1.3, `LIF` with `SingleSpike`: times in steps. `tau=None` is `IAF`, which does not leak and takes the input whole.
+    """sinabs 3.1.3, bit for bit: `LIF`, times in steps. `tau=None` is `IAF`, which does not leak and takes the input whole.
 
         a = exp(-1 / tau)
         v = a v + (1 - a) x                                                                          norm_input
             a v + x                                                                                  without
-        s = [v >= threshold]; v -= s threshold
+        s = floor(v / threshold), from 0 to most; v -= s threshold
 
+    `most` is the largest number of spikes in a step: None is its `MultiSpike`, 1 its `SingleSpike`, another its `MaxSpike`.
     With `tau_syn` x is a current i = b (i + x), b = exp(-1 / tau_syn). `reset_mechanism`: "subtract", or "zero", its
     `MembraneReset()`, which is detached. Its surrogate is as wide as the threshold: for another than 1, give
     `SpikeRateEscape(2 / threshold, 2 / threshold)`.
 
-    Its default is `MultiSpike`, which fires floor(v / threshold) times at once. Not here: `min_v_mem`.
+    Not here: `min_v_mem`.
     """
     mechanism = _reset("sinabs", reset_mechanism, ("subtract", "zero"))
     beta = torch.ones(()) if tau is None else _kept("sinabs", "tau", tau, 1.0)
     gain = 1 - beta if norm_input and tau is not None else 1.0
     numbers = {"gain": gain, "threshold": threshold, "spike_grad": spike_grad}
     choices = {"reset_mechanism": mechanism, "detach_reset": mechanism == "value", "inclusive": True}
-    return _with_current("sinabs", beta, tau_syn, 1.0, numbers, choices)
+    return _with_current("sinabs", beta, tau_syn, 1.0, most, numbers, choices)
 
 
 def rockpool(
@@ -165,21 +169,23 @@ def rockpool(
     tau_syn: Number | None = 0.01,
     *,
     dt: float = 1e-3,
+    most: int | None = None,
     gain: Number = 1.0,
     threshold: Number = 1.0,
     spike_grad: Spike = ATAN,
 ) -> tuple[Neuron, Any]:
-    """Rockpool 3.0, `LIFTorch`, for one spike a step. Times in seconds there.
+    """Rockpool 3.0, `LIFTorch`. Times in seconds there.
 
-        i = exp(-dt / tau_syn) (i + x); v = exp(-dt / tau) v + i; s = [v >= threshold]; v -= s threshold
+        i = exp(-dt / tau_syn) (i + x); v = exp(-dt / tau) v + i; s = floor(v / threshold); v -= s threshold
 
     Its bias is an input. With `tau_syn=None` the membrane sees x itself, times `gain`: the map of the trace that the paper on NIR
-    publishes has a gain of dt / tau.
+    publishes has a gain of dt / tau. `most` is the largest number of spikes in a step.
 
-    Several spikes fit into one of its steps, floor(v / threshold). Not here: noise, and its two surrogates.
+    Not here: noise, and its two surrogates.
     """
     numbers = {"gain": gain, "threshold": threshold, "spike_grad": spike_grad}
-    return _with_current("rockpool", _kept("rockpool", "tau", tau, dt), tau_syn, dt, numbers, {"inclusive": True})
+    beta = _kept("rockpool", "tau", tau, dt)
+    return _with_current("rockpool", beta, tau_syn, dt, most, numbers, {"inclusive": True})
 
 
 def lava(
@@ -285,12 +291,19 @@ def nengo(
     return lif, LIFParams(rate, **numbers, reset_mechanism="value", update="relax")
 
 
-def _with_current(platform: str, beta: Tensor, tau_syn: Any, dt: float, numbers: Any, choices: Any) -> Any:
-    """lif, or, where the current has a time constant, cuba_lif with a current that decays with its input."""
+def _with_current(
+    platform: str, beta: Tensor, tau_syn: Number | None, dt: float, most: int | None, numbers: Any, choices: Any
+) -> tuple[Neuron, Any]:
+    """lif, or, where the current has a time constant, cuba_lif with a current that decays with its input; several spikes a step."""
+    if most is not None and (type(most) is not int or most < 1):
+        raise ValueError(f"platforms.{platform}(most={most!r}): expected a number of spikes, 1 or more, or None.")
     if tau_syn is None:
-        return lif, LIFParams(beta, **numbers, **choices)
-    alpha = _kept(platform, "tau_syn", tau_syn, dt)
-    return cuba_lif, CubaLIFParams(alpha, beta, **numbers, **choices, current="kept")
+        neuron, params = lif, LIFParams(beta, **numbers, **choices)
+    else:
+        alpha = _kept(platform, "tau_syn", tau_syn, dt)
+        neuron, params = cuba_lif, CubaLIFParams(alpha, beta, **numbers, **choices, current="kept")
+    several_spikes: Any = neuron if most == 1 else several(neuron, most)
+    return several_spikes, params
 
 
 def _number(value: Number) -> Tensor:

@@ -38,6 +38,9 @@ _KNOWN = (
     snf.adaptive_leaky,
     snf.lif,
     snf.cuba_lif,
+    snf.plif,
+    snf.resonate_and_fire,
+    snf.klif,
     snf.leaky_integrator,
 )
 NEURONS = {neuron.Params: neuron for neuron in _KNOWN}
@@ -53,6 +56,9 @@ HIDDEN = {
     "adaptive_leaky": snf.AdaptiveLeakyParams(beta=0.9),
     "lif": snf.LIFParams(beta=0.9),
     "cuba_lif": snf.CubaLIFParams(alpha=0.5, beta=0.9),
+    "plif": snf.PlifParams(w=0.0),
+    "resonate_and_fire": snf.ResonateAndFireParams(beta=0.9),
+    "klif": snf.KlifParams(beta=0.9),
 }
 READOUT = snf.LeakyIntegratorParams(beta=0.9)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers import assert_equal, law
+from helpers import assert_allclose, assert_equal, law, needs_kernels
 from hypothesis import given, strategies as st
 from torch.func import grad, vmap
 
@@ -55,27 +55,29 @@ def same(ours, theirs):
 
 
 @law
-@given(seed=seeds, tau=tau, tau_syn=tau, threshold=threshold)
+@given(seed=seeds, tau=tau, tau_syn=tau, threshold=threshold, most=st.sampled_from([None, 1, 2]))
 @pytest.mark.fidelity(
     model="lif, cuba_lif (`platforms.rockpool`)",
     reference="Rockpool 3.0, the loop of `LIFTorch` in numpy",
     compared="spikes and membranes of 200 drawn steps, float64",
     closely="spikes equal, membranes to 1e-12",
-    differs="where its neuron fires several times in a step; no noise; ATan for its surrogate",
+    differs="no noise; ATan for its surrogate",
 )
-def test_rockpool(seed, tau, tau_syn, threshold):
+def test_rockpool(seed, tau, tau_syn, threshold, most):
     a, b, dt = np.exp(-1e-3 / (tau * 1e-3)), np.exp(-1e-3 / (tau_syn * 1e-3)), 1e-3
 
     def step(x, v, i):
         v, i = a * v, b * (i + x)
         v = v + i
-        s = (v >= threshold).astype(float)
+        s = np.minimum((v > 0) * np.floor(v / threshold), most or np.inf)
         return s, v - s * threshold, v - s * threshold, i
 
-    xs = drawn(seed) / 8  # so that no membrane is at twice its threshold
-    xs[0] += 2 * threshold
-    ours = run(*platforms.rockpool(double(tau * dt), double(tau_syn * dt), dt=dt, threshold=double(threshold)), xs)
+    xs = drawn(seed)
+    xs[0] += 9 * threshold
+    numbers = {"dt": dt, "threshold": double(threshold), "most": most}
+    ours = run(*platforms.rockpool(double(tau * dt), double(tau_syn * dt), **numbers), xs)
     same(ours, loop(xs, step, 0 * xs[0], 0 * xs[0]))
+    assert ours[0].max() == most or not most and ours[0].max() > 2
 
 
 @law
@@ -247,11 +249,26 @@ def test_tau_is_learned_per_neuron(name):
     assert_equal(vmap(mean)(population), torch.stack([mean(tau) for tau in population]))
 
 
+@needs_kernels
 @pytest.mark.parametrize("name", EACH)
-def test_a_platform_is_a_layer_and_one_kernel(name):
+def test_a_platform_is_one_kernel(name):
     neuron, params = EACH[name](torch.tensor([4.0, 9.0, 20.0]))
     xs = torch.rand(20, 2, 3)
     assert snf.explain(neuron.step, params, neuron.init(params, xs[0]), xs).kind == "fused"
+
+
+@needs_kernels
+@pytest.mark.parametrize("reset", ["subtract", "zero"])
+def test_several_spikes_in_a_kernel(reset):
+    """The loop's bits, and its gradients to rounding."""
+    neuron, params = platforms.sinabs(torch.tensor([4.0, 9.0, 20.0]), norm_input=False, most=3, reset_mechanism=reset)
+    xs = 3 * torch.rand(20, 2, 3)
+    run = lambda kind: lambda xs: snf.scan(neuron.step, params, neuron.init(params, xs[0]), xs, kind=kind)
+    spks, _ = run("loop")(xs)
+    assert spks.unique().tolist() == [0, 1, 2, 3]
+    assert_equal(run("fused")(xs), run("loop")(xs))
+    slope = lambda kind: grad(lambda xs: (run(kind)(xs)[0] * xs.detach()).sum())(xs)
+    assert_allclose(slope("fused"), slope("loop"), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("tau", [0.0, -1.0, torch.tensor([0.01, 0.0]), float("nan")])
@@ -289,6 +306,12 @@ def test_refuses_steps_that_overshoot():
 def test_refuses_resets_that_the_platform_does_not_have(make, known):
     with pytest.raises(ValueError, match=f"the platform has {known}"):
         make()
+
+
+@pytest.mark.parametrize("most", [0, 1.5, True])
+def test_refuses_numbers_of_spikes_that_are_none(most):
+    with pytest.raises(ValueError, match=rf"platforms.sinabs\(most={most}\): expected a number of spikes"):
+        platforms.sinabs(10.0, most=most)
 
 
 def test_sinabs_without_tau_is_an_integrator():

@@ -10,8 +10,10 @@ from networks import dyadic
 from torch.func import grad, jvp, vjp, vmap
 
 import snn_functional as snf
+from snn_functional._scan import _primitive
 from snn_functional.kernels import _kernels
 from snn_functional.kernels._cpu_rows import NetworkKernel
+from snn_functional.kernels._signature import Signature
 
 
 SPIKE = snf.surrogate.ATan()
@@ -20,7 +22,9 @@ pytestmark = needs_kernels
 
 @pytest.fixture(params=["whole rows", "calls one after another"], autouse=True)
 def backend(request, monkeypatch):
-    """The kernels of this processor, and what stands for them elsewhere."""
+    """The kernels of this processor, and what stands for them where there are none."""
+    if request.param == "whole rows" and request.node.callspec.params.get("name") in IMAGES:
+        pytest.skip("a convolution is a call on either")
     if request.param != "whole rows":
         monkeypatch.setattr(_kernels, "NETWORKS", {})
         monkeypatch.setattr(snf._scan._known, "_known", snf._identity.Registry(100))
@@ -240,7 +244,19 @@ def transforms(step, params, state, xs, kind):
     )
 
 
-@every
+FEW = ("biased", "two_layers", *IMAGES)  # that show calls what they do to kernels
+
+
+@pytest.mark.parametrize(
+    "backend, name",
+    [
+        pytest.param(how, name, marks=() if how == "whole rows" or name in FEW else pytest.mark.slow)
+        for how in ("whole rows", "calls one after another")
+        for name in CASES
+        if how != "whole rows" or name not in IMAGES
+    ],
+    indirect=["backend"],
+)
 def test_every_transform(name):
     fast, slow = (transforms(*world(name, T=5, batch=3), kind) for kind in ("auto", "loop"))
     for (what, a), (_, b) in zip(fast, slow, strict=True):
@@ -322,6 +338,21 @@ def test_a_gradient_does_not_keep_the_trajectory():
             kept += x.untyped_storage().nbytes() if x is not None and x.data_ptr() not in seen else 0
             seen.add(x.data_ptr() if x is not None else None)
     assert kept < 3 * spks.numel() * spks.element_size()
+
+
+@every
+def test_what_is_not_kept_is_worked_out_again(name, monkeypatch):
+    """Little is kept of what products give, so that memory does not grow with T."""
+    step, params, state, xs = world(name, T=40)
+    of = lambda: grad(loss(step, xs, "auto"), (0, 1, 2))(params, state, xs)
+    memory, kept = Signature.memory, []
+    monkeypatch.setattr(Signature, "memory", lambda *args: kept.append(args[-2]) or memory(*args))
+    with_it = of()
+    assert any(kept) or name in IMAGES
+    monkeypatch.setattr(_primitive, "KEEP", 0)
+    kept.clear()
+    assert_allclose(of(), with_it)
+    assert kept and not any(kept)
 
 
 def test_a_layer_alone_is_fused(backend):

@@ -172,6 +172,15 @@ def test_exported_saved_and_loaded(name):
     assert_equal(tuple(map(snf.with_leaves, expected, program(*flat))), expected)
 
 
+def names(returned):
+    """A name for each tensor that a step returns: "spk", or "spk.a" where it is a tree, and "next.mem"."""
+    return [
+        ".".join(filter(None, (of, name)))
+        for of, tree in zip(("spk", "next"), returned)
+        for name in snf.named_leaves(tree)
+    ]
+
+
 @each
 @needs_torch("2.6", "the exporter that reads exported programs")
 def test_onnx_runtime(name, tmp_path):
@@ -181,11 +190,13 @@ def test_onnx_runtime(name, tmp_path):
     program = exported(step, *given)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch's own
-        torch.onnx.export(program, dynamo=True, verbose=False).save(tmp_path / "step.onnx")
+        onnx = torch.onnx.export(program, dynamo=True, verbose=False, output_names=names(step(*given)))
+        onnx.save(tmp_path / "step.onnx")
     session = runtime.InferenceSession(tmp_path / "step.onnx", providers=["CPUExecutionProvider"])
     trees, flat = others(*given)
     inputs = zip(session.get_inputs(), torch.utils._pytree.tree_leaves(flat), strict=True)
     found = session.run(None, {one.name: x.numpy() for one, x in inputs})
+    assert [one.name for one in session.get_outputs()] == names(step(*given))
     expected = [x for tree in step(*trees) for x in snf.named_leaves(tree).values()]
     assert_allclose([torch.from_numpy(x) for x in found], expected, rtol=1e-5, atol=1e-6)
 

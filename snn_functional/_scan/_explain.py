@@ -1,5 +1,6 @@
 """How a step runs over time, as a value: it prints as text, and can be asserted on."""
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -16,7 +17,7 @@ class Part(NamedTuple):
     """A stage of a step.
 
     - `how`: "once" over all of time, "kernel", "calls" (a kernel between products, step by step, as one operation for autograd), "loop",
-      "delay" (a state that only keeps what it is given), "drawn" at each step.
+      "delay" (states that only keep what they are given), "drawn" at each step.
     - `states`: the states that are fed back there, `"state[0].mem"`.
     - `operations`: what is done that is not pointwise (in a kernel, its products), by torch's names, each with the user's line.
     - `why`: of a loop, why it has no kernel.
@@ -28,14 +29,14 @@ class Part(NamedTuple):
     why: str | None = None
 
     def __str__(self) -> str:
-        states, what = ", ".join(self.states), "; ".join(self.operations) or "pointwise operations"
+        states, what = _row(self.states), _counted(self.operations) or "pointwise operations"
         inside = f", with {what}" if self.operations else ""
         return {
             "once": f"once over all of time: {what}",
             "kernel": f"one kernel: {states}{inside}",
             "calls": f"kernels, step by step: {states}{inside} between them",
             "loop": f"the loop: {states}, because {self.why}",
-            "delay": f"kept for one step: {states}",
+            "delay": f"kept for {'one step' if len(self.states) == 1 else f'up to {len(self.states)} steps'}: {states}",
             "drawn": f"drawn at each step: {what}",
         }[self.how]
 
@@ -95,7 +96,7 @@ def explain_stages(name: str, step: Staged, state: Any, loose: str | None) -> Ex
     if step.fission.draws:
         parts.insert(0, Part("drawn", (), _operations(step.fission.draws)))
     if step.alone and parts[0].how == "kernel":
-        said = f"fused: {name} is pointwise but for its products, {'; '.join(parts[0].operations)}, one kernel for all {step.T} steps."
+        said = f"fused: {name} is pointwise but for its products, {_counted(parts[0].operations)}, one kernel for all {step.T} steps."
         return Explanation(said, "fused", parts, loose=loose)
     lines = "".join(f"\n    {i} {part}" for i, part in enumerate(parts))
     return Explanation(f"layer by layer, {step.T} steps of {name}:{lines}", "staged", parts, step.why, loose)
@@ -110,6 +111,16 @@ def _part(stage: Stage, core: Any, names: Sequence[str]) -> Part:
     why = core if isinstance(core, str) else core.plan and core.plan.failed
     how = "loop" if why else "calls" if isinstance(core, Networked) and not core.whole else "kernel"
     return Part(how, states, _operations(stage.nodes), why)
+
+
+def _row(names: Sequence[str]) -> str:
+    """In words; of a long row the ends."""
+    return ", ".join(names) if len(names) < 9 else f"{', '.join(names[:2])}, ... {names[-1]} ({len(names)} states)"
+
+
+def _counted(operations: Sequence[str]) -> str:
+    """In words; what is the same in the same line said once."""
+    return "; ".join(f"{n} times {x}" if n > 1 else x for x, n in Counter(operations).items())
 
 
 def _operations(nodes: Sequence[Node]) -> tuple[str, ...]:

@@ -4,7 +4,8 @@ A step feeds its states back into itself, and nothing else. So its operations fa
 
 - what no state reaches, a product of the inputs say, is known for all steps before the first;
 - *components*: states that reach one another from step to step, with all that lies between them. Each is a scan of its own;
-- what is read out of a component may wait until that is through with all of time.
+- what is read out of a component may wait until that is through with all of time;
+- *delay lines*: states of which each only keeps what the one before it held. No step computes anything there.
 
 Components have an order in which each is over before the next begins. What is pointwise and stands beside one goes into its kernel, and
 neighbours of one shape share a kernel. Everything else is operations over all of time.
@@ -40,8 +41,9 @@ class Stage(NamedTuple):
 
     @property
     def delays(self) -> bool:
-        """Is all it does to keep what it is given for one step?"""
-        return bool(self.states) and not self.nodes and not set(self.end) & set(self.begin)
+        """Is it a delay line: does its first state keep what it is given for one step, and each other one what the one before it held?"""
+        alone = bool(self.states) and not self.nodes and self.end[0] not in self.begin
+        return alone and self.end[1:] == self.begin[:-1]
 
 
 class Fission(NamedTuple):
@@ -56,8 +58,11 @@ class Fission(NamedTuple):
 class _Unit:
     """What is placed as one: a component, or a single operation."""
 
-    def __init__(self, nodes: list[Node], states: tuple[int, ...] = (), begin: Iterable[Node] = ()) -> None:
+    def __init__(
+        self, nodes: list[Node], states: tuple[int, ...] = (), begin: Iterable[Node] = (), line: bool = False
+    ) -> None:
         self.nodes, self.states, begin = nodes, states, list(begin)
+        self.line = line  # a delay line of several states: it costs nothing as long as it is in no kernel
         self.before: set[_Unit] = set()
         shapes = [x.shape for x in (*nodes, *begin)]
         try:
@@ -91,6 +96,9 @@ def fission(tape: Tape, params: int, states: int, apart: Collection[int] = ()) -
     early, draws = _drawn(tape, before, timed)
     first = {*early, *draws}
     components = _components(moving, [before.get(x, 0) for x in end])
+    lines = _lines([s for s, *more in components if not more and not before.get(end[s], 0) >> s & 1], begin, end)
+    inside = {s for line in lines for s in line}
+    components = [members for members in components if members[0] not in inside]
     after = _reaching(end, moving, tape)
     unit_of: dict[Node, _Unit] = {}
     units: list[_Unit] = []
@@ -102,6 +110,9 @@ def fission(tape: Tape, params: int, states: int, apart: Collection[int] = ()) -
         unit = _Unit(core, members, [begin[s] for s in members])
         units.append(unit)
         unit_of |= dict.fromkeys((*core, *(begin[s] for s in members)), unit)
+    for line in lines:
+        units.append(_Unit([], line, [begin[s] for s in line], line=True))
+        unit_of |= dict.fromkeys((begin[s] for s in line), units[-1])
     for node in tape.nodes:
         if node in timed and node not in unit_of and node not in first:
             units.append(_Unit([node]))
@@ -185,6 +196,23 @@ def _components(moving: list[int], sources: list[int]) -> list[tuple[int, ...]]:
     return found
 
 
+def _lines(delays: list[int], begin: Sequence[Node], end: Sequence[Node]) -> list[tuple[int, ...]]:
+    """Delay lines of at least two states. `delays`: those that only keep something for one step."""
+    after: dict[Node, int] = {}  # which state keeps next what this one held
+    for s in delays:
+        if end[s].shape == begin[s].shape:
+            after.setdefault(end[s], s)
+    heads = [s for s in delays if not any(begin[o] is end[s] and after.get(begin[o]) == s for o in delays)]
+    found = []
+    for s in heads:
+        line = [s]
+        while (follows := after.get(begin[line[-1]])) is not None:
+            line.append(follows)
+        if len(line) > 1:
+            found.append(tuple(line))
+    return found
+
+
 def _in_order(units: Iterable[_Unit]) -> list[_Unit]:
     """Each after those that it needs."""
     sorter: graphlib.TopologicalSorter[_Unit] = graphlib.TopologicalSorter(dict.fromkeys(units, ()))
@@ -197,6 +225,8 @@ def _in_order(units: Iterable[_Unit]) -> list[_Unit]:
 def _fit(a: _Unit, b: _Unit) -> bool:
     """May these be one kernel? They may where all of it is pointwise over neurons of one shape; or one of them is, over the neurons of
     a component that holds products."""
+    if a.line or b.line:
+        return False
     if a.pointwise and b.pointwise:
         return a.shape == b.shape and bool(a.shape)
     return a.shape in b.rows if a.pointwise else b.pointwise and b.shape in a.rows
@@ -228,7 +258,8 @@ def _staged(units: list[_Unit], place: dict[Node, int]) -> list[Stage]:
     for unit in units:
         nodes = tuple(sorted(unit.nodes, key=place.__getitem__))
         if unit.states or not stages or stages[-1].states:
-            stages.append(Stage(nodes, tuple(sorted(unit.states)), pointwise=unit.pointwise, alone=unit.joined == 1))
+            states = unit.states if unit.line else tuple(sorted(unit.states))
+            stages.append(Stage(nodes, states, pointwise=unit.pointwise, alone=unit.joined == 1))
         else:
             stages[-1] = stages[-1]._replace(nodes=(*stages[-1].nodes, *nodes))
     return stages

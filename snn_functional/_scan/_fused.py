@@ -15,7 +15,7 @@ from ._door import admit
 from ._known import FirstDiffers, prepare
 from ._loop import loop, Step
 from ._prepared import Prepare
-from ._primitive import Call, checkpointing, lanes_of, Scan
+from ._primitive import Call, checkpointing, keeping, lanes_of, Scan
 from ._stages import run as run_stages, Staged
 
 
@@ -78,8 +78,9 @@ def _run(prepared: Prepare, plan: Plan, reverse: bool) -> list[Tensor]:
     known, leaves = prepared.known, prepared.leaves
     takes, gives = plan.signature.leaves, plan.signature.results
     done = prepared.derivatives()
-    every = checkpointing(known.T, plan) if "tracked" in done else 0
-    call = Call(plan, prepared.source, known.T, reverse, every)
+    keep = "tracked" in done and keeping(known.T, plan, known.lanes.numel())
+    every = checkpointing(known.T, plan, keep) if "tracked" in done else 0
+    call = Call(plan, prepared.source, known.T, reverse, every, keep)
     go = functools.partial(applied if done else bare, Scan)
     order = None if plan.products.each else _order(takes.split(leaves)[2], known.lanes)
     try:

@@ -53,7 +53,7 @@ class Networked(NamedTuple):
     @property
     def whole(self) -> bool:
         """Is it one kernel?"""
-        return whole_rows(self.device.type, self.plan.products.each)
+        return whole_rows(self.device.type, self.plan.products.each, self.plan.products.widths)
 
     def leaves(self, every: Sequence[Tensor]) -> list[Tensor]:
         """Those of the kernel, rows along one axis."""

@@ -17,12 +17,12 @@ from ..kernels import broadcasts, Flow, gradient, packed, Signature, unpacked
 
 
 def scanned(
-    kernel: Any, leaves: Sequence[Tensor], lanes: Sequence[int], T: int, reverse: bool, every: int
+    kernel: Any, leaves: Sequence[Tensor], lanes: Sequence[int], T: int, reverse: bool, every: int, keep: bool = False
 ) -> Sequence[Tensor]:
-    """Outputs, last states and checkpoints."""
+    """Outputs, last states, and what is kept for the backward."""
     if intercepted():
         return torch.ops.snn_functional.scan(packed(kernel), leaves, lanes, T, reverse, every)
-    return [x for part in kernel(leaves, lanes, T, reverse, every) for x in part]
+    return [x for part in kernel(leaves, lanes, T, reverse, every, keep) for x in part]
 
 
 def scanned_back(
@@ -64,8 +64,7 @@ def _shapes_of_scan(
     kernel: str, leaves: Sequence[Tensor], lanes: Sequence[int], T: int, reverse: bool, every: int
 ) -> list[Tensor]:
     signature, device, shape = unpacked(kernel).signature, leaves[0].device, torch.Size(lanes)
-    points = signature.points(shape, T, every, device) if every else []
-    return [*signature.results.empty(shape, T, device), *points]
+    return [*signature.results.empty(shape, T, device), *signature.memory(shape, T, every, False, device)]
 
 
 def _scan_backward(

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from .._functorch import intercepted, is_exporting, outside
+from .._functorch import in_memory, intercepted, is_exporting, outside
 from .._primitives import pulled, run
 from ..kernels import broadcast, broadcasts, Flow, lane_axis, Later, only_floats, Plan, Role, split, Unsupported
 from ._operations import into_matrices, scanned, scanned_back
@@ -25,7 +25,7 @@ from ._operations import into_matrices, scanned, scanned_back
 
 class Call(NamedTuple):
     """What a scan runs beside its leaves. `source`: the step itself, for derivatives that were not read yet; None where the plan is
-    made of one already. `every`: steps from one checkpoint of the state to the next; 0 for none.
+    made of one already. `every`: steps from one checkpoint of the state to the next; 0 for none. `keep`: is what products give kept, too?
     """
 
     plan: Plan
@@ -33,24 +33,26 @@ class Call(NamedTuple):
     T: int
     reverse: bool
     every: int
+    keep: bool = False
 
 
 class Scan(torch.autograd.Function):
-    """`(call, *leaves) -> (*outputs, *last state, *checkpoints)`"""
+    """`(call, *leaves) -> (*outputs, *last state, *what is kept for the backward)`"""
 
     @staticmethod
     def forward(call: Call, *leaves: Tensor) -> tuple[Tensor, ...]:
-        plan, _, T, reverse, every = call
+        plan, _, T, reverse, every, keep = call
         (lanes, uniform), device = lanes_of(plan, leaves), leaves[0].device
         if not lanes.numel():
-            results, checkpoints = plan.signature.results, plan.signature.checkpoints
-            return tuple((results + checkpoints if every else results).empty(lanes, T, device))
-        return tuple(scanned(plan.forward(uniform, device.type), leaves, lanes, T, reverse, every))
+            results, memory = plan.signature.results.empty(lanes, T, device), plan.signature.memory
+            return (*results, *memory(lanes, T, every, keep, device))
+        return tuple(scanned(plan.forward(uniform, device.type), leaves, lanes, T, reverse, every, keep))
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
         ctx.call, *leaves = inputs
         results, checkpoints = split(output, ctx.call.plan.signature.results)
+        ctx.count = len(checkpoints)
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(*leaves, *checkpoints)
         ctx.save_for_forward(*leaves)
@@ -81,14 +83,14 @@ class Scan(torch.autograd.Function):
         signature = ctx.call.plan.signature
         leaves, _ = split(ctx.saved_tensors, signature.leaves)
         moves = signature.results.spread(_tangent(ctx.call, leaves, tangents[1:])[1])
-        return (*moves, *[None] * (len(signature.checkpoints) if ctx.call.every else 0))
+        return (*moves, *[None] * ctx.count)
 
     @staticmethod
     def vmap(info: Any, in_dims: Any, *args: Any) -> Any:
         call, *leaves = args
         signature = call.plan.signature
         results = run(Scan, call, *_fold(signature.leaves.roles, leaves, in_dims[1:], info.batch_size))
-        roles = (signature.results + signature.checkpoints).roles
+        roles = (signature.results + signature.checkpoints + signature.gave).roles
         return results, tuple(lane_axis(role) for role, _ in zip(roles, results))
 
 
@@ -97,16 +99,17 @@ class Adjoint(torch.autograd.Function):
 
     @staticmethod
     def forward(call: Call, wanted: tuple[int, ...], *tensors: Tensor) -> tuple[Tensor, ...]:
-        plan, source, T, reverse, every = call
+        plan, source, T, reverse, every, _ = call
         leaves, cotangents, checkpoints = split(tensors, plan.signature.leaves, plan.signature.cotangents)
         lanes, uniform = lanes_of(plan, leaves)
         if not lanes.numel():
             return tuple(torch.zeros_like(leaves[i]) for i in wanted)
         kernel = plan.backward(uniform, wanted, leaves[0].device.type, source)
-        every = every or min(T, checkpointing(T, plan) or T)
+        every = every or min(T, checkpointing(T, plan, False) or T)
         if not checkpoints and every == T:
             checkpoints = [state[None] for state in plan.signature.leaves.split(leaves)[1]]
-        checkpoints = [x.contiguous() for x in checkpoints]  # vmap may have expanded them
+        # vmap may have expanded them; and they may be wrapped still by a transform that is over, as vjp is when one pulls back.
+        checkpoints = [x.contiguous() for x in in_memory(checkpoints)]
         found = dict(
             zip(kernel.wanted, scanned_back(kernel, leaves, cotangents, checkpoints, lanes, T, reverse, every))
         )
@@ -147,7 +150,7 @@ class Adjoint(torch.autograd.Function):
         call, wanted, *tensors = args
         dims, size = in_dims[2:], info.batch_size
         signature = call.plan.signature
-        roles = (signature.backward + signature.checkpoints).roles
+        roles = (signature.backward + signature.checkpoints + signature.gave).roles
         gradients = run(Adjoint, call, wanted, *_fold(roles, tensors, dims, size, every_param=True))
         # Of a param it has the param's shape again, without the ones that made it broadcast.
         own = lambda i: tensors[i].shape if dims[i] is None else tensors[i].movedim(dims[i], 0).shape[1:]
@@ -159,7 +162,7 @@ def _adjoint_by_scans(
     call: Call, wanted: tuple[int, ...], tensors: Sequence[Tensor], moves: Sequence[Any] | None = None
 ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
     """The adjoint of its leaves and cotangents, made of scans, which can be differentiated again; and its move where these move."""
-    plan, source, T, reverse, _ = call
+    plan, source, T, reverse, *_ = call
     signature = plan.signature
     adjoint = _higher(plan, source, plan.adjoint)
     forth, back = Call(plan.trajectory(), None, T, reverse, 0), Call(adjoint, None, T, not reverse, 0)
@@ -201,7 +204,7 @@ def _adjoint_by_scans(
 
 def _tangent(call: Call, leaves: Any, moves: Any) -> tuple[list[Tensor], list[Tensor]]:
     """The results of a scan, and the moves of its floating ones, where its floating leaves move so (None: not at all)."""
-    plan, source, T, reverse, _ = call
+    plan, source, T, reverse, *_ = call
     arguments: list[Tensor] = []
     for part, d_part in zip(plan.signature.leaves.split(leaves), plan.signature.leaves.split(moves)):
         arguments += part
@@ -231,13 +234,23 @@ def _told(make: Any, source: Later) -> Any:
         ) from None
 
 
-def checkpointing(T: int, plan: Plan) -> int:
+KEEP = 1 << 26  # bytes of what products give up to which it is kept, where it could be worked out again
+
+
+def keeping(T: int, plan: Plan, rows: int) -> bool:
+    """Is what products give kept for the backward? It takes less time than to work it out again; but memory shall not grow with T."""
+    if not plan.products.each or intercepted():  # to ask a tracer whether T is large would bind it
+        return False
+    return T * rows * plan.signature.gave.bytes <= KEEP
+
+
+def checkpointing(T: int, plan: Plan, keep: bool) -> int:
     """Steps from one checkpoint to the next: 16, more where states are many. They take at most 1/8 of an input's memory. 0 where
-    there would be one only: it is the state that the scan begins with. But what some products give is kept at each step."""
+    there would be one only: it is the state that the scan begins with. But what products give may be kept at each step."""
     every = 16 * max(1, (plan.counts[1] + 1) // 2)
-    if is_exporting():  # an exported forward has no backward, and to ask whether T is large would bind it
+    if is_exporting():  # an exported forward has no backward
         return 0
-    return min(T, every) if T > every or plan.signature.kept else 0
+    return min(T, every) if T > every or keep or plan.signature.always else 0
 
 
 def lanes_of(plan: Plan, leaves: Sequence[Tensor]) -> tuple[torch.Size, tuple[bool, ...]]:

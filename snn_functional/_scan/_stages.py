@@ -249,9 +249,7 @@ class _Piece:
 
     def _through(self, stage: Stage, core: Any, begin: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
         if stage.delays:
-            (x,), (first,) = map(self._timed, stage.end), begin
-            before = torch.cat([x[1:], first[None]] if self.reverse else [first[None], x[:-1]])
-            return [before] * len(stage.gives), [x[0 if self.reverse else -1].clone()]
+            return self._delayed(stage, begin)
         given, timed = [self.fixed[x] for x in stage.given], [self._timed(x) for x in stage.timed]
         if isinstance(core, (Prepared, Networked)):
             known = core._replace(T=self.T)
@@ -263,6 +261,16 @@ class _Piece:
                     Prepare(known, leaves, every, (len(given), len(begin)), source, None, None), self.reverse
                 )
         return self._looped(stage, given, begin, timed)
+
+    def _delayed(self, stage: Stage, begin: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        """All that is ever in a delay line lies in a row, so what a state holds over time is a view."""
+        x, kept = self._timed(stage.end[0]), [s[None] for s in begin]
+        if self.reverse:
+            row, at, step = torch.cat([x, *kept]), 1, 1
+        else:
+            row, at, step = torch.cat([*reversed(kept), x]), len(kept) - 1, -1
+        gives = [row.narrow(0, at + step * stage.begin.index(node), self.T) for node in stage.gives]
+        return gives, [row[i if self.reverse else -1 - i].clone() for i in range(len(kept))]
 
     def _looped(
         self, stage: Stage, given: list[Tensor], begin: list[Tensor], timed: list[Tensor]

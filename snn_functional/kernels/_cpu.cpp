@@ -142,8 +142,8 @@ static inline const T* row(T* tmp, const Arg& a, i64 t, i64 next, i64 lo, i64 n,
     return tmp;
 }
 
-// Copy a finished row to its output without pulling the output into the cache.
-template <class T> static inline void put(T* dst, const T* src, i64 n) {
+// Copy a finished row to its output without pulling the output into the cache. Not inline: a step of many states has it hundreds of times.
+template <class T> static __attribute__((noinline)) void put(T* dst, const T* src, i64 n) {
 #if defined(__AVX__)
     typedef float line __attribute__((vector_size(32)));
     const i64 bytes = n * sizeof(T);

@@ -8,7 +8,7 @@ from torch import Tensor
 from .._functorch import in_memory
 from ._cpu import AGAIN, BACK, lines_of, named, SEGMENTS, TIME, WalkBack
 from ._cpu_rows import NetworkKernel, Target
-from ._loops import ForwardLoop, Walk
+from ._loops import filled, ForwardLoop, Walk
 from ._network import Flow, Network
 from ._signature import Signature, Slots, TIMED
 
@@ -36,12 +36,12 @@ class Forward(NetworkKernel, ForwardLoop):
         due = "if (every && k == point * every)"
         points = zip(S, self.points, (self.suffixes[i] for i in self.states))
         return self.file(
-            self.start() + self.gather(S, self.states) + self.take(N, self.states) + self.products_given(network, "U"),
+            self.start() + self.gather(S, self.states) + self.take(N, self.states) + self.products_given(network, "Q"),
             self.temporaries(self.inputs) + self.lines_beside() + rows,
             TIME,
             lines_of(8, (f"{due} put({to[c]} + point * lanes{w} + lo{w}, {s}, n{w});" for s, c, w in points)),
             f"        {due} ++point;\n",
-            self.rows(self.inputs, "k + 1 < T ? at(k + 1) : -1") + self.targets() + text,
+            self.rows(self.inputs, "k + 1 < T ? at(k + 1) : -1") + self.targets() + self.given(network, "Q{0}") + text,
             self.swapped([*zip(S, N)]) + self.streamed() + "    }\n",
             lines_of(
                 4, (f"put({to[c]} + lo{w}, {s}, n{w});" for s, c in zip(S, self.last) for w in [self.suffixes[c]])
@@ -80,9 +80,13 @@ class Backward(WalkBack, NetworkKernel):
         records = Slots(
             tuple((TIMED, tuple(x for x, _ in of)) for of in (of_z, of_u)), tuple(w for _, w in of_z + of_u)
         )
-        super().__init__(signature, uniform, signature.backward + signature.checkpoints + self.gradients + records)
+        super().__init__(
+            signature, uniform, signature.backward + signature.checkpoints + signature.gave + self.gradients + records
+        )
         self.again, self.program, self.wanted, self.recorded = again, program, wanted, recorded
-        _, _, _, _, self.d_outputs, self.d_last, self.points, *own, self.zs, self.d_us = self.arguments.places
+        _, _, _, _, self.d_outputs, self.d_last, self.points, self.gave, *own, self.zs, self.d_us = (
+            self.arguments.places
+        )
         self.argument = dict(zip(flat, sum(own, [])))
         types = signature.leaves.dtypes
         self.sums = {i: torch.float64 for i in self.params if i in wanted and uniform[i] and types[i].is_floating_point}
@@ -111,7 +115,7 @@ class Backward(WalkBack, NetworkKernel):
         """The gradients of the wanted leaves but matrices: params over all lanes (in parts to be summed where one number serves all). And
         what flows into the matrices."""
         walk = Walk(lanes, T, reverse, every, bool(checkpoints), torch.get_num_threads())
-        takes, points = in_memory([*leaves, *cotangents]), checkpoints or [None] * len(self.points)
+        takes, kept = in_memory([*leaves, *cotangents]), filled(checkpoints, self.points + self.gave)
         groups = self.groups(leaves, lanes)
         blocks = groups * -(-(lanes.numel() // groups) // self.block(walk, groups))
         gradients = [
@@ -120,7 +124,7 @@ class Backward(WalkBack, NetworkKernel):
         ]
         kinds = [(self.arguments.dtypes[c], self.arguments.widths[c]) for c in (*self.zs, *self.d_us)]
         records = [torch.empty((T, *lanes, w), dtype=dtype) for dtype, w in kinds]
-        self.launch(numbers, [*takes, *points, *gradients, *records], walk)
+        self.launch(numbers, [*takes, *kept, *gradients, *records], walk)
         found = dict(zip(self.argument, gradients))
         flowing = dict(zip(self.apart, records[len(self.factors) :])) | {j: found[i] for j, i in self.shared.items()}
         taken = dict(zip(self.factors, records))
@@ -192,7 +196,7 @@ class Backward(WalkBack, NetworkKernel):
 
     def around(self) -> str:
         """And what the products of step k gave."""
-        given = (
-            f"auto* const U{j} = R{j} + (k - from) * n{self.suffix(w)};" for j, (_, w) in enumerate(self.again.given)
-        )
-        return super().around() + lines_of(8, given)
+        return super().around() + self.given(self.again, "R{0} + (k - from) * n{1}")
+
+    def due(self, network: Network, j: int) -> str:
+        return f"if (!c[{self.gave[j]}].data) " if network is self.again else ""

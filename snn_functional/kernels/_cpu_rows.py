@@ -1,7 +1,6 @@
 """What both directions of a scan whose step holds products are made of, in C++: rows of scratch, segments, products (`_products.cpp`)."""
 
 import ctypes
-import math
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ._cpu import BIG, CACHE, GRAIN, Kernel, lines_of, named
+from ._groups import grouped, groups_of
 from ._loops import Walk
 from ._network import events, Network, Segment
 from ._print import body, computed, free, keep, operand, stored
@@ -35,6 +35,7 @@ class NetworkKernel(Kernel):
     """What both directions share. Of width 1 of the text, `W1` is how many neurons that is; `n1`, `lo1` and `lanes1` are a block, its
     place and all there is in neurons of that width, as `n`, `lo` and `lanes` are in rows."""
 
+    gave: list[int]  # the arguments where is kept what each product gave
     fresh: Sequence[int] = ()  # arguments, beside those written a row at a time, whose memory is new
 
     @property
@@ -73,12 +74,12 @@ class NetworkKernel(Kernel):
     def launch(self, numbers: tuple[float, ...], tensors: Sequence[Tensor | None], walk: Walk) -> None:
         groups, every = self.groups(tensors, walk.lanes), list(tensors)
         for i in self.matrices:
-            every[i] = _grouped(tensors[i], groups, walk.lanes)
+            if (x := tensors[i]) is not None:
+                every[i] = grouped(x, groups, walk.lanes)
         super().launch(numbers, every, walk)
 
     def groups(self, tensors: Sequence[Tensor | None], lanes: torch.Size) -> int:
-        """How many groups of rows, one after another, have matrices of their own."""
-        return max([1, *(_groups(tensors[i], lanes) for i in self.matrices)])
+        return groups_of([x for i in self.matrices if (x := tensors[i]) is not None], lanes)
 
     def block(self, walk: Walk, groups: int = 1) -> int:
         """Rows in a block: what fits the second-level cache beside a panel, in whole tiles."""
@@ -178,6 +179,13 @@ class NetworkKernel(Kernel):
             n = f"n{self.suffix(width)}"
             value = f"{where[v]}" if self.number(v) else f"read({where[v]}[i])"
             for x in targets[v]:
+                if (
+                    not x.added and x.dtype is dtype and not self.number(v)
+                ):  # as many loops would take a compiler minutes
+                    text += (
+                        f"        __builtin_memcpy((void*){x.row}, (const void*){where[v]}, {n} * sizeof(*{x.row}));\n"
+                    )
+                    continue
                 put = f"{x.row}[i] += {value};" if x.added else f"{x.row}[i] = {keep(value, x.dtype)};"
                 text += f"        for (i64 i = 0; i < {n}; ++i) {put}\n"
         return rows, text
@@ -191,9 +199,18 @@ class NetworkKernel(Kernel):
         kinds = [self.exact(which.matrix), *(stored(network.values[v][0]) for v in (u, z))]
         pack = f"packs[{self.packed.index((which.matrix, which.transposed))}]"
         line = f"({kinds[0]}*)factors, ({kinds[0]}*)panel"
-        return (
-            f"        product<{', '.join(kinds)}>({where[u]}, {where[z]}, {pack}, group, n, events, lists, {line});\n"
-        )
+        call = f"product<{', '.join(kinds)}>({where[u]}, {where[z]}, {pack}, group, n, events, lists, {line});"
+        return f"        {self.due(network, j)}{call}\n"
+
+    def due(self, network: Network, j: int) -> str:
+        """The condition on which a product is done, if there is any."""
+        return ""
+
+    def given(self, network: Network, scratch: str) -> str:
+        """Where stands what the products give at step t: where it is kept, or in scratch."""
+        row = f"auto* const U{{0}} = c[{{2}}].data ? ({{3}}*)c[{{2}}].data + t * lanes{{1}} + lo{{1}} : {scratch};"
+        given = enumerate(zip(network.given, self.gave))
+        return lines_of(8, (row.format(j, self.suffix(w), c, stored(x)) for j, ((x, w), c) in given))
 
     def segment(self, item: Segment, first: int, where: dict[int, str], out: dict[int, list[Target]]) -> str:
         """The loop over the neurons of a block."""
@@ -231,28 +248,3 @@ class NetworkKernel(Kernel):
         row = "{1}* {0} = w.take<{1}>(n{2}{3});"
         given = ((f"{letter}{j}", stored(dtype), self.suffix(w), times) for j, (dtype, w) in enumerate(network.given))
         return lines_of(4, (row.format(*x) for x in given))
-
-
-def _lead(x: Tensor | None, lanes: torch.Size) -> tuple[list[int], list[int]]:
-    """Sizes and strides of a matrix over the axes of the lanes, from the right."""
-    assert x is not None
-    missing = len(lanes) - (x.dim() - 2)
-    return [1] * missing + list(x.shape[:-2]), [0] * missing + list(x.stride()[:-2])
-
-
-def _groups(x: Tensor | None, lanes: torch.Size) -> int:
-    """How many groups of rows one after another have a matrix of their own."""
-    sizes, strides = _lead(x, lanes)
-    last = max((i for i, (n, stride) in enumerate(zip(sizes, strides)) if n > 1 and stride), default=-1)
-    return math.prod(lanes[: last + 1])
-
-
-def _grouped(x: Tensor | None, groups: int, lanes: torch.Size) -> Tensor:
-    """[1 or groups, in, out]"""
-    assert x is not None
-    if _groups(x, lanes) == 1:
-        return x[(0,) * (x.dim() - 2)][None]
-    axes = next(i for i in range(len(lanes) + 1) if math.prod(lanes[:i]) == groups)
-    sizes, _ = _lead(x, lanes)
-    x = x.reshape(*sizes, *x.shape[-2:])[(..., *[slice(0, 1)] * (len(lanes) - axes), slice(None), slice(None))]
-    return x.expand(*lanes[:axes], *[1] * (len(lanes) - axes), *x.shape[-2:]).reshape(groups, *x.shape[-2:])

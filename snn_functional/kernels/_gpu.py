@@ -14,12 +14,7 @@ by the printed file only, when the first kernel is made.
 """
 
 import functools
-import hashlib
 import importlib.util
-import linecache
-import struct
-import sys
-import types
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -30,6 +25,7 @@ from ._loops import BackwardLoop, ForwardLoop, Kind, layout, Walk, wide
 from ._print_triton import computed, free, HEADER, keep, Lines, read, rounded
 from ._program import Operand, Program, Unsupported
 from ._signature import Role, Signature, split, STATE
+from ._triton import as_bits, bits, indices, kernel_text, load, looped, merged
 
 
 WIDE = 1 << 15  # lanes that fill a GPU with blocks of four warps, two a thread; fewer are spread over smaller blocks
@@ -49,8 +45,8 @@ class Forward(ForwardLoop):
         forms, sizes = _forms(self.signature.leaves.roles, tuple([(x.shape, x.stride()) for x in leaves]), walk.lanes)
         key = forms, walk.checkpoints
         if key not in self.known:
-            self.known[key] = _load(self.source(*key))
-        _launch(self.known[key], [x for x in tensors if x is not None], walk, [*sizes, *map(_as_bits, numbers)])
+            self.known[key] = load(self.source(*key))
+        _launch(self.known[key], [x for x in tensors if x is not None], walk, [*sizes, *map(as_bits, numbers)])
 
     def source(self, forms: "Forms", checkpoints: bool) -> str:
         text = _Text(self.program, self.signature.leaves.roles, forms, len(self.program.free))
@@ -71,7 +67,7 @@ class Forward(ForwardLoop):
         for j, (y, dtype) in enumerate(zip(ys, y_dtypes)):
             body.append(f"tl.store(y{j} + t * N + lane, {keep(lines.cast(y, dtype), dtype)}, mask=mask)")
         body += _advance(lines, new, s_dtypes)
-        loop = _loop(f"for k in tl.range(0, T, num_stages={text.stages}):", body)
+        loop = looped(f"for k in tl.range(0, T, num_stages={text.stages}):", body)
         start = [*text.start(self.program), *free(self.program.free, 0), *lines.before]
         start += [f"s{s} = {text.value(i)}" for s, i in enumerate(self.states)]
         end = [f"tl.store(l{s} + lane, {keep(f's{s}', dtype)}, mask=mask)" for s, dtype in enumerate(s_dtypes)]
@@ -100,9 +96,9 @@ class Backward(BackwardLoop):
         held = self.signature.checkpoints.empty(walk.lanes, walk.every, takes[0].device)
         forms, sizes = _forms(self.signature.backward.roles, tuple([(x.shape, x.stride()) for x in takes]), walk.lanes)
         if forms not in self.known:
-            self.known[forms] = _load(self.source(forms))
+            self.known[forms] = load(self.source(forms))
         tensors = [*takes, *points, *held, *gradients]
-        _launch(self.known[forms], tensors, walk, [*sizes, *map(_as_bits, numbers)])
+        _launch(self.known[forms], tensors, walk, [*sizes, *map(as_bits, numbers)])
 
     def source(self, forms: "Forms") -> str:
         types, again, program = self.arguments.dtypes, self.again.renamed("w"), self.program
@@ -144,11 +140,11 @@ class Backward(BackwardLoop):
         if self.states:
             segment.append("point = tl.cast(points - 1 - j, tl.int64) * N + lane")
             segment += [f"s{s} = {_here(f'p{s} + point', dtype)}" for s, dtype in enumerate(s_dtypes)]
-            segment += _loop(f"for k in tl.range(since, until, num_stages={text.stages}):", onward)
+            segment += looped(f"for k in tl.range(since, until, num_stages={text.stages}):", onward)
             segment.append("tl.debug_barrier()")  # a row may be read by another thread than the one that wrote it
-        segment += _loop(f"for i in tl.range(since, until, num_stages={text.stages}):", back)
+        segment += looped(f"for i in tl.range(since, until, num_stages={text.stages}):", back)
         segment.append("tl.debug_barrier()")
-        walk = ["points = (T + every - 1) // every", *_loop("for j in range(points):", segment)]
+        walk = ["points = (T + every - 1) // every", *looped("for j in range(points):", segment)]
         pointers = [f"{x}{s}" for x in "ph" for s in range(len(self.states))] + [f"d{i}" for i in self.wanted]
         numbers = [*free(again.free, 0), *free(program.free, len(again.free))]
         return text.kernel(pointers, [*text.start(program, again), *numbers, *lines.before, *start, *walk, *end])
@@ -187,12 +183,7 @@ class _Text:
     def start(self, *programs: Program) -> list[str]:
         """Where the lanes are, and the leaves that do not change in time."""
         text = ["lane = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)", "mask = lane < N"]
-        rest = "lane"
-        for d in range(self.forms.axes - 1, 0, -1):
-            text += [f"i{d} = {rest} % size{d}", f"r{d} = {rest} // size{d}"]
-            rest = f"r{d}"
-        if self.forms.axes:
-            text.append(f"i0 = {rest}")
+        text += indices(self.forms.axes, "lane")
         for i, form in enumerate(self.forms.each):
             if form.over is Kind.STRIDED:
                 text.append(f"at{i} = " + " + ".join(f"i{d} * step{i}_{d}" for d in range(self.forms.axes)))
@@ -217,18 +208,11 @@ class _Text:
             numbers += [f"step{i}_{d}" for d in range(self.forms.axes)] if form.over is Kind.STRIDED else []
         numbers += [f"free{i}: tl.int64" for i in range(self.free)]
         names = [*(f"x{i}" for i in range(len(self.forms.each))), *pointers, *numbers]
-        # No argument is compiled in, or each T, and each address that 16 does not divide, would have a kernel of its own.
-        text = f"@triton.jit(do_not_specialize=[*range({len(names)})])\n"
-        text += f"def kernel({', '.join(names)}, BLOCK: tl.constexpr):\n"
-        return HEADER + text + "".join(f"    {x}\n" for x in body)
+        return kernel_text(HEADER, names, body)
 
 
 def _here(where: str, dtype: torch.dtype) -> str:
     return read(f"tl.load({where}, mask=mask)", dtype)
-
-
-def _loop(head: str, body: list[str]) -> list[str]:
-    return [head, *(f"    {text}" for text in body)]
 
 
 def _advance(lines: Lines, new: Sequence[Operand], dtypes: Sequence[torch.dtype]) -> list[str]:
@@ -240,23 +224,12 @@ def _forms(roles: tuple[Role, ...], tensors: tuple[Any, ...], lanes: torch.Size)
     """How tensors of these shapes and strides lie, and the numbers that go with it, in the order of the kernel's arguments."""
     layouts = [layout(shape, strides, role, lanes) for role, (shape, strides) in zip(roles, tensors)]
     strided = [x for x in layouts if x.kind is Kind.STRIDED]
-    axes = _axes([lanes[d] for d in wide(lanes)], [x.strides for x in strided])
+    axes = merged([lanes[d] for d in wide(lanes)], [x.strides for x in strided])
     numbers = [n for n, _ in axes[1:]]
     for x in layouts:
         numbers += [x.time] if x.time else []
         numbers += [steps[strided.index(x)] for _, steps in axes] if x.kind is Kind.STRIDED else []
     return Forms(tuple(Form(x.kind, x.time != 0) for x in layouts), len(axes)), tuple(numbers)
-
-
-def _axes(sizes: list[int], rows: list[list[int]]) -> list[tuple[int, list[int]]]:
-    """Sizes and strides, neighbouring axes made one where all rows walk them as one."""
-    axes: list[tuple[int, list[int]]] = []
-    for n, *steps in zip(sizes, *rows) if rows else ():
-        if axes and axes[-1][1] == [n * step for step in steps]:
-            axes[-1] = axes[-1][0] * n, steps
-        else:
-            axes.append((n, steps))
-    return axes
 
 
 def _launch(kernel: Any, tensors: Sequence[Tensor], walk: Walk, numbers: Sequence[int]) -> None:
@@ -266,26 +239,5 @@ def _launch(kernel: Any, tensors: Sequence[Tensor], walk: Walk, numbers: Sequenc
     time = [T, count, T - 1 if reverse else 0, -1 if reverse else 1, every]
     with torch.cuda.device_of(tensors[0]):
         kernel[(-(-count // block),)](
-            *map(_bits, tensors), *time, *numbers, BLOCK=block, num_warps=warps, enable_fp_fusion=False
+            *map(bits, tensors), *time, *numbers, BLOCK=block, num_warps=warps, enable_fp_fusion=False
         )  # fmt: skip
-
-
-def _as_bits(number: float) -> int:
-    return struct.unpack("q", struct.pack("d", number))[0]
-
-
-def _bits(x: Tensor) -> Tensor:
-    return x.view(torch.int16) if x.dtype == torch.bfloat16 else x
-
-
-@functools.cache
-def _load(source: str) -> Any:
-    """`kernel` of this source. Triton reads a kernel's text where Python's tracebacks do, so it need not stand in a file."""
-    name = f"snn_functional_{hashlib.sha256(source.encode()).hexdigest()[:32]}"
-    file = f"<{name}>"
-    linecache.cache[file] = len(source), None, source.splitlines(keepends=True), file
-    module = types.ModuleType(name)
-    module.__file__ = file
-    sys.modules[name] = module
-    exec(compile(source, file, "exec"), module.__dict__)
-    return module.kernel

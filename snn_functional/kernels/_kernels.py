@@ -17,8 +17,9 @@ from ._signature import Signature
 
 # By the type of device: the module whose `Forward` and `Backward` are its loops. It is loaded with the first kernel.
 BACKENDS = {"cpu": "_cpu", "cuda": "_gpu"}
-# For steps that hold products of matrices. All others go in stages, and are told their device.
-NETWORKS = {"cpu": "_cpu_network"}
+# For steps that hold products of matrices: kernels of whole rows, and up to how many neurons a row. All others go in stages, and are
+# told their device.
+NETWORKS = {"cpu": ("_cpu_network", 1 << 31), "cuda": ("_gpu_network", 256)}
 
 
 class Bound:
@@ -73,9 +74,10 @@ def network_backward_kernel(
 _kernels: Registry[Any] = Registry(1000)
 
 
-def whole_rows(device: str, products: Iterable[Product]) -> bool:
-    """Is there a kernel of whole rows for a step that holds these, or does it go in stages?"""
-    return device in NETWORKS and not any(x.convolution for x in products)
+def whole_rows(device: str, products: Iterable[Product], widths: Iterable[int]) -> bool:
+    """Is there a kernel of whole rows for a step that holds these, over rows so wide, or does it go in stages?"""
+    _, widest = NETWORKS.get(device, ("", 0))
+    return max(widths) <= widest and not any(x.convolution for x in products)
 
 
 def _found_or_made(device: str, which: str, of: tuple[Any, ...], *beside: Any) -> Any:
@@ -84,8 +86,8 @@ def _found_or_made(device: str, which: str, of: tuple[Any, ...], *beside: Any) -
         raise Unsupported(f"there is no kernel for {device}")
     if not isinstance(of[0], Network):
         home = BACKENDS[device]
-    elif whole_rows(device, of[0].products):
-        home = NETWORKS[device]
+    elif whole_rows(device, of[0].products, (w for _, w in of[0].values)):
+        home, _ = NETWORKS[device]
     else:
         home, of = "_staged", (device, *of)
     make: Any = getattr(importlib.import_module(f".{home}", __package__), which)

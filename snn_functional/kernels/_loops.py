@@ -57,6 +57,11 @@ class Walk(NamedTuple):
     threads: int
 
 
+def filled(given: Sequence[Tensor], places: Sequence[int]) -> list[Tensor | None]:
+    """With None for what is not there."""
+    return [*given, *[None] * (len(places) - len(given))]
+
+
 class Loop:
     """A kernel. A backend prints it, and launches what it printed. `uniform`: which params are one number for all lanes."""
 
@@ -78,28 +83,39 @@ class Loop:
 
 
 class ForwardLoop(Loop):
-    """`(params, state, inputs) -> (outputs, last state)`, and a checkpoint of the state every so many steps if asked for. `program`: one
-    step."""
+    """`(params, state, inputs) -> (outputs, last state)`, and what is kept for the backward, if asked for: a checkpoint of the state every
+    so many steps, and what products gave. `program`: one step."""
 
     program: Any  # a Network, where the step holds products
+    keeps = True  # can it keep what products give?
 
     def __init__(self, program: Program | Network, signature: Signature, uniform: tuple[bool, ...]) -> None:
-        super().__init__(signature, uniform, signature.leaves + signature.results + signature.checkpoints)
+        super().__init__(
+            signature, uniform, signature.leaves + signature.results + signature.checkpoints + signature.gave
+        )
         self.program = program
-        *_, self.outputs, self.last, self.points = self.arguments.places
+        *_, self.outputs, self.last, self.points, self.gave = self.arguments.places
         self.written = dict(enumerate(self.outputs))
 
     def __call__(
-        self, numbers: tuple[float, ...], leaves: Sequence[Tensor], lanes: torch.Size, T: int, reverse: bool, every: int
+        self,
+        numbers: tuple[float, ...],
+        leaves: Sequence[Tensor],
+        lanes: torch.Size,
+        T: int,
+        reverse: bool,
+        every: int,
+        keep: bool = False,
     ) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
-        """`numbers`: those of the program at hand, which may be another than this kernel was printed from, with the same text."""
+        """`numbers`: those of the program at hand, which may be another than this kernel was printed from, with the same text. `keep`: what
+        products give."""
         leaves, device = in_memory(leaves), leaves[0].device
         results = self.signature.results.empty(lanes, T, device)
-        points = self.signature.points(lanes, T, every, device) if every else []
-        tensors = [*leaves, *results, *(points or [None] * len(self.points))]
+        kept = self.signature.memory(lanes, T, every, keep and self.keeps, device)
+        tensors = [*leaves, *results, *filled(kept, self.points + self.gave)]
         self.launch(numbers, tensors, Walk(lanes, T, reverse, every, bool(every), torch.get_num_threads()))
         outputs, last = self.signature.results.split(results)
-        return outputs, last, points
+        return outputs, last, kept
 
 
 class BackwardLoop(Loop):

@@ -102,9 +102,11 @@ class Plan:
         else:
             self.program = program_of(tape, exact=exact, prefix="k")
         self.signature = Signature.of(counts, *dtypes, widths)
-        if kept := tuple(j for j, x in enumerate(products.each) if x.convolution):
+        if products.each:
+            always = tuple(j for j, x in enumerate(products.each) if x.convolution)
+            kept = always or tuple(range(len(products.each)))
             given = tuple(self.program.given[j] for j in kept)
-            self.signature = dataclasses.replace(self.signature, kept=kept, given=given)
+            self.signature = dataclasses.replace(self.signature, kept=kept, given=given, always=bool(always))
         self.built = False  # was a kernel of its gradient built?
         self.failed: str | None = None  # why none can be
         self._made: dict[Any, Any] = {}

@@ -84,12 +84,17 @@ def keep(x: str, dtype: torch.dtype) -> str:
     return f"to_bf16({x})" if dtype == torch.bfloat16 else x
 
 
-def free(numbers: Iterable[Value], first: int) -> list[str]:
+def cast(x: str, have: torch.dtype, want: torch.dtype) -> str:
+    """The expression of x, as another type is in a register."""
+    return x if have == want else rounded(f"{x}.to({computed(want)})", want)
+
+
+def free(numbers: Iterable[Value], first: int, shape: str = "[BLOCK]") -> list[str]:
     """The free numbers of a program. They are arguments by value, so that a CUDA graph holds them, and no memory has to: the bits of a
     float64 as an integer, because Triton takes every floating argument for a float32."""
     bits = "tl.cast(free{0}, tl.int64).to(tl.float64, bitcast=True)"
     return [
-        f"{x.name} = tl.broadcast_to({bits.format(i)}.to({computed(x.dtype)}), [BLOCK])"
+        f"{x.name} = tl.broadcast_to({bits.format(i)}.to({computed(x.dtype)}), {shape})"
         for i, x in enumerate(numbers, first)
     ]
 
@@ -97,11 +102,12 @@ def free(numbers: Iterable[Value], first: int) -> list[str]:
 class Lines:
     """Programs written into one kernel: what stands before the loop over time because time does not change it, and the rest.
 
-    Every value is a block, a number that is the same for all lanes too: in a register of each thread it is so anyway.
+    Every value is a block of one shape, a number that is the same for all lanes too: in a register of each thread it is so anyway.
+    `constants`: how their names begin.
     """
 
-    def __init__(self, still: Iterable[Operand]) -> None:
-        self.still = set(still)
+    def __init__(self, still: Iterable[Operand], shape: str = "[BLOCK]", constants: str = "c") -> None:
+        self.still, self.shape, self.prefix = set(still), shape, constants
         self.before: list[str] = []
         self.constants: dict[tuple[str, str], str] = {}
 
@@ -111,8 +117,8 @@ class Lines:
         # Every constant has a type of its own, or a float64 program would compute with float32 ones.
         key = computed(x.dtype), _literal(x)
         if key not in self.constants:
-            self.constants[key] = f"c{len(self.constants)}"
-            self.before.append(f"{self.constants[key]} = tl.full([BLOCK], {key[1]}, {key[0]})")
+            self.constants[key] = f"{self.prefix}{len(self.constants)}"
+            self.before.append(f"{self.constants[key]} = tl.full({self.shape}, {key[1]}, {key[0]})")
         return self.constants[key]
 
     def in_loop(self, program: Program) -> list[str]:
@@ -128,8 +134,7 @@ class Lines:
         return inside
 
     def cast(self, x: Operand, dtype: torch.dtype) -> str:
-        text = self.operand(x)
-        return text if x.dtype == dtype else rounded(f"{text}.to({computed(dtype)})", dtype)
+        return cast(self.operand(x), x.dtype, dtype)
 
     def _line(self, step: Line) -> str:
         table = FLOATING if step.dtype.is_floating_point else BOOLEAN if step.dtype == torch.bool else OPERATIONS

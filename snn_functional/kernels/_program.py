@@ -165,13 +165,16 @@ class Program:
         whole = dataclasses.replace(self, leaves=(*self.leaves, *new), lines=lines, outputs=swap(self.outputs))
         return whole.only(range(len(self.outputs)))
 
-    def renamed(self, lines: str = "v", numbers: str = "k") -> "Program":
-        """The same, lines and free numbers counted anew under these letters: to stand beside another program in one kernel."""
-        names = {x: Value(f"{numbers}{i}", x.dtype) for i, x in enumerate(self.free)}
+    def renamed(self, lines: str = "v", numbers: str = "k", leaves: Sequence[str] = ()) -> "Program":
+        """The same, lines and free numbers counted anew under these letters, and leaves called so: to stand beside another program in one
+        kernel."""
+        names = {x: Value(name, x.dtype) for x, name in zip(self.leaves, leaves)}
+        names |= {x: Value(f"{numbers}{i}", x.dtype) for i, x in enumerate(self.free)}
         names |= {x.result: Value(f"{lines}{i}", x.result.dtype) for i, x in enumerate(self.lines)}
         swap = lambda operands: tuple(names.get(x, x) for x in operands)
         new = [dataclasses.replace(x, result=names[x.result], operands=swap(x.operands)) for x in self.lines]
-        return dataclasses.replace(self, lines=tuple(new), outputs=swap(self.outputs), free=swap(self.free))
+        leaves_, outputs, free = map(swap, (self.leaves, self.outputs, self.free))
+        return dataclasses.replace(self, leaves=leaves_, lines=tuple(new), outputs=outputs, free=free)
 
 
 def rounded(value: float, dtype: torch.dtype) -> float:

@@ -104,13 +104,15 @@ class Slots:
 class Signature:
     """`leaves` (params, states, inputs, matrices) -> `results` (outputs, new states)
 
-    `kept`: products of which the backward wants what they gave; `given`: of each its dtype and width.
+    `kept`: products of which the backward may be told what they gave; `given`: of each its dtype and width. `always`: shall it be told
+    that, however much it is?
     """
 
     leaves: Slots
     results: Slots
     kept: tuple[int, ...] = ()
     given: tuple[tuple[torch.dtype, int], ...] = ()
+    always: bool = False
 
     @classmethod
     def of(
@@ -128,21 +130,21 @@ class Signature:
             Slots(((TIMED, outputs), (STATE, taken[1])), tuple(widths[1])),
         )
 
-    # The new states alone; what flows back into the floating results; what the backward is a function of; and the states at some
-    # of the time steps, which the forward keeps for the backward, if there is to be one.
+    # The new states alone; what flows back into the floating results; what the backward is a function of; and what the forward keeps
+    # for the backward, if there is to be one: the states at some of the time steps, and what products gave, at each.
     last = cached_property(lambda self: self.results.only(self.results.places[1]))
     cotangents = cached_property(lambda self: self.results.only(self.results.floating))
     backward = cached_property(lambda self: self.leaves + self.cotangents)
     checkpoints = cached_property(
-        lambda self: Slots(
-            ((TIMED, (*self.leaves.parts[1], *(dtype for dtype, _ in self.given))),),
-            (*self.leaves.only(self.leaves.places[1]).widths, *(w for _, w in self.given)),
-        )
+        lambda self: Slots(((TIMED, self.leaves.parts[1]),), self.leaves.only(self.leaves.places[1]).widths)
+    )
+    gave = cached_property(
+        lambda self: Slots(((TIMED, tuple(x for x, _ in self.given)),), tuple(w for _, w in self.given))
     )
 
-    def points(self, lanes: torch.Size, T: int, every: int, device: torch.device) -> list[Tensor]:
-        """Memory for the checkpoints, one every so many steps; of what products gave, one a step."""
-        states = len(self.leaves.parts[1])
-        shapes = zip(self.checkpoints.shapes(lanes, -(-T // every)), self.checkpoints.shapes(lanes, T))
-        several = enumerate(zip(shapes, self.checkpoints.dtypes))
-        return [torch.empty(x if i < states else y, dtype=dtype, device=device) for i, ((x, y), dtype) in several]
+    def memory(self, lanes: torch.Size, T: int, every: int, keep: bool, device: torch.device) -> list[Tensor]:
+        """For the checkpoints, one every so many steps, and, if it is kept, for what products gave. None of it if `every` is 0."""
+        if not every:
+            return []
+        points = self.checkpoints.empty(lanes, -(-T // every), device)
+        return points + self.gave.empty(lanes, T, device) if keep or self.always else points

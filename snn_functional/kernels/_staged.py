@@ -1,8 +1,8 @@
 """A scan whose step holds products, as calls one after another: each segment a pointwise kernel, each product torch's own.
 
-For what has no kernel of whole rows: a GPU, and products that are convolutions. Autograd sees one operation and no step of it; going
-back the states are computed again from checkpoints, as in the kernels, and a matrix gets its gradient from all of time at once. What a
-convolution gives is kept for that, as to convolve once more would take longest of all. Nothing here waits for the device.
+For what has no kernel of whole rows: products that are convolutions, and rows too wide for a GPU. Autograd sees one operation and no step
+of it; going back the states are computed again from checkpoints, as in the kernels, and a matrix gets its gradient from all of time at
+once. What a convolution gives is kept for that, as to convolve once more would take longest of all. Nothing here waits for the device.
 """
 
 from collections.abc import Sequence
@@ -153,16 +153,16 @@ class Forward(ForwardLoop):
         self.step.build()
 
     def launch(self, numbers: tuple[float, ...], tensors: Sequence[Any], walk: Walk) -> None:
-        params, now, inputs, matrices, outputs, last, points = self.arguments.split(tensors)
+        params, now, inputs, matrices, outputs, last, points, gave = self.arguments.split(tensors)
         matrices = self.step.prepared(matrices)
         ys, new = self.signature.results.split(self.program.results)
-        kept = {self.step.first + j: whole for j, whole in zip(self.signature.kept, points[len(now) :])}
+        kept = {self.step.first + j: whole for j, whole in zip(self.signature.kept, gave) if whole is not None}
         for k, t in enumerate(_times(walk)):
             if walk.every and k % walk.every == 0:
                 for whole, state in zip(points, now):
                     whole[k // walk.every].copy_(state)
             places = {v: y[t] for v, y in zip(ys, outputs)}
-            more = {u: whole[t] for u, whole in kept.items()} if walk.every else {}
+            more = {u: whole[t] for u, whole in kept.items()}
             given = [*params, *now, *(x[t] for x in inputs)]
             found = self.step(numbers, given, matrices, walk, places | more)
             for v, y in zip(ys, outputs):

@@ -10,7 +10,8 @@ so two made alike are equal and pickle, and `scan` finds its kernel as it does f
 Which goes inside which, from the neuron outwards; what cannot work in another order is refused:
 
     quantize, inhibit, immediate_reset, adaptive_threshold       read the membrane
-    refractory, recurrent, noisy                                 take any step that gives spikes
+    multi_spike, ternary, escape_noise, driven                   read it, and say themselves what fires
+    refractory, recurrent, noisy, sub_steps                      take any step that gives spikes
     filtered, readout, record                                    give something else than spikes
     masked                                                       around all of a network
 """
@@ -20,11 +21,16 @@ from ._adaptive_threshold import (
     AdaptiveThresholdParams as AdaptiveThresholdParams,
     AdaptiveThresholdState as AdaptiveThresholdState,
 )
+from ._driven import driven as driven
+from ._escape_noise import escape_noise as escape_noise, EscapeNoiseParams as EscapeNoiseParams
 from ._filtered import filtered as filtered, FilteredParams as FilteredParams, FilteredState as FilteredState
 from ._masked import masked as masked, valid_steps as valid_steps
 from ._membrane import immediate_reset as immediate_reset, inhibit as inhibit, quantize as quantize
+from ._multi_spike import multi_spike as multi_spike
 from ._noisy import noisy as noisy, NoisyParams as NoisyParams
 from ._readout import readout as readout
 from ._record import record as record
 from ._recurrent import recurrent as recurrent, RecurrentParams as RecurrentParams, RecurrentState as RecurrentState
 from ._refractory import refractory as refractory, RefractoryState as RefractoryState
+from ._sub_steps import sub_steps as sub_steps
+from ._ternary import ternary as ternary

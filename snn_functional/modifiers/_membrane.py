@@ -1,5 +1,8 @@
 """Modifiers that read the membrane: who may fire, with how many bits, and when a spike lowers it.
 
+`charged` and `paid` are the two halves of a step whose spikes are paid for at once: the modifiers that say themselves what fires, in
+files of their own, put their spike between the two.
+
 A neuron that has them all is `immediate_reset(inhibit(quantize(neuron, quantizer)))`: each reads the membrane as the one inside it
 has left it, so another order would read one that was lowered already, or fire again what was silenced, and is refused.
 """
@@ -13,6 +16,10 @@ from torch import Tensor
 
 from .._tree import replaced, tree_map
 from ._modifier import emitted, Modifier, name, size, Step
+
+
+class Lowers(Modifier):
+    """What has lowered the membrane when its step is over."""
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -33,14 +40,14 @@ class inhibit(Modifier):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _outside(self, immediate_reset)
+        outside(self, Lowers)
 
     def __call__(self, params: Any, state: Any, input: Any) -> tuple[Tensor, Any]:
         self.reads(params, "threshold")
         self.reads(state, "mem")
         output, state = self.step(params, state, input)
         spk = self.spikes(output)
-        winner = (state.mem - _level(params, state)).argmax(self.dim, keepdim=True)
+        winner = (state.mem - level(params, state)).argmax(self.dim, keepdim=True)
         spk = spk * torch.zeros_like(spk).scatter(self.dim, winner, 1.0)
         return spk, emitted(spk, state)
 
@@ -59,7 +66,7 @@ class quantize(Modifier):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _outside(self, immediate_reset, inhibit)
+        outside(self, Lowers, inhibit)
 
     def __call__(self, params: Any, state: Any, input: Any) -> tuple[Tensor, Any]:
         self.reads(params, "threshold", "spike_grad")
@@ -67,13 +74,12 @@ class quantize(Modifier):
         output, state = self.step(params, state, input)
         self.spikes(output)
         state = tree_map(self.quantizer, state)
-        fire = getattr(params, "fire", lambda mem: params.spike_grad(mem - _level(params, state)))
-        spk = fire(state.mem)
+        spk = fire(params, state, state.mem)
         return spk, emitted(spk, state)
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
-class immediate_reset(Modifier):
+class immediate_reset(Lowers):
     """A spike lowers the membrane in the step it is fired, not in the next one.
 
         spk, U = the step without reset
@@ -100,20 +106,42 @@ def lowered(modifier: Modifier, params: Any, state: Any, input: Any) -> tuple[Te
     """A step of what is inside, and the membrane less what its spike costs."""
     output, state = modifier.step(replaced(params, reset_mechanism="none"), state, input)
     spk = modifier.spikes(output)
+    return spk, paid(params, state, size(spk))
+
+
+def charged(modifier: Modifier, params: Any, state: Any, input: Any) -> Any:
+    """The state after a step of what is inside, without its reset. What it fires there counts for nothing."""
+    modifier.reads(params, "threshold", "reset_mechanism", "spike_grad")
+    modifier.reads(state, "mem")
+    output, state = modifier.step(replaced(params, reset_mechanism="none"), state, input)
+    modifier.spikes(output)
+    return state
+
+
+def paid(params: Any, state: Any, fired: Tensor, lost: Tensor | None = None) -> Any:
+    """The state after the reset, as the params say, of what has `fired`: less the threshold, as often as `lost` says if it is given; or 0,
+    or the `reset` of the params."""
     if params.reset_mechanism == "none":
-        return spk, state
-    lost = params.threshold if params.reset_mechanism == "subtract" else state.mem
-    if params.reset_mechanism == "value":
-        lost = state.mem - params.reset
-    return spk, replaced(state, mem=state.mem - size(spk) * lost)
+        return state
+    if params.reset_mechanism == "subtract":
+        return replaced(state, mem=state.mem - (fired if lost is None else lost) * params.threshold)
+    mem = state.mem - fired * state.mem
+    return replaced(state, mem=mem + fired * params.reset if params.reset_mechanism == "value" else mem)
 
 
-def _level(params: Any, state: Any) -> Tensor:
+def fire(params: Any, state: Any, mem: Tensor, times: int = 1) -> Tensor:
+    """The spikes of this membrane, at so many times the threshold."""
+    if hasattr(params, "fire"):
+        return (params if times == 1 else replaced(params, threshold=times * params.threshold)).fire(mem)
+    return params.spike_grad(mem - times * level(params, state))
+
+
+def level(params: Any, state: Any) -> Tensor:
     """What the membrane must be above now: the threshold, unless the neuron says otherwise."""
     return params.level(state) if hasattr(params, "level") else params.threshold
 
 
-def _outside(modifier: Modifier, *others: type) -> None:
+def outside(modifier: Modifier, *others: type) -> None:
     if isinstance(modifier.step, others):
         inner = name(modifier.step)
         raise ValueError(

@@ -48,6 +48,11 @@ class refractory(Modifier):
         super().__post_init__()
         if type(self.steps) is not int or self.steps < 1:
             raise ValueError(f"refractory(..., steps={self.steps!r}): expected a whole number of steps, 1 or more.")
+        if getattr(self.step, "through", None) is not None:
+            raise ValueError(
+                f"refractory({self.step!r}): what is on its way back would be held with the neuron. recurrent goes outside: "
+                "recurrent(refractory(neuron, steps), through)."
+            )
 
     def rest(self, init: Any, params: Any, input: Any) -> Any:
         inner = init(params, input)

@@ -1,0 +1,42 @@
+"""Several spikes in a step, for the platforms that fire so."""
+
+import dataclasses
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .._tree import replaced
+from ..surrogate import fires
+from ._modifier import Modifier, Step
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class several(Modifier):
+    """A membrane of several thresholds fires as often as it holds one, and pays for each spike.
+
+        mem = that of the step without reset
+        spk = floor(mem / threshold), at least 0 and at most `most`
+        mem = mem - spk threshold             "subtract"
+              reset, where spk > 0            "value"
+
+    The slope of spk is that of `spike_grad(mem - threshold)`, however many they are. Source: `MultiSpike` of sinabs 3.1.3.
+    Needs the params of `lif` or `cuba_lif`.
+    """
+
+    step: Step
+    most: int | None = None
+
+    def __call__(self, params: Any, state: Any, input: Any) -> tuple[Tensor, Any]:
+        self.reads(params, "detach_reset")
+        _, state = self.step(replaced(params, reset_mechanism="none"), state, input)
+        mem, above = state.mem, state.mem - params.threshold
+        count = torch.floor(mem / params.threshold).clamp(0, self.most)
+        spk = params.spike_grad(above) + (count - fires(above))
+        cost = count.detach() if params.detach_reset else spk
+        if params.reset_mechanism == "subtract":
+            mem = mem - cost * params.threshold
+        elif params.reset_mechanism == "value":
+            one = cost.clamp(max=1.0)
+            mem = (1 - one) * mem + one * params.reset
+        return spk, replaced(state, mem=mem)
