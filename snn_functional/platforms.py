@@ -302,8 +302,8 @@ def _with_current(
     else:
         alpha = _kept(platform, "tau_syn", tau_syn, dt)
         neuron, params = cuba_lif, CubaLIFParams(alpha, beta, **numbers, **choices, current="kept")
-    several_spikes: Any = neuron if most == 1 else several(neuron, most)
-    return several_spikes, params
+    many: Any = several  # given a neuron, it makes one
+    return neuron if most == 1 else many(neuron, most), params
 
 
 def _number(value: Number) -> Tensor:

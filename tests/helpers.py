@@ -52,8 +52,11 @@ class Case:
 
     def same(self, actual, expected):
         """Is it the same, however many run together, and in a kernel?"""
-        exact = self.pointwise and self.name not in ROUNDED
-        assert_equal(actual, expected) if exact else assert_allclose(actual, expected)
+        assert_equal(actual, expected) if self.pointwise and not self.rounded else assert_allclose(actual, expected)
+
+    @property
+    def rounded(self):
+        return self.name in ROUNDED
 
     def __str__(self):
         said = (value if isinstance(value, str) else option for option, value in self.choices.items() if value)

@@ -17,7 +17,7 @@ import sys
 import optree
 import pytest
 import torch
-from helpers import assert_allclose, assert_equal, dot, each_neuron, needs_kernels, ROUNDED, sweep
+from helpers import assert_allclose, assert_equal, dot, each_neuron, needs_kernels, sweep
 from steps import leaves, RandomStep
 from test_kernels import STRIDES
 from test_recurrent import CASES as RECURRENT, IMAGES, transforms, weighed, world
@@ -102,7 +102,7 @@ def agree(step, params, state, inputs, rtol=1e-5, atol=1e-5, exact=True, reverse
 def test_every_neuron_has_the_loops_bits(case):
     if case.pointwise:
         # MKL's square root, which is the loop's on a CPU, is an ulp off.
-        exact = case.name not in ROUNDED and (CUDA or case.name != "balanced_resonate_and_fire")
+        exact = not case.rounded and (CUDA or case.name != "balanced_resonate_and_fire")
         agree(*case.world(T=5, batch=2, n=5), rtol=1e-4, atol=1e-4, exact=exact)
 
 

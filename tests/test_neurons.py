@@ -27,7 +27,6 @@ from helpers import (
     needs_kernels,
     needs_torch,
     ONE_EACH,
-    ROUNDED,
     scan,
     stacked,
     sweep,
@@ -294,7 +293,7 @@ def test_every_kind_is_the_loop(case, kind):
         assert_allclose if case.name == "recurrent-delayed" else assert_equal
     )  # a sum of products, or one of them
     for reverse in (False, True):
-        equal = case.same if kind == "fused" and case.name in ROUNDED else same_values
+        equal = case.same if kind == "fused" and case.rounded else same_values
         equal(scan(*world, kind=kind, reverse=reverse), scan(*world, kind="loop", reverse=reverse))
     same(lambda loss: grad(loss, ALL)(*arguments), backwards)
     same(lambda loss: grad(loss, ALL)(*arguments))

@@ -20,7 +20,8 @@ class several(Modifier):
         mem = mem - spk threshold             "subtract"
               reset, where spk > 0            "value"
 
-    The slope of spk is that of `spike_grad(mem - threshold)`, however many they are. Source: `MultiSpike` of sinabs 3.1.3.
+    The slope of spk is that of `spike_grad(mem - threshold)`, however many they are, and there need be no most: as these platforms have it.
+    `multi_spike` has a slope at each multiple. Source: `MultiSpike` of sinabs 3.1.3.
     Needs the params of `lif` or `cuba_lif`.
     """
 

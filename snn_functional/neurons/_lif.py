@@ -19,7 +19,7 @@ A step is three things in a row, of the membrane that the last one left:
 - `inclusive`: a membrane that reaches the threshold exactly fires, too.
 - `detach_reset`: no gradient passes from spk into 3, where H(mem - threshold) stands for it.
 
-`snf.platforms` has the numbers and choices of nine platforms. beta = 1, "decay", is an integrator without a leak.
+`snf.platforms` has the numbers and choices of ten platforms. beta = 1, "decay", is an integrator without a leak.
 
 Source: the maps of Norse 1.1.0, snnTorch 1.0.0, SpikingJelly 2.0.0, sinabs 3.1.3, Spyx 1.0.0 and jaxpike 0.1.4, each compared in a test.
 """
