@@ -180,6 +180,12 @@ def test_it_is_closed_under_transforms_and_planned_layer_by_layer():
     assert_equal(model(xs), snf.scan(neuron.step, params, neuron.init(params, xs[0]), xs)[0])
 
 
+def test_a_surrogate_for_all_that_fires():
+    threshold = nir.Threshold(np.full(3, 0.5))
+    _, params = snf.nir.read(between(LIF, threshold, shape=(3,)), spike_grad=snf.surrogate.Sigmoid(5.0))
+    assert params["n0"].spike_grad == params["n1"].spike_grad == snf.surrogate.Sigmoid(5.0)
+
+
 def test_spikes_may_come_as_bools_and_params_be_wider():
     source = between(affine(3, 3), LIF, shape=(3,))
     xs = torch.rand(10, 4, 3) > 0.5
