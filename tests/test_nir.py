@@ -114,12 +114,12 @@ def test_lines_scale_and_threshold():
     )
 
 
-@pytest.mark.parametrize("steps", [[3, 3, 3], [0, 1, 4], [0, 0, 0], [2, 7, 2], [40, 1, 0]])
+@pytest.mark.parametrize("steps", [[3, 3, 3], [0, 1, 4], [0, 0, 0], [2, 7, 2], [120, 1, 0]])
 def test_a_delay_is_so_many_steps_of_each_neuron(steps):
-    xs = torch.rand(50, 2, 3)
+    xs = torch.rand(150, 2, 3)
     expected = torch.zeros_like(xs)
     for n, k in enumerate(steps):
-        expected[k:, :, n] = xs[: 50 - k, :, n]
+        expected[k:, :, n] = xs[: 150 - k, :, n]
     source = between(nir.Delay(np.array(steps) * 1e-4), shape=(3,))
     for kind in ("loop", "auto"):
         assert_equal(run(source, xs, kind=kind), expected)
@@ -178,6 +178,12 @@ def test_it_is_closed_under_transforms_and_planned_layer_by_layer():
     assert plan.startswith("layer by layer") and plan.count("once over all of time") == 2
     model = snf.module(neuron, params, learn="weight")
     assert_equal(model(xs), snf.scan(neuron.step, params, neuron.init(params, xs[0]), xs)[0])
+
+
+def test_a_surrogate_for_all_that_fires():
+    threshold = nir.Threshold(np.full(3, 0.5))
+    _, params = snf.nir.read(between(LIF, threshold, shape=(3,)), spike_grad=snf.surrogate.Sigmoid(5.0))
+    assert params["n0"].spike_grad == params["n1"].spike_grad == snf.surrogate.Sigmoid(5.0)
 
 
 def test_spikes_may_come_as_bools_and_params_be_wider():

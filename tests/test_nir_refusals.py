@@ -59,6 +59,7 @@ def described(**changes):
     ({"r": np.ones(())}, r"its parameters are of one shape.*tau \(3,\), r \(\)"),
     ({"gain": np.ones(3)}, "it has parameters that NIR does not give it: gain"),
     ({"tau": "fast"}, "tau holds no numbers, but 'fast'"),
+    ({"type": "Delay", "delay": "long"}, r"node 'lif' \(Delay\): delay holds no numbers, but 'long'"),
 ])  # fmt: skip
 def test_parameters_that_are_wrong_are_named(changes, says):
     with pytest.raises(ValueError, match=says):

@@ -153,6 +153,16 @@ def test_a_neuron_alone_and_layers_of_torchs(tmp_path):
     there_and_back(net, params, numbers((4, 2, 2, 3)), tmp_path / "flat.nir", shape=(2, 3))
 
 
+def test_delays_of_a_chain(tmp_path):
+    each = snf.AxonalDelay(torch.tensor([0.0, 2.0, 5.0]), 5)
+    net, params = row(line(3, 3), (snf.delay(4), ()), neuron_of("lif", 3, update="relax"), (snf.axonal_delay, each))
+    xs = numbers((20, 2, 3), 0, 4)
+    assert scan(net, params, xs).any()
+    there_and_back(net, params, xs, tmp_path / "net.nir", dt=3e-4)
+    with pytest.raises(ValueError, match="layer 0: a delay that is written is a whole number of steps, 0 to 5"):
+        snf.nir.write(snf.axonal_delay, snf.AxonalDelay(torch.tensor([0.5, 2.0]), 5))
+
+
 def test_dt_is_noted_and_scales_the_time_constants(tmp_path):
     neuron, params = neuron_of("lif", 3, update="relax")
     for dt in (1e-4, 1e-3):
@@ -253,6 +263,7 @@ SUBTRACTS = snf.LIFParams(0.9, update="decay")
     (snf.izhikevich, snf.IzhikevichParams(), "NIR has no words for izhikevich_step. It has those for linear"),
     (snf.chain(snf.max_pool2d(2)), ((),), "layer 0: NIR has no words for max_pool2d"),
     (snf.chain(torch.relu), ((),), "layer 0: NIR has no words for relu"),
+    (snf.recurrent(snf.lif, snf.delay(2)), snf.RecurrentParams(SUBTRACTS, ()), "feeds back through a layer with a memory"),
 ])  # fmt: skip
 def test_what_nir_cannot_say_is_refused(neuron, params, says):
     with pytest.raises(ValueError, match=says):

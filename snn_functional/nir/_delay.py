@@ -2,7 +2,8 @@
 
     output[t] = input[t - k]        k = delay / dt, for each neuron; nothing (0) before the first step
 
-What it puts out at a step does not depend on what it is given at that step, for k of 1 or more: so a graph may go in a circle through it.
+This is `axonal_delay` of whole steps, without a slope in the delay. What it puts out at a step does not depend on what it is given at that
+step, for k of 1 or more: so a graph may go in a circle through it.
 
 Source: NIR's node of that name, y(t) = x(t - tau), Pedersen et al. 2024, doi:10.1038/s41467-024-52259-9.
 """
@@ -29,9 +30,7 @@ class DelayParams:
 
 @pytree
 class DelayState:
-    """- `last`: what came in at the last steps, the oldest first, as many as the longest delay has: (batch, ..., neurons) each. Of a
-    delay of more than 32 steps they are one tensor, (steps, batch, ..., neurons): a kernel takes a second to build for ten of them.
-    """
+    """- `last`: what came in at the last steps, the oldest first, as many as the longest delay has: (batch, ..., neurons) each."""
 
     last: Any
 
@@ -43,14 +42,9 @@ class _Like:
     last: Tensor
 
 
-SHORT = 32
-
-
 def delay_init(params: DelayParams, input: Tensor) -> DelayState:
     """Nothing has come in, shaped like one time step of `input`."""
-    steps, none = params.steps[-1], at_rest(params, input)
-    last = torch.zeros_like(none).expand(steps, *none.shape).clone() if steps > SHORT else (none,) * steps
-    return DelayState(last)
+    return DelayState(tuple(at_rest(params, input) for _ in range(params.steps[-1])))
 
 
 def delay_step(params: DelayParams, state: DelayState, input: Tensor) -> tuple[Tensor, DelayState]:
@@ -58,8 +52,6 @@ def delay_step(params: DelayParams, state: DelayState, input: Tensor) -> tuple[T
     last = state.last
     input = admit(params, _Like(last[-1] if len(last) else input), input)
     out = delayed(params, state, input)
-    if isinstance(last, Tensor):
-        return out, DelayState(torch.cat((last[1:], input[None])))
     return out, DelayState((*last, input)[1:])
 
 

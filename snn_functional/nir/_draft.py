@@ -92,8 +92,8 @@ class Draft:
                 found[name] = Node("Input", {"shape": np.array(own)})
                 shapes[name] = tuple(int(n) for n in own)
                 continue
-            if isinstance(what, Node) and what.kind == "Scale" and came is not None:
-                what = Node("Scale", {"scale": what.numbers["scale"].expand(came)})
+            if isinstance(what, Node) and what.kind in ("Scale", "Delay") and came is not None:
+                what = Node(what.kind, {key: x.expand(came) for key, x in what.numbers.items()})
             leaves = tuple(what.leaves.values()) if isinstance(what, Cell) else tree_leaves(what.numbers)
             floats = [x.dtype for x in leaves if isinstance(x, Tensor) and x.is_floating_point()]
             dtype = floats[0] if floats else torch.get_default_dtype()

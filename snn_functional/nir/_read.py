@@ -99,7 +99,9 @@ def _noted(graph: Graph) -> dict[str, Any]:
 
 
 def _is_late(node: Node, dt: float) -> bool:
-    delays = np.asarray(node.numbers.get("delay", 0.0), dtype=float)
+    delays = np.asarray(node.numbers.get("delay", 0.0))
+    if delays.dtype.kind not in "iuf":  # refused by its layer, which knows its name
+        return False
     return bool(delays.size) and float(delays.min()) > dt / 2
 
 

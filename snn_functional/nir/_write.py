@@ -10,6 +10,7 @@ import torch
 
 from .._chain import Chain, Function, Residual
 from .._connections import Conv2d, conv2d_step, Linear, linear_step
+from .._delays import _Delay as Delay, axonal_delay_step
 from .._functionalize import Functional
 from .._functionalize._has_state import HasState
 from .._layers import avg_pool2d, flatten
@@ -40,8 +41,8 @@ def write(
         snf.nir.write(net, params, "network.nir", dt=1e-4)
         neuron, params = snf.nir.read("network.nir")                        the same numbers, and the same spikes, bit for bit
 
-    - `neuron`: a chain of `linear`, `conv2d`, `flatten`, `avg_pool2d`, `residual`, of neurons whose dynamics are NIR's (`lif`, `cuba_lif`,
-      `leaky` with the reset "zero", `leaky_integrator`, ...: see README.md), of `recurrent` around these; one of these alone; a
+    - `neuron`: a chain of `linear`, `conv2d`, `flatten`, `avg_pool2d`, `delay`, `residual`, of neurons whose dynamics are NIR's (`lif`,
+      `cuba_lif`, `leaky` with the reset "zero", `leaky_integrator`, ...: see README.md), of `recurrent` around these; one of these alone; a
       functionalized module of these in a row; or what `read` gave.
     - `dt`: a step in seconds: NIR says time constants, not shares of a step. 1e-4, or what the graph was read with.
     - `platform`: for whose reader; the neurons must go through their steps as it does. By default the first that does and resets
@@ -131,6 +132,8 @@ def layer(draft: Draft, name: str, step: Any, params: Any, sources: tuple[str, .
         return sources
     if step in (linear_step, conv2d_step):
         return draft.add(name, connection(params, where), sources)
+    if isinstance(step, Delay) or step is axonal_delay_step:
+        return draft.add(name, _delay(step, params, draft.dt, where), sources)
     cell = cell_of(step, params, where)
     if cell is None:
         raise ValueError(
@@ -141,6 +144,11 @@ def layer(draft: Draft, name: str, step: Any, params: Any, sources: tuple[str, .
 
 
 def _recurrent(draft: Draft, name: str, step: Any, params: Any, sources: tuple[str, ...]) -> tuple[str, ...]:
+    if step.through is not None:
+        raise ValueError(
+            f"nir.write: layer {name}: {step!r} feeds back through a layer with a memory, whose delays begin at one step, and those of a "
+            "cycle in NIR at none. Written is what feeds back through a connection, recurrent(neuron)."
+        )
     back = f"{name}.V"
     out = layer(draft, name, step.step, params.inner, (*sources, back))
     V = params.V
@@ -167,6 +175,16 @@ def connection(tree: Any, where: str) -> Node:
         numbers |= {"stride": (tree.stride,) * 2, "dilation": (tree.dilation,) * 2}
         return Node("Conv2d", numbers | {"padding": "same" if same and tree.stride == 1 else tuple(padding)})
     raise ValueError(f"{where}: NIR has no words for a {type(tree).__name__}.")
+
+
+def _delay(step: Any, params: Any, dt: float, where: str) -> Node:
+    steps = torch.tensor(float(step.steps)) if isinstance(step, Delay) else params.delay.detach()
+    longest = step.steps if isinstance(step, Delay) else params.longest
+    if bool((steps != steps.round()).any() or (steps < 0).any() or (steps > longest).any()):
+        raise ValueError(
+            f"{where}: a delay that is written is a whole number of steps, 0 to {longest}: give delay.round()."
+        )
+    return Node("Delay", {"delay": steps.double() * dt})
 
 
 def _function(function: Any, where: str) -> Node | None:
