@@ -38,7 +38,7 @@ from torch import Tensor
 from ._functorch import readable
 from ._neuron import Neuron
 from .modifiers._several import several
-from .neurons import cuba_lif, CubaLIFParams, lif, LIFParams
+from .neurons import cuba_lif, CubaLifParams, lif, LifParams
 from .surrogate import ATan, FastSigmoid, Sigmoid, Spike, SpikeRateEscape
 
 
@@ -72,9 +72,9 @@ def norse(
     numbers = {"beta": _euler("norse", "tau", tau, dt), "leak": leak, "threshold": threshold, "reset": reset}
     choices = {"reset_mechanism": mechanism, "spike_grad": spike_grad, "update": "relax"}
     if tau_syn is None:
-        return lif, LIFParams(**numbers, **choices)
+        return lif, LifParams(**numbers, **choices)
     alpha = _euler("norse", "tau_syn", tau_syn, dt)
-    return cuba_lif, CubaLIFParams(alpha, **numbers, **choices, current="before")
+    return cuba_lif, CubaLifParams(alpha, **numbers, **choices, current="before")
 
 
 def snntorch(
@@ -98,7 +98,7 @@ def snntorch(
     mechanism = _reset("snntorch", reset_mechanism, ("subtract", "zero", "none"))
     numbers = {"threshold": threshold, "spike_grad": spike_grad}
     choices = {"reset_mechanism": mechanism, "reset_delay": reset_delay, "detach_reset": reset_delay}
-    return lif, LIFParams(beta, **numbers, **choices)
+    return lif, LifParams(beta, **numbers, **choices)
 
 
 def spikingjelly(
@@ -128,8 +128,8 @@ def spikingjelly(
     given = {"leak": reset, "threshold": threshold, "reset": reset, "spike_grad": spike_grad}
     choices = {"reset_mechanism": mechanism, "detach_reset": detach_reset, "inclusive": True}
     if decay_input:
-        return lif, LIFParams(rate, update="relax", **given, **choices)
-    return lif, LIFParams(1 - rate, **given, **choices)
+        return lif, LifParams(rate, update="relax", **given, **choices)
+    return lif, LifParams(1 - rate, **given, **choices)
 
 
 def sinabs(
@@ -204,7 +204,7 @@ def lava(
     a rounding higher. The gradient passes its reset as if there were none; here it does not. Its voltage is that before the reset.
     """
     alpha, beta = (1 - _number(x) for x in (current_decay, voltage_decay))
-    return cuba_lif, CubaLIFParams(alpha, beta, threshold=threshold, spike_grad=spike_grad, reset_mechanism="value")
+    return cuba_lif, CubaLifParams(alpha, beta, threshold=threshold, spike_grad=spike_grad, reset_mechanism="value")
 
 
 def spyx(
@@ -221,8 +221,8 @@ def spyx(
     """
     choices = {"threshold": threshold, "spike_grad": spike_grad, "spike_delay": True}
     if alpha is None:
-        return lif, LIFParams(beta, **choices, reset_delay=True)
-    return cuba_lif, CubaLIFParams(alpha, beta, **choices)
+        return lif, LifParams(beta, **choices, reset_delay=True)
+    return cuba_lif, CubaLifParams(alpha, beta, **choices)
 
 
 def jaxpike(
@@ -241,7 +241,7 @@ def jaxpike(
     """
     mechanism = _reset("jaxpike", reset_mechanism, ("subtract", "zero"))
     beta = _kept("jaxpike", "tau", tau, dt)
-    return lif, LIFParams(beta, 1 - beta, threshold=threshold, spike_grad=spike_grad, reset_mechanism=mechanism)
+    return lif, LifParams(beta, 1 - beta, threshold=threshold, spike_grad=spike_grad, reset_mechanism=mechanism)
 
 
 def snnax(
@@ -268,9 +268,9 @@ def snnax(
     numbers = {"gain": 1 - a, "threshold": threshold, "reset": reset, "spike_grad": spike_grad}
     choices = {"reset_mechanism": mechanism, "detach_reset": detach_reset, "inclusive": True}
     if alpha is None:
-        return lif, LIFParams(a, **numbers, **choices)
+        return lif, LifParams(a, **numbers, **choices)
     b = _number(alpha).clamp(0.5, 1)
-    return cuba_lif, CubaLIFParams(b, a, 1 - b, **numbers, **choices, current="old")
+    return cuba_lif, CubaLifParams(b, a, 1 - b, **numbers, **choices, current="old")
 
 
 def nengo(
@@ -288,7 +288,7 @@ def nengo(
     """
     rate = -torch.expm1(-dt / _positive("nengo", "tau", tau))
     numbers = {"threshold": threshold, "spike_grad": spike_grad}
-    return lif, LIFParams(rate, **numbers, reset_mechanism="value", update="relax")
+    return lif, LifParams(rate, **numbers, reset_mechanism="value", update="relax")
 
 
 def _with_current(
@@ -298,10 +298,10 @@ def _with_current(
     if most is not None and (type(most) is not int or most < 1):
         raise ValueError(f"platforms.{platform}(most={most!r}): expected a number of spikes, 1 or more, or None.")
     if tau_syn is None:
-        neuron, params = lif, LIFParams(beta, **numbers, **choices)
+        neuron, params = lif, LifParams(beta, **numbers, **choices)
     else:
         alpha = _kept(platform, "tau_syn", tau_syn, dt)
-        neuron, params = cuba_lif, CubaLIFParams(alpha, beta, **numbers, **choices, current="kept")
+        neuron, params = cuba_lif, CubaLifParams(alpha, beta, **numbers, **choices, current="kept")
     many: Any = several  # given a neuron, it makes one
     return neuron if most == 1 else many(neuron, most), params
 

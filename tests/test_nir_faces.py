@@ -123,7 +123,7 @@ def test_a_functionalized_module_and_layers_of_torchs_in_a_chain(tmp_path):
     read = snf.scan(neuron.step, found, neuron.init(found, xs[0]), xs)[0]
     assert_equal(read, snf.scan(step, params, state, xs)[0])
     linear, of_linear = snf.layer(nn.Linear(8, 6))
-    graph = snf.nir.write(snf.chain(linear, snf.lif), (of_linear, snf.LIFParams(0.9, reset_mechanism="value")))
+    graph = snf.nir.write(snf.chain(linear, snf.lif), (of_linear, snf.LifParams(0.9, reset_mechanism="value")))
     assert sorted(graph.nodes) == ["0", "1", "input", "output"]
     with pytest.raises(ValueError, match="Steps has a forward of its own.*export_to_nir"):
         snf.nir.write(*snf.functionalize(Steps())[:2])

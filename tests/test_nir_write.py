@@ -36,11 +36,11 @@ def neuron_of(kind, n, seed=0, **choices):
     }
     given |= {"reset_mechanism": "value"} | choices
     if kind == "if":
-        return snf.lif, snf.LIFParams(1.0, **given | {"leak": 0.0})
+        return snf.lif, snf.LifParams(1.0, **given | {"leak": 0.0})
     if kind in ("lif", "li"):
-        params = snf.LIFParams(draw(0.05, 0.95, 0), **given)
+        params = snf.LifParams(draw(0.05, 0.95, 0), **given)
         return (snf.lif if kind == "lif" else snf.readout(snf.lif)), params
-    params = snf.CubaLIFParams(draw(0.05, 0.95, 0), draw(0.05, 0.95, 5), draw(0.5, 4, 6), **given)
+    params = snf.CubaLifParams(draw(0.05, 0.95, 0), draw(0.05, 0.95, 5), draw(0.5, 4, 6), **given)
     return (snf.cuba_lif if kind == "cuba" else snf.readout(snf.cuba_lif)), params
 
 
@@ -247,18 +247,18 @@ def test_every_kind_of_node_is_written_again(tmp_path):
 
 # Refused ---------------------------------------------------------------------------------------------------------------------------
 
-SUBTRACTS = snf.LIFParams(0.9, update="decay")
+SUBTRACTS = snf.LifParams(0.9, update="decay")
 
 
 @pytest.mark.parametrize("neuron, params, says", [
     (snf.leaky, snf.LeakyParams(0.9), 'layer 0: reset_mechanism \'subtract\' is not NIR\'s.*Train it with reset_mechanism="zero"'),
     (snf.lif, SUBTRACTS, r"node '0' is reset by subtraction.*platform=nir.Platform\(update='decay', reset_mechanism='subtract'\)|Platform"),
-    (snf.lif, snf.LIFParams(0.9, inclusive=True), "is reset by subtraction.*platform="),
-    (snf.lif, snf.LIFParams(0.9, reset_mechanism="none"), "or read it out, readout"),
+    (snf.lif, snf.LifParams(0.9, inclusive=True), "is reset by subtraction.*platform="),
+    (snf.lif, snf.LifParams(0.9, reset_mechanism="none"), "or read it out, readout"),
     (snf.synaptic, snf.SynapticParams(0.9, 0.9, reset_mechanism="zero"), 'its "zero" comes with the next step'),
-    (snf.lif, snf.LIFParams(0.9, reset_mechanism="value", inclusive=True), "goes through its steps as no platform does: inclusive is True"),
-    (snf.lif, snf.LIFParams(1.5, reset_mechanism="value"), "beta says that a share of -0.5 to -0.5 is lost in a step"),
-    (snf.lif, snf.LIFParams(0.0, reset_mechanism="value", update="relax"), "beta says that a share of 0 to 0 is lost in a step"),
+    (snf.lif, snf.LifParams(0.9, reset_mechanism="value", inclusive=True), "goes through its steps as no platform does: inclusive is True"),
+    (snf.lif, snf.LifParams(1.5, reset_mechanism="value"), "beta says that a share of -0.5 to -0.5 is lost in a step"),
+    (snf.lif, snf.LifParams(0.0, reset_mechanism="value", update="relax"), "beta says that a share of 0 to 0 is lost in a step"),
     (snf.refractory(snf.lif, 3), None, r"NIR has no words for refractory\(lif_step, 3\)"),
     (snf.izhikevich, snf.IzhikevichParams(), "NIR has no words for izhikevich_step. It has those for linear"),
     (snf.chain(snf.max_pool2d(2)), ((),), "layer 0: NIR has no words for max_pool2d"),
@@ -271,7 +271,7 @@ def test_what_nir_cannot_say_is_refused(neuron, params, says):
 
 
 def test_a_reset_by_subtraction_for_a_reader_that_subtracts(tmp_path):
-    params = snf.LIFParams(0.9, 2.0, threshold=0.5, inclusive=True)
+    params = snf.LifParams(0.9, 2.0, threshold=0.5, inclusive=True)
     with pytest.raises(ValueError, match="write it with platform='rockpool'"):
         snf.nir.write(snf.lif, params, shape=(3,))
     snf.nir.write(snf.lif, params, tmp_path / "net.nir", shape=(3,), platform="rockpool")
@@ -282,7 +282,7 @@ def test_a_reset_by_subtraction_for_a_reader_that_subtracts(tmp_path):
         snf.nir.write(neuron, found)
     snf.nir.write(neuron, found, platform="rockpool")
     with pytest.raises(ValueError, match=r"write\(platform='norse'\): node '0'.*update is 'decay', there 'relax'"):
-        snf.nir.write(snf.lif, snf.LIFParams(0.9, reset_mechanism="value"), shape=(3,), platform="norse")
+        snf.nir.write(snf.lif, snf.LifParams(0.9, reset_mechanism="value"), shape=(3,), platform="norse")
 
 
 def test_trees_that_do_not_belong(tmp_path):

@@ -15,7 +15,7 @@ class readout(Modifier):
 
     output[t] = mem[t] of the step without reset
 
-    neuron = readout(lif)                     NIR's LI, with the leak and the gain of LIFParams; readout(cuba_lif) is its CubaLI
+    neuron = readout(lif)                     NIR's LI, with the leak and the gain of LifParams; readout(cuba_lif) is its CubaLI
 
     Needs a state with `mem`. The params keep their own `reset_mechanism`, which is not read.
     """

@@ -23,17 +23,17 @@ from ..surrogate import ATan, Spike
 from ._lif import fire, spike_and_reset
 
 
-__all__ = ["CubaLIFParams", "CubaLIFState", "cuba_lif_init", "cuba_lif_step", "cuba_lif"]
+__all__ = ["CubaLifParams", "CubaLifState", "cuba_lif_init", "cuba_lif_step", "cuba_lif"]
 
 
 @pytree
-class CubaLIFParams:
-    """Numbers are () or (neurons,); those of `LIFParams`, and two more.
+class CubaLifParams:
+    """Numbers are () or (neurons,); those of `LifParams`, and two more.
 
     - `alpha`: share of the current that is kept in a step; of an update "relax", the share that is lost. Read as clamped to [0, 1].
     - `beta`: the same of the membrane.
     - `w_in`: what the input is multiplied by, on its way to the current. - `gain`: the same of the current, on its way to the membrane.
-    - `leak`, `threshold`, `reset`, `spike_grad` and the choices after `current`: see `LIFParams`.
+    - `leak`, `threshold`, `reset`, `spike_grad` and the choices after `current`: see `LifParams`.
     - `current`: which current the membrane sees: "new", "kept", "before" or "old".
     """
 
@@ -59,19 +59,19 @@ class CubaLIFParams:
 
 
 @pytree
-class CubaLIFState:
+class CubaLifState:
     """- `syn`: synaptic current. - `mem`: membrane potential, in units of the threshold. (batch, ..., neurons)."""
 
     syn: Tensor
     mem: Tensor
 
 
-def cuba_lif_init(params: CubaLIFParams, input: Tensor) -> CubaLIFState:
+def cuba_lif_init(params: CubaLifParams, input: Tensor) -> CubaLifState:
     """No current, and the membrane at rest (`leak`), shaped like one time step of `input`."""
-    return CubaLIFState(syn=at_rest(params, input), mem=at_rest(params, input) + params.leak)
+    return CubaLifState(syn=at_rest(params, input), mem=at_rest(params, input) + params.leak)
 
 
-def cuba_lif_step(params: CubaLIFParams, state: CubaLIFState, input: Tensor) -> tuple[Tensor, CubaLIFState]:
+def cuba_lif_step(params: CubaLifParams, state: CubaLifState, input: Tensor) -> tuple[Tensor, CubaLifState]:
     """One time step. `input` and the spikes have the shape of `state.mem`."""
     input = admit(params, state, input)
     alpha, beta, leak = unit(params.alpha), unit(params.beta), params.leak
@@ -90,7 +90,7 @@ def cuba_lif_step(params: CubaLIFParams, state: CubaLIFState, input: Tensor) -> 
         return beta * (mem - leak) + leak + params.gain * seen
 
     spk, mem = spike_and_reset(params, state.mem, update)
-    return spk, CubaLIFState(syn, mem)
+    return spk, CubaLifState(syn, mem)
 
 
-cuba_lif = Neuron(CubaLIFParams, CubaLIFState, cuba_lif_init, cuba_lif_step)
+cuba_lif = Neuron(CubaLifParams, CubaLifState, cuba_lif_init, cuba_lif_step)

@@ -34,11 +34,11 @@ from .._tree import Leaf, leaf, pytree, static
 from ..surrogate import ATan, fires, Spike
 
 
-__all__ = ["LIFParams", "LIFState", "lif_init", "lif_step", "lif"]
+__all__ = ["LifParams", "LifState", "lif_init", "lif_step", "lif"]
 
 
 @pytree
-class LIFParams:
+class LifParams:
     """Numbers are () or (neurons,); potentials are in units of the threshold.
 
     - `beta`: share of the membrane that is kept in a step; of an update "relax", the share that is lost. Read as clamped to [0, 1].
@@ -76,18 +76,18 @@ class LIFParams:
 
 
 @pytree
-class LIFState:
+class LifState:
     """- `mem`: membrane potential, in units of the threshold. (batch, ..., neurons)."""
 
     mem: Tensor
 
 
-def lif_init(params: LIFParams, input: Tensor) -> LIFState:
+def lif_init(params: LifParams, input: Tensor) -> LifState:
     """The membrane at rest (`leak`), shaped like one time step of `input`."""
-    return LIFState(mem=at_rest(params, input) + params.leak)
+    return LifState(mem=at_rest(params, input) + params.leak)
 
 
-def lif_step(params: LIFParams, state: LIFState, input: Tensor) -> tuple[Tensor, LIFState]:
+def lif_step(params: LifParams, state: LifState, input: Tensor) -> tuple[Tensor, LifState]:
     """One time step. `input` and the spikes have the shape of `state.mem`."""
     input = admit(params, state, input)
     beta, leak, drive = unit(params.beta), params.leak, params.gain * input
@@ -98,7 +98,7 @@ def lif_step(params: LIFParams, state: LIFState, input: Tensor) -> tuple[Tensor,
         return beta * (mem - leak) + leak + drive
 
     spk, mem = spike_and_reset(params, state.mem, update)
-    return spk, LIFState(mem)
+    return spk, LifState(mem)
 
 
 def fire(params: Any, mem: Tensor) -> Tensor:
@@ -140,4 +140,4 @@ def _lowered(params: Any, mem: Tensor, spk: Tensor) -> Tensor:
     return mem
 
 
-lif = Neuron(LIFParams, LIFState, lif_init, lif_step)
+lif = Neuron(LifParams, LifState, lif_init, lif_step)

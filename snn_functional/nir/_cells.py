@@ -17,13 +17,13 @@ from ..modifiers import immediate_reset, readout
 from ..modifiers._modifier import Modifier
 from ..neurons import (
     cuba_lif_step,
-    CubaLIFParams,
+    CubaLifParams,
     leaky_integrator_step,
     leaky_step,
     LeakyIntegratorParams,
     LeakyParams,
     lif_step,
-    LIFParams,
+    LifParams,
     synaptic_step,
     SynapticParams,
 )
@@ -109,8 +109,8 @@ def _other_reset(step: Any, reset: str) -> str:
 
 
 _KINDS: dict[Any, tuple[Any, str]] = {
-    lif_step: (LIFParams, "LIF"),
-    cuba_lif_step: (CubaLIFParams, "CubaLIF"),
+    lif_step: (LifParams, "LIF"),
+    cuba_lif_step: (CubaLifParams, "CubaLIF"),
     leaky_step: (LeakyParams, "LIF"),
     synaptic_step: (SynapticParams, "CubaLIF"),
     leaky_integrator_step: (LeakyIntegratorParams, "LI"),

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from .._neuron import Neuron
 from ..modifiers import readout
-from ..neurons import cuba_lif, CubaLIFParams, lif, LIFParams
+from ..neurons import cuba_lif, CubaLifParams, lif, LifParams
 from ..surrogate import Spike
 from ._given import Given, Shape
 from ._platforms import Platform
@@ -139,10 +139,10 @@ def _shares(how: str, tau: Tensor, dt: float) -> Tensor:
 
 _read_out: Callable[[Neuron], Any] = readout  # pyright: ignore[reportAssignmentType]
 _TREES: dict[str, tuple[Callable[..., Any], Neuron]] = {
-    "I": (LIFParams, _read_out(lif)),
-    "IF": (LIFParams, lif),
-    "LI": (LIFParams, _read_out(lif)),
-    "LIF": (LIFParams, lif),
-    "CubaLI": (CubaLIFParams, _read_out(cuba_lif)),
-    "CubaLIF": (CubaLIFParams, cuba_lif),
+    "I": (LifParams, _read_out(lif)),
+    "IF": (LifParams, lif),
+    "LI": (LifParams, _read_out(lif)),
+    "LIF": (LifParams, lif),
+    "CubaLI": (CubaLifParams, _read_out(cuba_lif)),
+    "CubaLIF": (CubaLifParams, cuba_lif),
 }
