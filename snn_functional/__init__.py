@@ -61,7 +61,7 @@ if TYPE_CHECKING:
         targets as targets,
     )
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 ROOMS = ("encode", "learning", "losses", "metrics", "nir", "platforms", "quant", "snn", "targets")
 
 
