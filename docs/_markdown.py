@@ -100,7 +100,7 @@ def cell(text: str) -> str:
 
 def fields(doc: str | None) -> tuple[str, dict[str, str]]:
     """What a tree's docstring says before and behind its list, and of each field: of "- `a`, `b`: text" both."""
-    text = inspect.cleandoc(doc or "")
+    text = re.sub(r"\n  (?! )", " ", inspect.cleandoc(doc or ""))
     points = re.compile(
         r"(?:^|(?<=[.;] )|(?<=\n))- ((?:`\w+`(?:, | and )?)+):? *(.*?)(?=(?<=[.;]) - `|\n- |\n\n|\n(?! )|\Z)", re.S
     )
