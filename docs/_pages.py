@@ -58,6 +58,7 @@ class Site:
 
     def read(self, text: str, path: str, at: str) -> str:
         """Text of the file `path`: its links lead to pages of the site, its inclusions are there."""
+        text = re.sub(r"^```python .*$", "```python", text, flags=re.M)  # what a block needs is for who runs it
         # Taken in first, each with the links of its own file; the rest then has only its own.
         parts = INCLUDE.split(text)
         made = [self.relinked(parts[0], path, at)]
@@ -99,7 +100,9 @@ class Site:
             self.assets[f"assets/{posixpath.basename(file)}"] = (ROOT / file).read_bytes()
             return f"![{text}]({relative(f'assets/{posixpath.basename(file)}', at)})"
         if file in self.sources:
-            return f"[{text}]({relative(self.sources[file], at)}{'#' + anchor if anchor else ''})"
+            to, _, place = self.sources[file].partition("#")
+            place = anchor or place
+            return f"[{text}]({relative(to, at) if to != at or not place else ''}{'#' + place if place else ''})"
         return text
 
     def notebook(self, path: str, at: str) -> str:

@@ -41,8 +41,12 @@ SUBJECTS = [
     Subject("platforms", "Platforms", ("platforms",)),
     Subject("nir", "NIR", ("nir",)),
     Subject("snn", "snnTorch's interface", ("snn",)),
+    Subject(
+        "train", "The training command", ("train", "data", "plot"), "What `python -m snn_functional train` is made of."
+    ),
 ]
 PACKAGE = "snn_functional"
+ORDER = "Which goes inside which"  # of what a room's docstring says this stands beside its README
 OWN = {"Leaf": "_tree", "Spike": "surrogate"}  # types, which do not know where they were made
 OF_FACES = ("functional", "spikegen", "spikeplot", "utils", "backprop", "export_nir", "import_nir")
 
@@ -68,17 +72,23 @@ def public() -> dict[str, tuple[Any, str]]:
         if not isinstance(value, types.ModuleType):
             found[name] = (value, home(name, value, snf))
         elif name not in ("neurons", "modifiers"):  # whose names are all at the top
-            for inner in dir(value):
+            for inner in names_of(value):
                 thing = getattr(value, inner)
                 if not isinstance(thing, types.ModuleType):
                     found[f"{name}.{inner}"] = (thing, name)
     for room in OF_FACES:
         module = getattr(snf.snn, room)
-        for name, value in vars(module).items():
-            own = getattr(value, "__module__", "")
-            if not name.startswith("_") and isinstance(own, str) and own.startswith(f"{PACKAGE}.snn.{room}"):
-                found[f"snn.{room}.{name}"] = (value, "snn")
+        found |= {f"snn.{room}.{name}": (vars(module)[name], "snn") for name in names_of(module)}
     return found
+
+
+def names_of(room: Any) -> list[str]:
+    """A room's public names: those that it says, else the functions and classes that are defined in it."""
+    if hasattr(room, "__all__"):
+        return list(room.__all__)
+    own = lambda value: str(getattr(value, "__module__", "")).startswith(room.__name__)
+    made = lambda value: inspect.isroutine(value) or inspect.isclass(value)
+    return [name for name, value in vars(room).items() if not name.startswith("_") and made(value) and own(value)]
 
 
 def pages(readme: Callable[[str, str], str | None]) -> dict[str, str]:
@@ -100,12 +110,32 @@ def pages(readme: Callable[[str, str], str | None]) -> dict[str, str]:
         raise LookupError(f"public names without a docstring: {', '.join(silent)}")
     made = {"reference/index.md": _index(placed, names)}
     targets = {name: f"{page}.md#{name}" for page, on_page in placed.items() for name in on_page}
-    for subject in SUBJECTS:
+    for subject in filter(lambda subject: placed[subject.page], SUBJECTS):
         write, at = _neurons if subject.page == "neurons" else _page, f"reference/{subject.page}.md"
-        head = readme(subject.rooms[0], at)
+        head = (text := readme(subject.rooms[0], at)) and _shortened(subject.title, text)
         text = write(subject, [(name, *names[name]) for name in placed[subject.page]], head)
         made[at] = _linked(text, targets)
     return made
+
+
+def _shortened(title: str, readme: str) -> str:
+    """A room's README as the head of its page: of its tables what each thing is and when to use it. Equations and params, which are below
+    in full, are left out with the paragraph that explains how they are written."""
+    parts = [part for part in re.split(r"\n{2,}", readme) if not part.startswith("# ")]
+    made = [f"# {title}"]
+    for part in parts:
+        lines = part.splitlines()
+        if len(lines) > 1 and re.fullmatch(r"[|\s:-]+", lines[1]):
+            cells = [re.split(r"(?<!\\)\|", line.strip().strip("|")) for line in lines]
+            if len(cells[0]) > 2:
+                named = [
+                    re.sub(r"^ (\w+) $", r" [\1](#\1) ", row[0]) if i > 1 else row[0] for i, row in enumerate(cells)
+                ]
+                lines = [f"|{name}|{row[-1]}|" for name, row in zip(named, cells)]
+                if len(made) > 2:
+                    made.pop()
+        made.append("\n".join(lines))
+    return "\n\n".join(made)
 
 
 def _linked(text: str, targets: dict[str, str]) -> str:
@@ -132,7 +162,7 @@ def _index(placed: dict[str, list[str]], names: dict[str, tuple[Any, str]]) -> s
         "# Reference",
         "Every public name of the library, made from its docstrings; `help(snf.leaky)` shows the same.",
     ]
-    for subject in SUBJECTS:
+    for subject in filter(lambda subject: placed[subject.page], SUBJECTS):
         rows = [
             f"| [`{name}`]({subject.page}.md#{name}) | {cell(about(name, names[name][0]))} |"
             for name in placed[subject.page]
@@ -172,8 +202,10 @@ def _page(subject: Subject, things: list[tuple[str, Any, str]], head: str | None
             room = top
             if len(subject.rooms) > 1:
                 parts.append(f"## {room} {{ #{room} .room }}")
-            if not head:
-                parts.append(markdown(_written(sys.modules[f"{PACKAGE}.{room}"])))
+            doc = _written(sys.modules[f"{PACKAGE}.{room}"])
+            if head and ORDER in doc:
+                doc = doc[doc.index(ORDER) :]
+            parts.append(markdown(doc))
         parts += entry(name, value)
     return "\n\n".join(parts) + "\n"
 
@@ -183,13 +215,9 @@ def _rank(subject: Subject, name: str, value: Any, where: str) -> tuple[Any, ...
     module = sys.modules.get(getattr(value, "__module__", ""), sys.modules[f"{PACKAGE}.{where}"])
     names = list(vars(module))
     short = name.rpartition(".")[2]
-    submodule = name.count(".")
-    return (
-        subject.rooms.index(where.split(".")[0]),
-        submodule,
-        module.__name__,
-        names.index(short) if short in names else -1,
-    )
+    tree = subject.page == "modifiers" and hasattr(value, "__leaves__")  # behind what it belongs to
+    line = names.index(short) if short in names else -1
+    return subject.rooms.index(where.split(".")[0]), name.count("."), module.__name__, tree, line
 
 
 def _written(room: Any) -> str:

@@ -11,6 +11,7 @@ there stop the build.
 
 import argparse
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -32,6 +33,7 @@ READMES = {  # of the deep rooms: how it works
     "snn_functional/_identity/README.md": "how/identity.md",
     "snn_functional/nir/README.md": "how/nir.md",
     "snn_functional/snn/README.md": "how/snn.md",
+    "docs/events.md": "start/events.md",
     "docs/fidelity.md": "fidelity.md",
     "docs/CHANGELOG.md": "changelog.md",
     "docs/CONTRIBUTING.md": "contributing.md",
@@ -48,6 +50,12 @@ def sources() -> dict[str, str]:
     for room in ("neurons", "modifiers"):
         if (ROOT / "snn_functional" / room / "README.md").exists():
             found[f"snn_functional/{room}/README.md"] = f"reference/{room}.md"
+        for name, (
+            _,
+            where,
+        ) in _reference.public().items():  # a link to a neuron's file leads to its place in the reference
+            if where.startswith(f"{room}.") and name == where.removeprefix(f"{room}._"):
+                found[f"snn_functional/{where.replace('.', '/')}.py"] = f"reference/{room}.md#{name}"
     return found
 
 
@@ -73,6 +81,14 @@ def pages() -> dict[str, bytes]:
     return {at: text.encode() for at, text in made.items()} | site.assets | style
 
 
+def config(made: dict[str, bytes]) -> str:
+    """`docs/mkdocs.yml` without the pages that this checkout does not have; one that is in no line stops the build."""
+    lines = (HERE / "mkdocs.yml").read_text().splitlines(keepends=True)
+    page = re.compile(r" +- .*: (\S+\.md)\n")
+    kept = [line for line in lines if not (named := page.fullmatch(line)) or named[1] in made]
+    return "".join(kept).replace("../build/", "")
+
+
 def write(made: dict[str, bytes], folder: Path = PAGES) -> None:
     """Writes what has changed, and removes what is no page any more."""
     for at, content in made.items():
@@ -90,10 +106,19 @@ def main() -> int:
     parser.add_argument("--pages", action="store_true", help="write the Markdown alone")
     parser.add_argument("--serve", action="store_true", help="show the site on this machine")
     options = parser.parse_args()
-    write(pages())
+    made = pages()
+    write(made)
+    (PAGES.parent / "mkdocs.yml").write_text(config(made))
     if options.pages:
         return 0
-    command = [sys.executable, "-m", "mkdocs", "serve" if options.serve else "build", "-f", str(HERE / "mkdocs.yml")]
+    command = [
+        sys.executable,
+        "-m",
+        "mkdocs",
+        "serve" if options.serve else "build",
+        "-f",
+        str(PAGES.parent / "mkdocs.yml"),
+    ]
     return subprocess.run(command, env=os.environ | {"NO_MKDOCS_2_WARNING": "1"}).returncode
 
 
