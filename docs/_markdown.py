@@ -101,6 +101,7 @@ def cell(text: str) -> str:
 def fields(doc: str | None) -> tuple[str, dict[str, str]]:
     """What a tree's docstring says before and behind its list, and of each field: of "- `a`, `b`: text" both."""
     text = re.sub(r"\n  (?! )", " ", inspect.cleandoc(doc or ""))
+    text = re.sub(r"(?<=[.;]) (?=`\w+`(?:, `\w+`)*: )", "\n- ", text)  # a point that a sentence begins, not a dash
     points = re.compile(
         r"(?:^|(?<=[.;] )|(?<=\n))- ((?:`\w+`(?:, | and )?)+):? *(.*?)(?=(?<=[.;]) - `|\n- |\n\n|\n(?! )|\Z)", re.S
     )

@@ -11,8 +11,8 @@ from typing import Any
 
 
 def show(room: dict[str, Any], *names: str, hide: Iterable[str] = ()) -> None:
-    """Gives the room of these globals its `__all__` and `__dir__`: `names`, which may be modules, and all else that begins with no
-    underscore, but for modules, for what a room of one file has from elsewhere, and for what is to `hide`."""
+    """Gives the room of these globals its `__dir__`, and its `__all__` where it has none: `names`, which may be modules, and all else that
+    begins with no underscore, but for modules, for what a room of one file has from elsewhere, and for what is to `hide`."""
     hidden = {"Any", "TYPE_CHECKING", *hide}
     one_file = "__path__" not in room
     public = {
@@ -21,7 +21,7 @@ def show(room: dict[str, Any], *names: str, hide: Iterable[str] = ()) -> None:
         if not name.startswith("_") and name not in hidden and not isinstance(value, types.ModuleType)
         if not one_file or getattr(value, "__module__", room["__name__"]) == room["__name__"]
     }
-    room["__all__"] = sorted({*public, *names}, key=str.lower)
+    room.setdefault("__all__", sorted({*public, *names}, key=str.lower))
     room["__dir__"] = lambda: [*room["__all__"]]
 
 
