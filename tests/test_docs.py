@@ -30,7 +30,7 @@ import make  # noqa: E402
 PUBLIC = _reference.public()
 # README's blocks are run by test_readme.py, those of notebooks by test_notebooks.py.
 OWN = [path for path in make.sources() if path.endswith(".md") and path != "README.md"]
-BLOCK = re.compile(r"^```(.*)\n(.*?)^```$", re.M | re.S)
+BLOCK = re.compile(r"^```([^\n]*)\n(.*?)^```$", re.M | re.S)
 
 
 @pytest.fixture(scope="module")
@@ -125,7 +125,10 @@ def test_the_code_of_a_page_runs(path, monkeypatch, tmp_path):
     monkeypatch.setenv("SNN_FUNCTIONAL_OPTIMIZE", "1")
     torch.manual_seed(0)
     space = {"__name__": "page"}
-    for number, (marked, block) in enumerate(BLOCK.findall((ROOT / path).read_text())):
+    text = (ROOT / path).read_text()
+    blocks = BLOCK.findall(text)
+    assert 2 * len(blocks) == sum(line.startswith("```") for line in text.splitlines())
+    for number, (marked, block) in enumerate(blocks):
         language, *needs = marked.split() or [""]
         assert language in ("python", "text", ""), f"{path}: block {number} is {language}: python runs, text does not"
         if language == "python" and all(map(importlib.util.find_spec, needs)):
