@@ -76,7 +76,20 @@ def _code(paragraphs: list[str]) -> list[str]:
         )
     except SyntaxError:
         language = "text"
-    return [fenced(text, language)]
+    return [fenced(narrowed(text), language)]
+
+
+def narrowed(text: str, most: int = 3) -> str:
+    """Columns of notes far to the right come nearer: what is blank in every line, and wider than this, is cut to it."""
+    lines = text.splitlines()
+    wide = max(map(len, lines), default=0)
+    blank = [all(line[i : i + 1] in ("", " ") for line in lines) for i in range(wide)]
+    keep, run = [], 0
+    for empty in blank:
+        run = run + 1 if empty else 0
+        keep.append(run <= most)
+    begin = blank.index(False) if False in blank else 0
+    return "\n".join("".join(c for i, c in enumerate(line) if i < begin or keep[i]) for line in lines)
 
 
 def fenced(text: str, language: str) -> str:

@@ -40,6 +40,13 @@ READMES = {  # of the deep rooms: how it works
 }
 
 
+WIDE = {
+    "fidelity.md": "navigation, toc",
+    "changelog.md": "toc",
+    "how/snn.md": "toc",
+}  # what stands beside a page leaves room for its tables
+
+
 def sources() -> dict[str, str]:
     """Every file of the repository that is a page of the site, and where."""
     found = {path: at for path, at in READMES.items() if (ROOT / path).exists()}
@@ -77,6 +84,7 @@ def pages() -> dict[str, bytes]:
         return site.page(path, at) if found.get(path) == at else None
 
     made |= _reference.pages(readme)
+    made |= {at: f"---\nhide: [{parts}]\n---\n\n{made[at]}" for at, parts in WIDE.items()}
     style = {f"assets/{name}": (HERE / name).read_bytes() for name in ("extra.css", "iframe-worker.js")}
     return {at: text.encode() for at, text in made.items()} | site.assets | style
 

@@ -62,7 +62,7 @@ def test_a_tree_is_shown_with_its_defaults_and_a_neuron_with_its_equations(pages
         in neurons
     )
     assert '| `reset_mechanism` | `\'subtract\'` | choice | "subtract", "zero", "clear" or "none". |' in neurons
-    assert '\nmem[t] = beta mem[t-1] + input[t] - R[t] threshold          "subtract"\n' in neurons
+    assert '\nmem[t] = beta mem[t-1] + input[t] - R[t] threshold   "subtract"\n' in neurons
     assert "\nklif_init(params: KlifParams, input: Tensor) -> KlifState\n" in neurons
 
 
@@ -103,6 +103,7 @@ def test_docstrings_as_markdown():
     doc = """One *line*.
 
         a[t] = b a[t-1]          "x"
+               b                 "y"
 
     - `a`: first. - `b`: second, which
       goes on.
@@ -112,7 +113,7 @@ def test_docstrings_as_markdown():
     """
     want = [
         r"One \*line\*.",
-        '```text\na[t] = b a[t-1]          "x"\n```',
+        '```text\na[t] = b a[t-1]   "x"\n       b          "y"\n```',
         "- `a`: first.\n- `b`: second, which goes on.",
     ]
     assert _markdown.markdown(doc) == "\n\n".join([*want, "```pycon\n>>> 1 + 1\n2\n```"])
