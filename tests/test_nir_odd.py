@@ -93,7 +93,7 @@ def test_numbers_of_any_width(dtype, tmp_path):
     (row(type=3), "node 'n' of the graph has no type"),
     (described({"input": {"type": "Input", "shape": np.array([-3])}, "n": LIF}, "input>n n>output"), "shape is whole numbers, 0 or more"),
     (described({"input": {"type": "Input", "shape": np.array([3.5])}, "n": LIF}, "input>n n>output"), "shape is whole numbers, 0 or more"),
-    (described({"input": {"type": "Input", "shape": "x"}, "n": LIF}, "input>n n>output"), "shape is whole numbers, 0 or more, but 'x' came"),
+    (described({"input": {"type": "Input", "shape": "x"}, "n": LIF}, "input>n n>output"), "shape is whole numbers, .* but 'x' came"),
     (row(type="Delay", delay=np.array([1e-4, -1e-4, 0])), r"node 'n' \(Delay\): a delay is so many seconds, 0 or more, but \[.*-9.99"),
     (row(type="Delay", delay=np.array([1e-4, np.inf, 0])), "a delay is so many seconds, 0 or more, but .*inf"),
     (row(type="Affine", weight=np.ones((3, 3)), bias=None), r"node 'n' \(Affine\): bias holds no numbers, but None"),

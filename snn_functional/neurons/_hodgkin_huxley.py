@@ -60,6 +60,7 @@ class HodgkinHuxleyParams:
     threshold: Leaf = leaf(default=0.0)
     dt: Leaf = leaf(default=0.01)
     spike_grad: Spike = static(default=ATan(0.02))
+    fires_from_state = False  # only on its way up through the threshold
 
 
 @pytree

@@ -86,8 +86,8 @@ def read(
     for start, end in back:
         if edge_name(start, end) in nodes:
             raise ValueError(
-                f"nir.read: a node is called {edge_name(start, end)!r}, which is the name, in the state, of what the edge from {start!r} to "
-                f"{end!r} hands on. Rename the node."
+                f"nir.read: a node is called {edge_name(start, end)!r}, which is the name, in the state, of what the edge from {start!r} "
+                f"to {end!r} hands on. Rename the node."
             )
     step = GraphStep(tuple(placed), before == "silence", dt, dynamics.platform, tuple(_exact(nodes, dtype)))
     return Neuron(dict, dict, step.init, step), params

@@ -90,8 +90,8 @@ def drawn(draft: Draft, platform: Any, shape: Shape | None, path: Any, exact: An
     unfit = [name for name in draft.entries if not name or "/" in name or not name.strip(".")]
     if path is not None and unfit:
         raise ValueError(
-            f"nir.write: a node is called {unfit[0]!r}, and in a file a name is not empty, has no / in it, and is no dots alone. Rename the "
-            "layer."
+            f"nir.write: a node is called {unfit[0]!r}, and in a file a name is not empty, has no / in it, and is no dots alone. Rename "
+            "the layer."
         )
     nodes = {}
     for name, node in draft.nodes(platform, shape, exact).items():
