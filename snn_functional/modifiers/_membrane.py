@@ -127,8 +127,8 @@ def paid(params: Any, state: Any, fired: Tensor, lost: Tensor | None = None) -> 
     or the `reset` of the params. No gradient passes into it where they say `detach_reset`."""
     if params.reset_mechanism not in ("none", "subtract", "zero", "clear", "value"):
         raise ValueError(
-            f"{type(params).__name__}: reset_mechanism={params.reset_mechanism!r} is more than a membrane that is lowered, so it cannot be put "
-            'into the step of the spike. Give another: "subtract", "zero", or "none".'
+            f"{type(params).__name__}: reset_mechanism={params.reset_mechanism!r} is more than a membrane that is lowered, so it cannot be "
+            'put into the step of the spike. Give another: "subtract", "zero", or "none".'
         )
     if params.reset_mechanism == "none":
         return state
