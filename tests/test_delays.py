@@ -261,6 +261,14 @@ def test_a_users_own_delay_line_is_found_in_any_order():
         assert_allclose(snf.scan(*args, reverse=reverse), snf.scan(*args, reverse=reverse, kind="loop"))
 
 
+@pytest.mark.parametrize("reverse", [False, True])
+def test_a_state_that_keeps_one_that_never_changes(reverse):
+    """The one that stays is read by nothing else: it is an argument of the kernel all the same."""
+    step = lambda p, state, x: (torch.relu(x - 0.5), (state[0], state[0]))
+    args = step, (), (drawn(B, N), drawn(B, N, seed=3)), X
+    assert_equal(snf.scan(*args, reverse=reverse), snf.scan(*args, reverse=reverse, kind="loop"))
+
+
 # ------------------------------------------------------------------------------------------------ fed back
 
 
