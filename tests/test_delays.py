@@ -317,6 +317,7 @@ REFUSED = {
     "a negative delay": (lambda: snf.delay(-1), ValueError, r"delay\(-1\): expected 0 steps or more"),
     "a negative delay of a neuron": (lambda: snf.AxonalDelay(torch.tensor([1.0, -2.0]), 3), ValueError, "delay=-2.: expected 0"),
     "a delay beyond the line": (lambda: snf.DelayedLinear(W, 3.5, 3), ValueError, r"longest=3.: it is longer.*Give longest=4"),
+    "a delay for ever": (lambda: snf.AxonalDelay(float("inf"), 3), ValueError, r"longer than the line. Give delay.clamp\(0, 3\)"),
     "no length": (lambda: snf.AxonalDelay(1.0, 2.0), ValueError, "longest=2.0.: expected the length"),
     "delays of other weights": (lambda: snf.DelayedLinear(W, torch.ones(3), 3), ValueError, r"delay \(3,\).: expected the shape of weight"),
     "whole numbers": (lambda: snf.AxonalDelay(torch.tensor([1, 2]), 3), TypeError, r"give delay.float\(\)"),

@@ -100,6 +100,24 @@ def test_a_reset_of_more_than_the_membrane_is_not_made_one_of_the_membrane(modif
     assert run(neuron, snf.ResonateAndFireParams(0.9, reset_mechanism="zero"), 3 * X).any()
 
 
+@pytest.mark.parametrize(
+    "inner",
+    [snf.multi_spike(snf.lif, 3), snf.refractory(snf.ternary(snf.lif), 2), snf.readout(snf.lif), snf.filtered(snf.lif)],
+)
+def test_sub_steps_refuses_what_is_not_0_or_1(inner):
+    """Of two spikes and one it would make 1 - (1 - 2) (1 - 1) = 1, of three and two -1."""
+    with pytest.raises(
+        ValueError, match=r"sub_steps\((multi_spike|ternary|readout|filtered)\(neuron\)\): what it gives is not 0 or 1"
+    ):
+        snf.sub_steps(inner, 2)
+
+
+@pytest.mark.parametrize("numbers", [{"width": 0.0}, {"width": -1.0}, {"width": 0.2, "rate": -1.0}])
+def test_escape_noise_has_a_width_and_a_rate(numbers):
+    with pytest.raises(ValueError, match=r"EscapeNoiseParams\((width|rate)=.*expected a number above 0"):
+        snf.EscapeNoiseParams(snf.LifParams(0.9), **numbers)
+
+
 def test_ottt_refuses_a_spike_that_is_late():
     net = snf.chain(snf.linear, snf.lif)
     params = (snf.Linear(torch.eye(2)), snf.LifParams(0.9, spike_delay=True))
