@@ -236,8 +236,9 @@ def _check_delays(tree: Any) -> None:
         if least < 0:
             raise ValueError(f"{name}(delay={least:g}): expected 0 steps or more. Nothing arrives before it was sent.")
         if most > tree.longest:
+            longer = f"longest={math.ceil(most)}, or " if math.isfinite(most) else ""
             raise ValueError(
-                f"{name}(delay={most:g}, longest={tree.longest}): it is longer than the line. Give longest={math.ceil(most)}, or "
+                f"{name}(delay={most:g}, longest={tree.longest}): it is longer than the line. Give {longer}"
                 f"delay.clamp(0, {tree.longest})."
             )
 

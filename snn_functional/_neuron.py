@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from ._functorch import readable
 from ._tree import tree_leaves
 
 
@@ -144,6 +145,14 @@ def admit(params: Any, state: Any, input: Tensor) -> Tensor:
             dtype = _state_dtype(state, name, leaf, dtype)
     _check_params(params, input, dtype)
     return input if input.dtype is dtype else input.to(dtype)
+
+
+def above_zero(params: Any, *names: str) -> None:
+    """For `__check__`: what is divided by, and the length of a step, are above 0, where they can be looked at."""
+    for name in names:
+        x = getattr(params, name)
+        if readable(x) and not bool((x > 0).all()):
+            raise ValueError(f"{type(params).__name__}({name}={float(x.min()):g}): expected a number above 0.")
 
 
 def wired(params: Any, state: Any, input: Tensor, axes: int, weight: Tensor) -> Tensor:

@@ -287,6 +287,7 @@ def nengo(
 
     Not here: a refractory time, which Nengo counts in parts of a step, and its floor, v >= 0. A spike is 1 here, 1 / dt there.
     """
+    _positive("nengo", "dt", dt)
     rate = -torch.expm1(-dt / _positive("nengo", "tau", tau))
     numbers = {"threshold": threshold, "spike_grad": spike_grad}
     return lif, LifParams(rate, **numbers, reset_mechanism="value", update="relax")
@@ -303,28 +304,39 @@ def _with_current(
     else:
         alpha = _kept(platform, "tau_syn", tau_syn, dt)
         neuron, params = cuba_lif, CubaLifParams(alpha, beta, **numbers, **choices, current="kept")
+    if most == 1:
+        return neuron, params
+    _positive(platform, "threshold", params.threshold)
     many: Any = several  # given a neuron, it makes one
-    return neuron if most == 1 else many(neuron, most), params
+    return many(neuron, most), params
 
 
 def _number(value: Number) -> Tensor:
+    if not isinstance(value, (Tensor, int, float)):
+        raise TypeError(f"platforms: expected a number or a tensor, one number a neuron, but {value!r:.60} came.")
     return value if isinstance(value, Tensor) else torch.tensor(float(value))
 
 
 def _positive(platform: str, name: str, tau: Number) -> Tensor:
     given = _number(tau)
     if readable(given) and not bool((given > 0).all()):
-        raise ValueError(f"platforms.{platform}({name}={tau!r}): expected a time constant above 0.")
+        what = {
+            "dt": "a step longer than 0",
+            "threshold": "a threshold above 0: it is counted how often it goes into the membrane",
+        }
+        raise ValueError(f"platforms.{platform}({name}={tau!r}): expected {what.get(name, 'a time constant above 0')}.")
     return given
 
 
 def _kept(platform: str, name: str, tau: Number, dt: float) -> Tensor:
     """exp(-dt / tau)."""
+    _positive(platform, "dt", dt)
     return torch.exp(-dt / _positive(platform, name, tau))
 
 
 def _euler(platform: str, name: str, tau: Number, dt: float) -> Tensor:
     """dt / tau, by way of 1 / tau, as Norse has it."""
+    _positive(platform, "dt", dt)
     given = _positive(platform, name, tau)
     if readable(given) and bool((given < dt).any()):
         raise ValueError(

@@ -261,6 +261,14 @@ def test_a_users_own_delay_line_is_found_in_any_order():
         assert_allclose(snf.scan(*args, reverse=reverse), snf.scan(*args, reverse=reverse, kind="loop"))
 
 
+@pytest.mark.parametrize("reverse", [False, True])
+def test_a_state_that_keeps_one_that_never_changes(reverse):
+    """The one that stays is read by nothing else: it is an argument of the kernel all the same."""
+    step = lambda p, state, x: (torch.relu(x - 0.5), (state[0], state[0]))
+    args = step, (), (drawn(B, N), drawn(B, N, seed=3)), X
+    assert_equal(snf.scan(*args, reverse=reverse), snf.scan(*args, reverse=reverse, kind="loop"))
+
+
 # ------------------------------------------------------------------------------------------------ fed back
 
 
@@ -309,6 +317,7 @@ REFUSED = {
     "a negative delay": (lambda: snf.delay(-1), ValueError, r"delay\(-1\): expected 0 steps or more"),
     "a negative delay of a neuron": (lambda: snf.AxonalDelay(torch.tensor([1.0, -2.0]), 3), ValueError, "delay=-2.: expected 0"),
     "a delay beyond the line": (lambda: snf.DelayedLinear(W, 3.5, 3), ValueError, r"longest=3.: it is longer.*Give longest=4"),
+    "a delay for ever": (lambda: snf.AxonalDelay(float("inf"), 3), ValueError, r"longer than the line. Give delay.clamp\(0, 3\)"),
     "no length": (lambda: snf.AxonalDelay(1.0, 2.0), ValueError, "longest=2.0.: expected the length"),
     "delays of other weights": (lambda: snf.DelayedLinear(W, torch.ones(3), 3), ValueError, r"delay \(3,\).: expected the shape of weight"),
     "whole numbers": (lambda: snf.AxonalDelay(torch.tensor([1, 2]), 3), TypeError, r"give delay.float\(\)"),

@@ -281,6 +281,23 @@ def test_refuses_time_constants_that_are_none(name, tau):
             getattr(platforms, name)(10.0, tau)
 
 
+@pytest.mark.parametrize("name", ["norse", "rockpool", "jaxpike", "nengo"])
+def test_refuses_steps_of_no_length(name):
+    for dt in (0.0, -1e-3, float("nan")):
+        with pytest.raises(ValueError, match=rf"platforms.{name}\(dt={dt}\): expected a step longer than 0"):
+            getattr(platforms, name)(1.0, dt=dt)
+
+
+def test_refuses_what_is_no_number():
+    with pytest.raises(TypeError, match=r"expected a number or a tensor, one number a neuron, but \[0.1, 0.2\] came"):
+        platforms.norse([0.1, 0.2])
+    with pytest.raises(
+        ValueError, match=r"platforms.sinabs\(threshold=.*: expected a threshold above 0: it is counted how often"
+    ):
+        platforms.sinabs(10.0, threshold=0.0)
+    platforms.sinabs(10.0, threshold=0.0, most=1)
+
+
 def test_refuses_steps_that_overshoot():
     with pytest.raises(ValueError, match=r"norse\(tau=0.0001\): Euler steps of 0.001 overshoot.*Expected tau >= 0.001"):
         platforms.norse(tau=1e-4)

@@ -8,7 +8,7 @@ import itertools
 import optree
 import pytest
 import torch
-from helpers import assert_allclose, at, backward, dot, flat, law, some_neurons, stacked, steep
+from helpers import assert_allclose, at, backward, dot, flat, law, needs_kernels, some_neurons, stacked, steep
 from hypothesis import given, strategies as st
 from torch.func import grad, hessian, jacfwd, jacrev, jvp, vjp, vmap
 from torch.nn.functional import cross_entropy, log_softmax
@@ -342,3 +342,23 @@ def test_the_implicit_hyper_gradient_of_beta():
     torch.testing.assert_close(
         implicit(train, held_out, w, beta), (after(beta + 1e-5) - after(beta - 1e-5)) / 2e-5, rtol=1e-6, atol=1e-9
     )
+
+
+@needs_kernels
+@pytest.mark.parametrize("transform", ["jvp", "jvp(grad)", "vmap(jvp)"])
+def test_a_number_that_is_made_within_a_transform(transform):
+    """Of a float32 number times one of Python's, jvp gives a tangent in float64 (torch 2.13): a kernel would read other bits."""
+    one, xs = torch.ones(()), 2 * torch.rand(20, 3, generator=torch.Generator().manual_seed(0))
+
+    def moved(kind):
+        def loss(b):
+            params = snf.LeakyParams(b * 0.8, threshold=b * 0.9)
+            spks, state = snf.scan(snf.leaky_step, params, snf.leaky_init(params, xs[0]), xs, kind=kind)
+            return spks.sum() + state.mem.square().sum()
+
+        move = lambda f: lambda b: jvp(f, (b,), (one,))[1]
+        if transform == "vmap(jvp)":
+            return vmap(move(loss))(torch.tensor([1.0, 0.9]))
+        return move(grad(loss) if transform == "jvp(grad)" else loss)(one)
+
+    assert_allclose(moved("fused").float(), moved("loop").float(), rtol=1e-4, atol=1e-5)

@@ -123,6 +123,7 @@ def planned(
     )
     place = {leaf: i for i, leaf in enumerate(tape.leaves)}
     computed = {x for node in tape.nodes for x in node.inputs()}
+    computed |= {x for i, x in zip(starts, new) if x is not tape.leaves[i]}  # what another state keeps next, too
     constant = {i for i, x in zip(starts, new) if x is tape.leaves[i]}
     still = lambda i: roles[i] is not Role.STATE or i in constant
     passed = [place[x] if x in place and still(place[x]) else None for x in outputs]

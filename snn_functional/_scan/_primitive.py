@@ -208,11 +208,18 @@ def _tangent(call: Call, leaves: Any, moves: Any) -> tuple[list[Tensor], list[Te
     arguments: list[Tensor] = []
     for part, d_part in zip(plan.signature.leaves.split(leaves), plan.signature.leaves.split(moves)):
         arguments += part
-        arguments += [torch.zeros_like(p) if d is None else d for p, d in zip(part, d_part) if p.is_floating_point()]
+        arguments += [_move(p, d) for p, d in zip(part, d_part) if p.is_floating_point()]
     results = run(Scan, Call(_told(plan.tangent, source), None, T, reverse, 0), *arguments)
     (outputs, last), (d_outputs, d_last) = plan.signature.results.parts, plan.signature.cotangents.parts
     ys, d_ys, states, d_states, _ = split(results, outputs, d_outputs, last, d_last)
     return ys + states, d_ys + d_states
+
+
+def _move(leaf: Tensor, move: Tensor | None) -> Tensor:
+    """As a kernel takes it. Of a number in single precision times a number of Python's, torch gives a tangent in double precision."""
+    if move is None:
+        return torch.zeros_like(leaf)
+    return move if move.dtype == leaf.dtype else move.to(leaf.dtype)
 
 
 HIDDEN = "has a derivative of its own (an autograd.Function, or no_grad), of which a kernel knows no higher ones"

@@ -77,6 +77,10 @@ def _leaky_cells(network: Any, params: Any, state: Any) -> list[Cell]:
         memories = len(floating(states[i])[0]) - (feedback(parts[i]) is not None)
         if not hasattr(p, "beta") or not hasattr(s, "mem") or memories != 1:
             raise Unsupported(f"layer {i}, {name}, has another memory than one membrane `mem` with its leak `beta`")
+        if getattr(p, "spike_delay", False):
+            raise Unsupported(
+                f"layer {i}, {name}, fires from the membrane of the step before, which this moment's input does not reach"
+            )
         if p.beta.numel() != 1:
             raise Unsupported(f"layer {i}, {name}, has {p.beta.numel()} leaks, and a trace of its input only one")
     return places

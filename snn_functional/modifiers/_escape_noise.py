@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._neuron import beside, precise, SPIKES
+from .._neuron import above_zero, beside, precise, SPIKES
 from .._tree import Leaf, leaf, pytree, static
 from ._membrane import charged, inhibit, level, Lowers, outside, paid
 from ._modifier import emitted, Step
@@ -16,7 +16,7 @@ from ._modifier import emitted, Step
 class EscapeNoiseParams:
     """- `inner`: the neuron's own params.
     - `width`: how soft the threshold is, in units of the membrane; above 0. () or what broadcasts to the spikes.
-    - `rate`: at the threshold, spikes a step, of "exponential". Likewise.
+    - `rate`: at the threshold, spikes a step, of "exponential"; above 0. Likewise.
     - `escape`: "exponential" or "sigmoid".
     """
 
@@ -24,6 +24,9 @@ class EscapeNoiseParams:
     width: Leaf
     rate: Leaf = leaf(default=1.0)
     escape: str = static(default="exponential", choices=("exponential", "sigmoid"))
+
+    def __check__(self) -> None:
+        above_zero(self, "width", "rate")
 
     def probability(self, above: Tensor) -> Tensor:
         """Of a spike in one step, `above` being mem - threshold."""

@@ -45,6 +45,7 @@ class inhibit(Modifier):
     def __call__(self, params: Any, state: Any, input: Any) -> tuple[Tensor, Any]:
         self.reads(params, "threshold")
         self.reads(state, "mem")
+        seen(self, params)
         output, state = self.step(params, state, input)
         spk = self.spikes(output)
         winner = (state.mem - level(params, state)).argmax(self.dim, keepdim=True)
@@ -71,6 +72,7 @@ class quantize(Modifier):
     def __call__(self, params: Any, state: Any, input: Any) -> tuple[Tensor, Any]:
         self.reads(params, "threshold", "spike_grad")
         self.reads(state, "mem")
+        seen(self, params)
         output, state = self.step(params, state, input)
         self.spikes(output)
         state = tree_map(self.quantizer, state)
@@ -113,18 +115,28 @@ def charged(modifier: Modifier, params: Any, state: Any, input: Any) -> Any:
     """The state after a step of what is inside, without its reset. What it fires there counts for nothing."""
     modifier.reads(params, "threshold", "reset_mechanism", "spike_grad")
     modifier.reads(state, "mem")
-    output, state = modifier.step(replaced(params, reset_mechanism="none"), state, input)
+    params = replaced(params, reset_mechanism="none")
+    seen(modifier, params)
+    output, state = modifier.step(params, state, input)
     modifier.spikes(output)
     return state
 
 
 def paid(params: Any, state: Any, fired: Tensor, lost: Tensor | None = None) -> Any:
     """The state after the reset, as the params say, of what has `fired`: less the threshold, as often as `lost` says if it is given; or 0,
-    or the `reset` of the params."""
+    or the `reset` of the params. No gradient passes into it where they say `detach_reset`."""
+    if params.reset_mechanism not in ("none", "subtract", "zero", "clear", "value"):
+        raise ValueError(
+            f"{type(params).__name__}: reset_mechanism={params.reset_mechanism!r} is more than a membrane that is lowered, so it cannot be "
+            'put into the step of the spike. Give another: "subtract", "zero", or "none".'
+        )
     if params.reset_mechanism == "none":
         return state
+    lost = fired if lost is None else lost
+    if getattr(params, "detach_reset", False):
+        fired, lost = fired.detach(), lost.detach()
     if params.reset_mechanism == "subtract":
-        return replaced(state, mem=state.mem - (fired if lost is None else lost) * params.threshold)
+        return replaced(state, mem=state.mem - lost * params.threshold)
     mem = state.mem - fired * state.mem
     return replaced(state, mem=mem + fired * params.reset if params.reset_mechanism == "value" else mem)
 
@@ -139,6 +151,19 @@ def fire(params: Any, state: Any, mem: Tensor, times: int = 1) -> Tensor:
 def level(params: Any, state: Any) -> Tensor:
     """What the membrane must be above now: the threshold, unless the neuron says otherwise."""
     return params.level(state) if hasattr(params, "level") else params.threshold
+
+
+def seen(modifier: Modifier, params: Any) -> None:
+    """Refuses a neuron that leaves another membrane than the one that fired: what it left would not fire again."""
+    if not getattr(params, "fires_from_state", True):
+        way = ""
+        if getattr(params, "spike_delay", False):
+            way = " Give it spike_delay=False."
+        elif hasattr(params, "reset_mechanism"):
+            way = f" Put its reset outside: immediate_reset({name(modifier)}(neuron)); or give it reset_delay=True."
+        raise ValueError(
+            f"{name(modifier)} looks at the membrane after the step, which of {type(params).__name__} is not the one that fired.{way}"
+        )
 
 
 def outside(modifier: Modifier, *others: type) -> None:

@@ -17,7 +17,8 @@ class readout(Modifier):
 
     neuron = readout(lif)                     NIR's LI, with the leak and the gain of LifParams; readout(cuba_lif) is its CubaLI
 
-    Needs a state with `mem`. The params keep their own `reset_mechanism`, which is not read.
+    Needs a state with `mem`. The params keep their own `reset_mechanism`, which is not read. A neuron without that choice whose reset is
+    part of its equation, as `se_adlif` or `adex`, goes on with it.
     """
 
     step: Step

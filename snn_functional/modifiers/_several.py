@@ -6,13 +6,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._tree import replaced
 from ..surrogate import fires
-from ._modifier import Modifier, Step
+from ._membrane import charged, Lowers, paid
+from ._modifier import Step
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
-class several(Modifier):
+class several(Lowers):
     """A membrane of several thresholds fires as often as it holds one, and pays for each spike.
 
         mem = that of the step without reset
@@ -30,14 +30,8 @@ class several(Modifier):
 
     def __call__(self, params: Any, state: Any, input: Any) -> tuple[Tensor, Any]:
         self.reads(params, "detach_reset")
-        _, state = self.step(replaced(params, reset_mechanism="none"), state, input)
-        mem, above = state.mem, state.mem - params.threshold
-        count = torch.floor(mem / params.threshold).clamp(0, self.most)
+        state = charged(self, params, state, input)
+        above = state.mem - params.threshold
+        count = torch.floor(state.mem / params.threshold).clamp(0, self.most)
         spk = params.spike_grad(above) + (count - fires(above))
-        cost = count.detach() if params.detach_reset else spk
-        if params.reset_mechanism == "subtract":
-            mem = mem - cost * params.threshold
-        elif params.reset_mechanism == "value":
-            one = cost.clamp(max=1.0)
-            mem = (1 - one) * mem + one * params.reset
-        return spk, replaced(state, mem=mem)
+        return spk, paid(params, state, spk.clamp(max=1.0), spk)

@@ -5,7 +5,15 @@ from typing import Any
 
 from torch import Tensor
 
-from ._modifier import Modifier, Step
+from ._filtered import filtered
+from ._modifier import Modifier, name, Step
+from ._multi_spike import multi_spike
+from ._readout import readout
+from ._several import several
+from ._ternary import ternary
+
+
+OTHERS = (filtered, multi_spike, readout, several, ternary)
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -22,7 +30,8 @@ class sub_steps(Modifier):
     none; where a neuron may fire twice in one, the second is not seen by what comes after it, though the neuron has paid for it.
     The gradient of the product goes to the small steps that did not fire, or to the only one that did.
 
-    Takes any step whose output is one tensor of spikes, 0 or 1. Raises ValueError for a count that is no whole number of 1 or more.
+    Takes any step whose output is one tensor of spikes, 0 or 1. Raises ValueError for a modifier inside that gives something else, and
+    for a count that is no whole number of 1 or more.
     """
 
     step: Step
@@ -30,6 +39,13 @@ class sub_steps(Modifier):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        inner: Any = self.step
+        while isinstance(inner, Modifier):
+            if isinstance(inner, OTHERS):
+                raise ValueError(
+                    f"sub_steps({name(inner)}(neuron)): what it gives is not 0 or 1, which alone a step of the data can be."
+                )
+            inner = inner.step
         if type(self.count) is not int or self.count < 1:
             raise ValueError(f"sub_steps(..., count={self.count!r}): expected a whole number of steps, 1 or more.")
 

@@ -23,7 +23,7 @@ where P. Mueller has corrected those that did not give the paper's figures.
 import torch
 from torch import Tensor
 
-from .._neuron import admit, at_rest, Neuron
+from .._neuron import above_zero, admit, at_rest, Neuron
 from .._tree import Leaf, leaf, pytree, static
 from ..surrogate import ATan, Spike
 
@@ -36,7 +36,7 @@ class AdexParams:
     """The paper's names and numbers. Each () or (neurons,).
 
     - `C`: capacitance, in pF. - `g_L`, `E_L`: the leak's conductance, in nS, and where it pulls, in mV.
-    - `V_T`: where the exponential takes over, in mV. - `delta_T`: how softly a spike sets in, in mV. Not 0.
+    - `V_T`: where the exponential takes over, in mV. - `delta_T`: how softly a spike sets in, in mV. Above 0.
     - `a`: what the membrane adds to the adaptation, in nS. - `tau_w`: the adaptation's time constant, in ms.
     - `b`: what a spike adds to the adaptation, in pA.
     - `v_reset`: the membrane after a spike, in mV. - `threshold`: the peak of a spike, in mV, above V_T.
@@ -57,6 +57,9 @@ class AdexParams:
     threshold: Leaf = leaf(default=20.0)
     dt: Leaf = leaf(default=0.1)
     spike_grad: Spike = static(default=ATan(0.02))
+
+    def __check__(self) -> None:
+        above_zero(self, "C", "delta_T", "tau_w", "dt")
 
 
 @pytree

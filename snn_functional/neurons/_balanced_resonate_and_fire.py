@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._neuron import admit, at_rest, Neuron, unit
+from .._neuron import above_zero, admit, at_rest, Neuron, unit
 from .._tree import Leaf, leaf, pytree, static
 from ..surrogate import ATan, Spike
 
@@ -52,6 +52,9 @@ class BalancedResonateAndFireParams:
     threshold: Leaf = leaf(default=1.0)
     dt: Leaf = leaf(default=0.01)
     spike_grad: Spike = static(default=ATan())
+
+    def __check__(self) -> None:
+        above_zero(self, "dt")
 
     def level(self, state: Any) -> Tensor:
         """Above which the membrane fires; modifiers that look at the spikes again ask for it."""

@@ -54,6 +54,11 @@ class CubaLifParams:
     detach_reset: bool = static(default=False, choices=(False, True))
     inclusive: bool = static(default=False, choices=(False, True))
 
+    @property
+    def fires_from_state(self) -> bool:
+        """See `LifParams`."""
+        return not self.spike_delay and (self.reset_delay or self.reset_mechanism == "none")
+
     def fire(self, mem: Tensor) -> Tensor:
         """The spikes of a membrane."""
         return fire(self, mem)

@@ -18,7 +18,7 @@ the threshold too (here above it), and whose default numbers fire without any in
 import torch
 from torch import Tensor
 
-from .._neuron import admit, at_rest, Neuron
+from .._neuron import above_zero, admit, at_rest, Neuron
 from .._tree import Leaf, leaf, pytree, static
 from ..surrogate import ATan, Spike
 
@@ -37,7 +37,7 @@ class ExponentialIntegrateAndFireParams:
     """Each () or (neurons,).
 
     - `tau`: the membrane's time constant, in steps.
-    - `delta_T`: how softly a spike sets in, in units of the input. Not 0.
+    - `delta_T`: how softly a spike sets in, in units of the input. Above 0.
     - `theta_rh`: the rheobase threshold, where the exponential takes over.
     - `v_rest`: where the leak pulls. - `v_reset`: the membrane after a spike. - `threshold`: the peak of a spike, above theta_rh.
     - `spike_grad`: a surrogate, or any callable on `mem - threshold`.
@@ -50,6 +50,9 @@ class ExponentialIntegrateAndFireParams:
     v_reset: Leaf = leaf(default=0.0)
     threshold: Leaf = leaf(default=1.0)
     spike_grad: Spike = static(default=ATan())
+
+    def __check__(self) -> None:
+        above_zero(self, "tau", "delta_T")
 
 
 @pytree

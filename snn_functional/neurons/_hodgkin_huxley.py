@@ -23,7 +23,7 @@ rest -65 mV.
 import torch
 from torch import Tensor
 
-from .._neuron import admit, at_rest, Neuron, unit
+from .._neuron import above_zero, admit, at_rest, Neuron, unit
 from .._tree import Leaf, leaf, pytree, static
 from ..surrogate import ATan, fires, Spike
 
@@ -60,6 +60,10 @@ class HodgkinHuxleyParams:
     threshold: Leaf = leaf(default=0.0)
     dt: Leaf = leaf(default=0.01)
     spike_grad: Spike = static(default=ATan(0.02))
+    fires_from_state = False  # only on its way up through the threshold
+
+    def __check__(self) -> None:
+        above_zero(self, "C", "dt")
 
 
 @pytree
@@ -87,7 +91,7 @@ def hodgkin_huxley_step(
     params: HodgkinHuxleyParams, state: HodgkinHuxleyState, input: Tensor
 ) -> tuple[Tensor, HodgkinHuxleyState]:
     """One time step. `input`, in uA/cm^2, and the spikes have the shape of `state.mem`."""
-    input = admit(params, state, input).clamp(-1e6, 1e6)
+    input = admit(params, state, input).clamp(-6e4, 6e4)  # in half precision, too
     gates = []
     for gate, (opening, closing) in zip((state.m, state.h, state.n), _rates(state.mem)):
         still = opening / (opening + closing)

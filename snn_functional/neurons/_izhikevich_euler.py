@@ -18,7 +18,7 @@ of Norse 1.1, spike for spike. Norse starts "accomodation" at a recovery of -16,
 import torch
 from torch import Tensor
 
-from .._neuron import admit, at_rest, Neuron
+from .._neuron import above_zero, admit, at_rest, Neuron
 from .._tree import Leaf, leaf, pytree, static
 from ..surrogate import ATan, Spike
 
@@ -58,6 +58,9 @@ class IzhikevichEulerParams:
     v_start: Leaf = leaf(default=-70.0)
     threshold: Leaf = leaf(default=30.0)
     spike_grad: Spike = static(default=ATan(0.02))
+
+    def __check__(self) -> None:
+        above_zero(self, "dt")
 
 
 @pytree

@@ -70,6 +70,11 @@ class LifParams:
         """The share of the membrane that is kept in a step, whatever the update."""
         return unit(self.beta) if self.update == "decay" else 1 - unit(self.beta)
 
+    @property
+    def fires_from_state(self) -> bool:
+        """Are the spikes of a step those of the membrane that it leaves? Modifiers that look at the spikes again need that."""
+        return not self.spike_delay and (self.reset_delay or self.reset_mechanism == "none")
+
     def fire(self, mem: Tensor) -> Tensor:
         """The spikes of a membrane."""
         return fire(self, mem)

@@ -17,7 +17,7 @@ numbers of `QIFNode` of SpikingJelly 2.0, which fires at the threshold too (here
 import torch
 from torch import Tensor
 
-from .._neuron import admit, at_rest, Neuron
+from .._neuron import above_zero, admit, at_rest, Neuron
 from .._tree import Leaf, leaf, pytree, static
 from ..surrogate import ATan, Spike
 
@@ -49,6 +49,9 @@ class QuadraticIntegrateAndFireParams:
     v_reset: Leaf = leaf(default=-0.1)
     threshold: Leaf = leaf(default=1.0)
     spike_grad: Spike = static(default=ATan())
+
+    def __check__(self) -> None:
+        above_zero(self, "tau")
 
 
 @pytree

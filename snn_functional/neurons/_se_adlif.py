@@ -42,6 +42,7 @@ class SeAdlifParams:
     b: Leaf = leaf(default=60.0)
     threshold: Leaf = leaf(default=1.0)
     spike_grad: Spike = static(default=ATan())
+    fires_from_state = False  # its membrane has been reset by then
 
 
 @pytree

@@ -6,7 +6,8 @@
     out[t] = u[t] x input[t]                           gives that share of what is there,
     x[t]   = x - out[t]                                and uses it up
 
-Between spikes this is exact, with rho = exp(-1 / tau) for tau steps. It is no neuron but what stands at the end of an axon: in a
+So long as no input is above 1, u and x stay within 0 and 1; several spikes in a step, which overshoot, are not of this model. Between
+spikes this is exact, with rho = exp(-1 / tau) for tau steps. It is no neuron but what stands at the end of an axon: in a
 chain before the weights, and with `filtered` around it where its current decays slowly.
 
     net = chain(short_term_plasticity, linear, leaky)
@@ -65,7 +66,7 @@ def short_term_plasticity_init(params: ShortTermPlasticityParams, input: Tensor)
 def short_term_plasticity_step(
     params: ShortTermPlasticityParams, state: ShortTermPlasticityState, input: Tensor
 ) -> tuple[Tensor, ShortTermPlasticityState]:
-    """One time step: currents of the shape of `input`, which are spikes, or spikes of any size."""
+    """One time step: currents of the shape of `input`, which are spikes, or shares of one."""
     input = admit(params, state, input)
     u, x = unit(params.rho_f) * state.u, 1 - unit(params.rho_d) * (1 - state.x)
     u = u + unit(params.U) * (1 - u) * input

@@ -62,7 +62,9 @@ def cell_of(step: Any, params: Any, where: str) -> Cell | None:
     at_once, read = isinstance(step, immediate_reset), isinstance(step, readout)
     inner = step.step if isinstance(step, (immediate_reset, readout)) else step
     tree, kind = _KINDS.get(inner, (None, ""))
-    if tree is None or not isinstance(params, tree) or (at_once and inner not in (leaky_step, synaptic_step)):
+    if tree is not None:
+        of_type(params, tree, step, where)
+    if tree is None or (at_once and inner not in (leaky_step, synaptic_step)):
         if isinstance(step, Modifier):
             raise ValueError(f"{where}: NIR has no words for {step!r}.")
         return None
@@ -84,6 +86,13 @@ def cell_of(step: Any, params: Any, where: str) -> Cell | None:
     if choices["reset_mechanism"] not in ("value", "subtract"):
         raise ValueError(f"{where}: {_other_reset(inner, params.reset_mechanism)}")
     return _kind(kind, leaves, choices)
+
+
+def of_type(params: Any, tree: Any, step: Any, where: str) -> None:
+    """Raises TypeError for params that are another layer's."""
+    if not isinstance(params, tree):
+        called = getattr(step, "__name__", repr(step)).removesuffix("_step")
+        raise TypeError(f"{where}: {called} has {tree.__name__}, but a {type(params).__name__} came.")
 
 
 def _kind(kind: str, leaves: dict[str, Tensor], choices: dict[str, Any]) -> Cell:

@@ -92,7 +92,7 @@ class Draft:
                 found[name] = Node("Input", {"shape": np.array(own)})
                 shapes[name] = tuple(int(n) for n in own)
                 continue
-            if isinstance(what, Node) and what.kind in ("Scale", "Delay") and came is not None:
+            if isinstance(what, Node) and what.kind in ("Scale", "Threshold", "Delay") and came is not None:
                 what = Node(what.kind, {key: x.expand(came) for key, x in what.numbers.items()})
             leaves = tuple(what.leaves.values()) if isinstance(what, Cell) else tree_leaves(what.numbers)
             floats = [x.dtype for x in leaves if isinstance(x, Tensor) and x.is_floating_point()]
@@ -105,10 +105,12 @@ class Draft:
                 node = _as_before(name, node, kept[name], wanted, came, dtype, dynamics)
             layer = _read(name, node, came, dtype, dynamics)
             if isinstance(what, Cell) and not _equal(_leaves(layer.params), what.leaves):
+                way = "Shares of a step are within [0, 1], and a membrane keeps some of itself."
+                if dtype == torch.float64:
+                    way = "A share in double precision may have no time constant that gives it back: give it in torch.float32."
                 raise ValueError(
                     f"nir.write: node {name!r}: its numbers would not be read again as they are: "
-                    f"{', '.join(key for key, x in _leaves(layer.params).items() if not _same(x, what.leaves[key]))}. Shares of a step "
-                    "are within [0, 1], and a membrane keeps some of itself."
+                    f"{', '.join(key for key, x in _leaves(layer.params).items() if not _same(x, what.leaves[key]))}. {way}"
                 )
             found[name], shapes[name] = _arrays(node), layer.shape
             if node.kind == "Output":
@@ -198,7 +200,7 @@ def _equal(read: dict[str, Tensor], wanted: dict[str, Tensor]) -> bool:
 
 
 def _same(x: Tensor, wanted: Tensor) -> bool:
-    return torch.equal(x, wanted.detach().to(x.dtype).expand(x.shape))
+    return torch.equal(*torch.broadcast_tensors(x, wanted.detach().to(x.dtype)))
 
 
 GROUPS = (("tau", "r"), ("tau_mem", "r"), ("tau_syn", "w_in"))
@@ -214,8 +216,9 @@ def _as_before(
     dynamics: Dynamics,
 ) -> Node:
     """The node with the numbers that the file had, where they are still read as the params are."""
+    whole = lambda key: np.broadcast_to(kept[key], np.shape(node.numbers[key]))  # a number for all is written one each
     for group in (*GROUPS, *((key,) for key in kept)):
-        tried = {key: kept[key] for key in group if key in kept}
+        tried = {key: whole(key) for key in group if key in kept and key in node.numbers}
         changed = node._replace(numbers=node.numbers | tried)
         if tried and _equal(_leaves(_read(name, changed, shape, dtype, dynamics).params), wanted):
             node = changed
@@ -227,6 +230,7 @@ def _arrays(node: Node) -> Node:
     numbers = dict(node.numbers)
     for key, x in numbers.items():
         if isinstance(x, Tensor):
+            x = x.float() if x.dtype == torch.bfloat16 else x  # of which NumPy does not know
             array = x.detach().cpu().numpy()
             narrow = array.astype(np.float32) if array.dtype == np.float64 else array
             numbers[key] = np.array(narrow if np.array_equal(narrow, array) else array, order="C")

@@ -12,6 +12,17 @@ from ._graph import Node
 Shape = tuple[int, ...]
 
 
+def seconds(call: str, dt: Any) -> float:
+    """The length of a step. Raises ValueError for what is none."""
+    try:
+        found = float(dt)
+    except (TypeError, ValueError):
+        found = 0.0
+    if not 0 < found < float("inf"):
+        raise ValueError(f"nir.{call}(dt={dt!r}): a step is longer than 0 seconds, and a number, as 1e-4.")
+    return found
+
+
 class Given:
     """The parameters of the node `name`, of which each is asked for once."""
 
@@ -36,7 +47,13 @@ class Given:
         value = self.take(key, *default)
         if not isinstance(value, Tensor):
             try:
-                value = torch.from_numpy(np.array(value, dtype=np.float64 if np.ndim(value) == 0 else None))
+                array = np.array(value)
+                wide = (
+                    array.dtype.kind in "biu" or not array.ndim or array.dtype.itemsize > 8 or not array.dtype.isnative
+                )
+                if value is None or array.dtype.kind not in "biufc":
+                    raise TypeError
+                value = torch.from_numpy(array.astype(np.float64) if wide and array.dtype.kind != "c" else array)
             except (TypeError, ValueError):
                 raise self.wrong(f"{key} holds no numbers, but {value!r:.60}.") from None
         if value.is_complex() or bool(value.isnan().any()):
@@ -57,11 +74,23 @@ class Given:
         """The parameter as whole numbers, one for each axis."""
         value = self.take(key, *default)
         found = np.array(value).reshape(-1)
-        if found.dtype.kind not in "iuf" or len(found) not in (1, axes) or (found != found.astype(int)).any():
+        if found.dtype.kind not in "iuf" or len(found) not in (1, axes) or (found % 1 != 0).any():
             raise self.wrong(f"{key} is a whole number, or {axes}, but {value!r} came.")
         if (found < least).any():
             raise self.wrong(f"{key} is {least} or more, but {value!r} came.")
         return tuple(int(n) for n in found) * (axes if len(found) == 1 else 1)
+
+    def sizes(self, key: str) -> Shape | None:
+        """The parameter as a shape of any length; None where there is none."""
+        value = self.take(key, None)
+        if isinstance(value, dict):  # of the library, by the name of a port
+            value = next(iter(value.values()), None)
+        if value is None:
+            return None
+        found = np.array(value).reshape(-1)
+        if found.size and (found.dtype.kind not in "iuf" or (found % 1 != 0).any() or (found < 0).any()):
+            raise self.wrong(f"{key} is whole numbers, 0 or more, but {value!r:.60} came.")
+        return tuple(int(n) for n in found)
 
     def same_shape(self, tensors: dict[str, Tensor]) -> Shape:
         """The one shape of these parameters."""
@@ -71,10 +100,10 @@ class Given:
             raise self.wrong(f"its parameters are of one shape, that of its neurons, but came as {listed}.")
         return next(iter(shapes.values()))
 
-    def fits(self, own: Shape, shape: Shape | None) -> Shape:
+    def fits(self, own: Shape, shape: Shape | None) -> Shape | None:
         """The shape of what is put out by a node of `own` shape, () for any, that gets `shape`."""
         if shape is None or own == shape:
-            return own
+            return own or shape
         if own:
             raise self.wrong(f"it is of {own}, but gets {shape}.")
         return shape

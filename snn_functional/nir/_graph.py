@@ -67,13 +67,16 @@ def _of_file(path: str | bytes) -> Graph:
         file = h5py.File(path, "r")
     except OSError as error:
         raise ValueError(f"nir.read({path!r}): no HDF5 file, so no graph of NIR: {error}.") from error
-    with file:
-        if "node" not in file or "type" not in file["node"]:
-            raise ValueError(
-                f"nir.read({path!r}): an HDF5 file, but no graph of NIR: it has no /node with a type in it, only "
-                f"{', '.join(sorted(file)) or 'nothing'}."
-            )
-        found = _loaded(file["node"])
+    try:
+        with file:
+            names, node = ", ".join(sorted(file)) or "nothing", file.get("node")
+            found = _loaded(node) if hasattr(node, "items") else {}
+    except (OSError, RuntimeError, KeyError, ValueError) as error:  # whatever h5py meets: it has no one word for it
+        raise ValueError(f"nir.read({path!r}): a damaged file of HDF5: {error}. Get or write it anew.") from error
+    if not isinstance(found.get("type"), str):
+        raise ValueError(
+            f"nir.read({path!r}): an HDF5 file, but no graph of NIR: it has no /node with a type in it, only {names}."
+        )
     if found["type"] == "NIRGraph":
         return _of_dict(found, repr(path))
     return _closed(found["type"], Node(found["type"], _numbers(found)))
@@ -89,6 +92,8 @@ def _loaded(group: Any) -> dict[str, Any]:
     """Of an HDF5 group all that is in it."""
     found: dict[str, Any] = {}
     for key, item in group.items():
+        if not isinstance(key, str) or not (hasattr(item, "items") or hasattr(item, "shape")):
+            raise OSError(f"{group.name}/{key} holds nothing")
         found[key] = _loaded(item) if hasattr(item, "items") else _text(item[()])
     return found
 
@@ -97,15 +102,27 @@ def _of_dict(data: dict[str, Any], where: str) -> Graph:
     for key in ("nodes", "edges"):
         if key not in data:
             raise ValueError(f"nir.read: {where} is a NIRGraph without {key}.")
+    if not isinstance(data["nodes"], dict):
+        raise ValueError(f"nir.read: the nodes of {where} are a dictionary by name, but {data['nodes']!r:.60} came.")
     nodes: dict[str, Node | Graph] = {}
     for name, node in data["nodes"].items():
-        if not isinstance(node, dict) or "type" not in node:
-            raise ValueError(f"nir.read: node {name!r} of {where} has no type.")
+        if not isinstance(node, dict) or not isinstance(node.get("type"), str):
+            raise ValueError(f"nir.read: node {name!r} of {where} has no type, a name as 'LIF'.")
         if node["type"] == "NIRGraph":
             nodes[name] = _of_dict(node, f"node {name!r}")
         else:
             nodes[name] = Node(node["type"], _numbers(node))
-    return Graph(nodes, [(_text(a), _text(b)) for a, b in data["edges"]], _metadata(data.get("metadata")))
+    return Graph(nodes, _pairs(data["edges"], where), _metadata(data.get("metadata")))
+
+
+def _pairs(edges: Any, where: str) -> list[Edge]:
+    try:
+        found = [(_text(start), _text(end)) for start, end in edges]
+    except (TypeError, ValueError):
+        found = [(None, None)]
+    if not all(isinstance(name, str) for edge in found for name in edge):
+        raise ValueError(f"nir.read: the edges of {where} are pairs of names, but {edges!r:.60} came.")
+    return found
 
 
 def _of_object(graph: Any) -> Graph:
@@ -124,7 +141,7 @@ def _of_object(graph: Any) -> Graph:
 
 
 def _numbers(data: dict[str, Any]) -> dict[str, Any]:
-    return {key: x for key, x in data.items() if key not in ("type", "metadata", "output_type", "input_shape")}
+    return {key: x for key, x in data.items() if key not in ("type", "metadata", "output_type")}
 
 
 def _metadata(found: Any) -> dict[str, Any]:
@@ -172,6 +189,10 @@ def flat(graph: Graph) -> Graph:
                 own += "_"
             nodes[own] = Node("Input", {"shape": None})
             edges.append((own, name))
+    if not any(node.kind == "Input" for node in nodes.values()):
+        raise ValueError(
+            f"nir.read: the graph has no Input node, and each of its nodes has something that leads to it: {_names(nodes)}."
+        )
     if not any(node.kind == "Output" for node in nodes.values()):
         raise ValueError(f"nir.read: the graph has no Output node, so nothing to give. Its nodes are {_names(nodes)}.")
     return Graph(dict(nodes), edges, graph.metadata)

@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 
 from .._connections import Linear, linear
@@ -46,10 +47,14 @@ def shape_wanted(given: Given) -> Shape | None:
     """What the node must get, as far as its parameters alone say so: for an input that does not say its shape."""
     for key in ("tau", "tau_mem", "r", "threshold", "scale", "delay"):
         if key in given.numbers:
-            return tuple(given.numbers[key].shape) if hasattr(given.numbers[key], "shape") else ()
+            return np.shape(given.numbers[key])
+    weight = np.shape(given.numbers.get("weight", ()))
     if given.kind in ("Linear", "Affine"):
-        return tuple(given.numbers["weight"].shape[1:]) if "weight" in given.numbers else None
-    return None
+        return weight[1:]
+    if given.kind in ("Conv1d", "Conv2d"):
+        size, (groups,) = given.sizes("input_shape"), given.whole("groups", 1, 1, least=1)
+        return (weight[1] * groups, *size) if size and len(weight) > 1 else None
+    return given.sizes("input_type") if given.kind == "Flatten" else None
 
 
 def _stateless(step: Any, shape: Shape | None) -> Layer:
@@ -57,10 +62,10 @@ def _stateless(step: Any, shape: Shape | None) -> Layer:
 
 
 def _passes(given: Given, shape: Shape | None, dt: float) -> Layer:
-    own = given.take("shape", None)
+    own = given.sizes("shape")
     given.numbers.pop("input_type", None)
     if given.kind == "Input" and own is not None:
-        return _stateless(Passes(), given.fits(tuple(int(n) for n in own), shape))
+        return _stateless(Passes(), own)
     return _stateless(Passes(), shape)  # what the file says of an output is what the library worked out, if it did
 
 
@@ -97,7 +102,9 @@ def _delay(given: Given, shape: Shape | None, dt: float) -> Layer:
     seconds = given.floats("delay")
     exact = seconds.double() / dt
     steps = exact.round()
-    if bool((seconds < 0).any()) or bool(((exact - steps).abs() > 1e-4 * steps.clamp(min=1)).any()):
+    if not bool(((seconds >= 0) & seconds.isfinite()).all()):
+        raise given.wrong(f"a delay is so many seconds, 0 or more, but {seconds.reshape(-1).tolist()} came.")
+    if bool(((exact - steps).abs() > 1e-4 * steps.clamp(min=1)).any()):
         worst = float(seconds.reshape(-1)[int((exact - steps).abs().argmax())])
         raise given.wrong(
             f"a delay is a whole number of steps, 0 or more, but {worst:g} s came at dt={dt:g} s: "
@@ -122,6 +129,7 @@ def _convolution(given: Given, shape: Shape | None, dt: float) -> Layer:
         )
     kernel = tuple(weight.shape[2:])
     padding = given.take("padding", 0)
+    given.numbers.pop("input_shape", None)
     same = _word(padding) == "same"
     if same and set(stride) != {1}:
         raise given.wrong(f'padding "same" goes with a stride of 1, but {stride} came.')
@@ -182,11 +190,8 @@ def _windows(
 
 
 def _flatten(given: Given, shape: Shape | None, dt: float) -> Layer:
-    written = given.take("input_type", None)
-    if isinstance(written, dict):
-        written = next(iter(written.values()), None)
-    if written is not None and shape is None:
-        shape = tuple(int(n) for n in written)
+    written = given.sizes("input_type")
+    shape = written if shape is None else shape
     (start,), (end,) = given.whole("start_dim", 1, 1, least=-99), given.whole("end_dim", 1, -1, least=-99)
     if shape is None:
         raise given.wrong("nothing says the shape of what it gets: give the graph's Input a shape.")

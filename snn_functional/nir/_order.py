@@ -23,13 +23,16 @@ from ._graph import Edge
 def ordered(
     nodes: Iterable[str], edges: Collection[Edge], late: Collection[str], recurrent: Collection[Edge]
 ) -> list[str]:
-    """The nodes, each behind those that it needs at the same step. `late`: those that need nothing of the same step.
+    """The nodes, each behind those that it needs at the same step. `late`: those that need nothing of the same step; but for what goes in a
+    circle they, too, stand behind what leads to them, whose shape may be theirs.
 
     Raises ValueError where a cycle is left.
     """
     needs: dict[str, list[str]] = {name: [] for name in sorted(nodes)}
-    for start, end in sorted(edges):
-        if end not in late and (start, end) not in recurrent:
+    edges = [edge for edge in sorted(edges) if edge not in recurrent]
+    circle_of = {name: i for i, part in enumerate(_parts(needs, edges)) for name in part}
+    for start, end in edges:
+        if end not in late or circle_of[start] != circle_of[end]:
             needs[end].append(start)
     try:
         return list(graphlib.TopologicalSorter(needs).static_order())

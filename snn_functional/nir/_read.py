@@ -9,13 +9,13 @@ import torch
 
 from .._neuron import Neuron
 from ..surrogate import ATan, Spike
-from ._given import Given, Shape
+from ._given import Given, seconds, Shape
 from ._graph import Edge, flat, Graph, graph_of, Node, NOTE
 from ._neurons import Dynamics, NEURONS
 from ._nodes import Layer, layer_of, shape_wanted
 from ._order import ordered, recurrent_edges
 from ._platforms import platform_of
-from ._step import Exact, GraphStep, Placed
+from ._step import edge_name, Exact, GraphStep, Placed
 
 
 def read(
@@ -57,9 +57,7 @@ def read(
         raise TypeError(f"nir.read(dtype={dtype}): params are of a floating dtype, as torch.float64.")
     graph = graph_of(source)
     noted = _noted(graph)
-    dt = float(noted.get("dt", 1e-4) if dt is None else dt)
-    if not dt > 0:
-        raise ValueError(f"nir.read(dt={dt!r}): a step is longer than 0 seconds.")
+    dt = seconds("read", noted.get("dt", 1e-4) if dt is None else dt)
     before = str(noted.get("before", "nothing")) if before is None else before
     if before not in ("nothing", "silence"):
         raise ValueError(f'nir.read(before={before!r}): before the first step there is "nothing" or "silence".')
@@ -85,6 +83,12 @@ def read(
         placed.append(Placed(*own))
         if has_params:
             params[name] = layer.params
+    for start, end in back:
+        if edge_name(start, end) in nodes:
+            raise ValueError(
+                f"nir.read: a node is called {edge_name(start, end)!r}, which is the name, in the state, of what the edge from {start!r} "
+                f"to {end!r} hands on. Rename the node."
+            )
     step = GraphStep(tuple(placed), before == "silence", dt, dynamics.platform, tuple(_exact(nodes, dtype)))
     return Neuron(dict, dict, step.init, step), params
 
@@ -95,7 +99,17 @@ def noted(source: Any) -> dict[str, Any]:
 
 
 def _noted(graph: Graph) -> dict[str, Any]:
-    return json.loads(graph.metadata.get(NOTE, "{}"))
+    note = graph.metadata.get(NOTE, "{}")
+    try:
+        found = json.loads(note)
+        float(found.get("dt", 0))
+        [(start, end) for start, end in found.get("recurrent", ())]
+    except (AttributeError, TypeError, ValueError):
+        raise ValueError(
+            f"nir.read: what the metadata of the graph hold under {NOTE!r} was noted by no nir.write: {note!r:.60}. Without it the graph "
+            "can be read."
+        ) from None
+    return found
 
 
 def _is_late(node: Node, dt: float) -> bool:
@@ -137,7 +151,7 @@ def _layers(
         came = {start: found[start].shape for start, end in edges if end == name and start in found}
         if nodes[name].kind == "Input" and given.numbers.get("shape") is None:
             wants = [shape_wanted(Given(end, nodes[end], dtype)) for start, end in edges if start == name]
-            given.numbers["shape"] = next((shape for shape in wants if shape is not None), None)
+            given.numbers["shape"] = max((shape for shape in wants if shape is not None), key=len, default=None)
             if given.numbers["shape"] is None:
                 raise given.wrong("it has no shape, and what it leads to does not say it.")
         shape = _one_shape(given, came)
@@ -150,7 +164,7 @@ def _layers(
         if (start, end) in back or end in late:
             came = {name: found[name].shape for name, other in edges if other == end}
             shape = _one_shape(Given(end, nodes[end], dtype), came)
-            layer_of(Given(end, nodes[end], dtype), shape, dynamics)
+            found[end] = found[end]._replace(shape=layer_of(Given(end, nodes[end], dtype), shape, dynamics).shape)
     return found
 
 

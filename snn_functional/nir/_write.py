@@ -13,13 +13,15 @@ from .._connections import Conv2d, conv2d_step, Linear, linear_step
 from .._delays import _Delay as Delay, axonal_delay_step
 from .._functionalize import Functional
 from .._functionalize._has_state import HasState
+from .._functorch import readable
 from .._layers import avg_pool2d, flatten
 from .._neuron import Neuron
+from .._tree import tree_leaves
 from ..modifiers import recurrent
-from ._cells import Cell, cell_of
+from ._cells import Cell, cell_of, of_type
 from ._delay import DelayParams
 from ._draft import Draft
-from ._given import Shape
+from ._given import seconds, Shape
 from ._graph import Node
 from ._layers import Convolution, Flatten, Pool, Scale, Threshold
 from ._modules import face, module, parts
@@ -55,6 +57,12 @@ def write(
     such network; ImportError without the library `nir`.
     """
     step = neuron.step if isinstance(neuron, Neuron) else neuron
+    if not all(readable(x.detach().cpu()) for x in tree_leaves(params) if isinstance(x, torch.Tensor)):
+        raise TypeError(
+            "nir.write: within a transform of torch.func its params have no values to write. Write them outside of it."
+        )
+    if shape is not None and not (isinstance(shape, (tuple, list)) and all(type(n) is int for n in shape)):
+        raise TypeError(f"nir.write(shape={shape!r}): expected the axes of one step without the batch, as (2, 34, 34).")
     if isinstance(step, GraphStep):
         draft, own, exact = _of_graph(step, params), step.dt, step.exact
         if dt is not None and dt != own:
@@ -63,12 +71,10 @@ def write(
             )
         found = draft.platform(_given(step, draft) if platform is None else platform)
     else:
-        draft, exact = Draft(1e-4 if dt is None else float(dt)), ()
-        if not draft.dt > 0:
-            raise ValueError(f"nir.write(dt={dt!r}): a step is longer than 0 seconds.")
+        draft, exact = Draft(seconds("write", 1e-4 if dt is None else dt)), ()
         sources = draft.add("input", Node("Input", {"shape": shape}), ())
-        for name in layer(draft, "" if isinstance(step, (Chain, Functional)) else "0", step, params, sources):
-            draft.add("output", Node("Output", {}), (name,))
+        sources = layer(draft, "" if isinstance(step, (Chain, Functional)) else "0", step, params, sources)
+        draft.add("output", Node("Output", {}), sources)
         found = draft.platform(platform)
     return drawn(draft, found, shape, path, exact)
 
@@ -81,6 +87,12 @@ def drawn(draft: Draft, platform: Any, shape: Shape | None, path: Any, exact: An
         raise ImportError(
             'nir.write(...): a graph is one of the library nir: pip install "snn-functional[nir]".'
         ) from error
+    unfit = [name for name in draft.entries if not name or "/" in name or not name.strip(".")]
+    if path is not None and unfit:
+        raise ValueError(
+            f"nir.write: a node is called {unfit[0]!r}, and in a file a name is not empty, has no / in it, and is no dots alone. Rename "
+            "the layer."
+        )
     nodes = {}
     for name, node in draft.nodes(platform, shape, exact).items():
         numbers = dict(node.numbers)
@@ -111,9 +123,8 @@ def layer(draft: Draft, name: str, step: Any, params: Any, sources: tuple[str, .
         chain = step.chain if isinstance(step, Residual) else step
         into = sources
         if not isinstance(params, tuple) or len(params) != len(chain.layers):
-            raise TypeError(
-                f"{where}: {step!r} has a tuple of {len(chain.layers)} params, but {type(params).__name__} came."
-            )
+            came = f"one of {len(params)}" if isinstance(params, tuple) else f"a {type(params).__name__}"
+            raise TypeError(f"{where}: {step!r} has a tuple of {len(chain.layers)} params, but {came} came.")
         for number, (inner, p) in enumerate(zip(chain.layers, params)):
             into = layer(draft, f"{name}.{number}" if name else str(number), inner.step, p, into)
         return (*sources, *into) if isinstance(step, Residual) else into
@@ -131,6 +142,7 @@ def layer(draft: Draft, name: str, step: Any, params: Any, sources: tuple[str, .
                 sources = draft.add(own, node, sources)
         return sources
     if step in (linear_step, conv2d_step):
+        of_type(params, Linear if step is linear_step else Conv2d, step, where)
         return draft.add(name, connection(params, where), sources)
     if isinstance(step, Delay) or step is axonal_delay_step:
         return draft.add(name, _delay(step, params, draft.dt, where), sources)
@@ -162,19 +174,19 @@ def _recurrent(draft: Draft, name: str, step: Any, params: Any, sources: tuple[s
 
 def connection(tree: Any, where: str) -> Node:
     """A connection as a node."""
+    if not isinstance(tree, (Linear, Conv2d)):
+        raise ValueError(f"{where}: NIR has no words for a {type(tree).__name__}.")
     bias = tree.bias.detach()
     if isinstance(tree, Linear):
         if not bias.dim() and not bias:
             return Node("Linear", {"weight": tree.weight})
         return Node("Affine", {"weight": tree.weight, "bias": bias.expand(len(tree.weight))})
-    if isinstance(tree, Conv2d):
-        kernel = tree.weight.shape[-2:]
-        same = tree.padding == "same"
-        padding = [k // 2 * tree.dilation for k in kernel] if same else [tree.padding] * 2
-        numbers = {"weight": tree.weight, "bias": bias.expand(len(tree.weight)), "groups": tree.groups}
-        numbers |= {"stride": (tree.stride,) * 2, "dilation": (tree.dilation,) * 2}
-        return Node("Conv2d", numbers | {"padding": "same" if same and tree.stride == 1 else tuple(padding)})
-    raise ValueError(f"{where}: NIR has no words for a {type(tree).__name__}.")
+    kernel = tree.weight.shape[-2:]
+    same = tree.padding == "same"
+    padding = [k // 2 * tree.dilation for k in kernel] if same else [tree.padding] * 2
+    numbers = {"weight": tree.weight, "bias": bias.expand(len(tree.weight)), "groups": tree.groups}
+    numbers |= {"stride": (tree.stride,) * 2, "dilation": (tree.dilation,) * 2}
+    return Node("Conv2d", numbers | {"padding": "same" if same and tree.stride == 1 else tuple(padding)})
 
 
 def _delay(step: Any, params: Any, dt: float, where: str) -> Node:
@@ -233,7 +245,8 @@ def _node(node: Any, params: Any) -> Node | Cell:
         one = lambda x: x[0] if node.kind == "Conv1d" and isinstance(x, tuple) else x
         return Node(node.kind, {key: one(x) for key, x in numbers.items()})
     if isinstance(params, (Scale, Threshold, DelayParams)):
-        return Node(node.kind, {node.kind.lower(): getattr(params, node.kind.lower())})
+        numbers = getattr(params, node.kind.lower())
+        return Node(node.kind, {node.kind.lower(): numbers.expand(node.shape) if node.shape else numbers})
     cell = cell_of(step, params, name)
     if cell is None:
         raise ValueError(f"{name}: a node between graphs that NIR's own library does not write.")
