@@ -55,12 +55,13 @@ if TYPE_CHECKING:
         metrics as metrics,
         nir as nir,
         quant as quant,
+        recordings as recordings,
         snn as snn,
         targets as targets,
     )
 
 __version__ = "0.1.0"
-ROOMS = ("encode", "learning", "losses", "metrics", "nir", "platforms", "quant", "snn", "targets")
+ROOMS = ("encode", "learning", "losses", "metrics", "nir", "platforms", "quant", "recordings", "snn", "targets")
 
 
 def __getattr__(name: str) -> Any:
