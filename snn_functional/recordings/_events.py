@@ -66,7 +66,9 @@ def admit(events: Any, where: str) -> Events:
     t = values["t"]
     assert t is not None and values["x"] is not None
     if t.is_floating_point() and not bool(t.isfinite().all()):
-        raise ValueError(f"{where}: event {_first(~t.isfinite())} has the time {t[~t.isfinite()][0]}; expected a number")
+        raise ValueError(
+            f"{where}: event {_first(~t.isfinite())} has the time {t[~t.isfinite()][0]}; expected a number"
+        )
     if bool((back := t[1:] < t[:-1]).any()):
         event = _first(back) + 1
         raise ValueError(
@@ -98,7 +100,7 @@ def _fields(events: Any, where: str) -> tuple[Any, list[str]]:
     if isinstance(events, Mapping):
         return lambda name: events[name], [str(name) for name in events]
     if isinstance(events, tuple) and hasattr(events, "_fields"):
-        names = [name for name in getattr(events, "_fields") if getattr(events, name) is not None]
+        names = [name for name in events._fields if getattr(events, name) is not None]
         return lambda name: getattr(events, name), names
     raise TypeError(
         f"{where}: events are a structured array, a dict of arrays or tensors, or Events, with fields x, y, t and p; "
@@ -113,12 +115,16 @@ def _tensor(value: Any, name: str, where: str) -> Tensor:
         if kind is not None and kind not in "biuf":
             raise TypeError(f"{where}: the field {name} is {value.dtype}; expected numbers")
         try:
-            value = torch.from_numpy(value.astype("float64" if kind == "f" else "int64")) if kind else torch.tensor(value)
+            value = (
+                torch.from_numpy(value.astype("float64" if kind == "f" else "int64")) if kind else torch.tensor(value)
+            )
         except (TypeError, ValueError, RuntimeError) as error:
             raise TypeError(f"{where}: the field {name} holds no numbers: {error}") from None
     value = value.detach().cpu()
     if value.dim() != 1 or value.is_complex():
-        raise ValueError(f"{where}: the field {name} has shape {tuple(value.shape)}; expected one number an event, (N,)")
+        raise ValueError(
+            f"{where}: the field {name} has shape {tuple(value.shape)}; expected one number an event, (N,)"
+        )
     return value.double() if value.is_floating_point() else value.long()
 
 
@@ -126,7 +132,9 @@ def _whole(value: Tensor, field: str, where: str) -> Tensor:
     if not value.is_floating_point():
         return value
     if bool((bad := value != value.floor()).any()):  # NaN, too
-        raise ValueError(f"{where}: event {_first(bad)} has {field} = {value[bad][0].item()}; expected whole numbers from 0")
+        raise ValueError(
+            f"{where}: event {_first(bad)} has {field} = {value[bad][0].item()}; expected whole numbers from 0"
+        )
     return value.clamp(-(2.0**62), 2.0**62).long()
 
 

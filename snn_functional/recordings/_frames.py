@@ -64,7 +64,9 @@ def frames(
     inside = (step >= 0) & (step < T)
     if not bool(inside.all()):
         place = f"window={window}" if bins is None else f"bins={bins}"
-        last = "" if not whole else f"after the last whole {'window' if bins is None else 'bin'}, as tonic's ToFrame does"
+        last = (
+            "" if not whole else f"after the last whole {'window' if bins is None else 'bin'}, as tonic's ToFrame does"
+        )
         first = "" if start is None else f"before start={start}"
         warnings.warn(
             f"{where}({place}, whole={whole}) leaves out events {' and '.join(filter(None, [first, last]))}; how many: their "
@@ -112,7 +114,9 @@ def channels(
     events = admit({"x": units, "t": times}, where)
     within(events, (size,), where)
     if events.t[0] < 0:
-        raise ValueError(f"{where}: the first spike is at {events.t[0].item()}; expected times from 0 on: times - times[0]")
+        raise ValueError(
+            f"{where}: the first spike is at {events.t[0].item()}; expected times from 0 on: times - times[0]"
+        )
     step = events.t // dt if _exact(events.t, dt) else (events.t / dt + 1e-6).floor()
     T = _enough(float(step[-1]) + 1, where) if steps is None else steps
     inside = step < T
@@ -185,5 +189,7 @@ def _enough(steps: float, where: str) -> int:
 def _counts(place: Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
     counts = torch.bincount(place, minlength=math.prod(shape))
     if not dtype.is_floating_point and dtype != torch.bool and len(place) and counts.max() > torch.iinfo(dtype).max:
-        raise ValueError(f"a pixel has {int(counts.max())} events in one frame, which {dtype} cannot hold; give a smaller window")
+        raise ValueError(
+            f"a pixel has {int(counts.max())} events in one frame, which {dtype} cannot hold; give a smaller window"
+        )
     return counts.to(dtype).reshape(shape)

@@ -50,7 +50,9 @@ def read_nmnist(path: str | Path) -> tuple[list[Recording], list[Recording]]:
             raise ValueError(f"{path}: {len(names)} lists are called {part}*.txt; {_LAYOUT}")
     train, test = (_by_list(path, files, lists[part][0]) for part in ("train", "test"))
     if both := {r.name for r in train} & {r.name for r in test}:
-        raise ValueError(f"{min(both)} is in both lists, {lists['train'][0]} and {lists['test'][0]}; expected it in one")
+        raise ValueError(
+            f"{min(both)} is in both lists, {lists['train'][0]} and {lists['test'][0]}; expected it in one"
+        )
     return train, test
 
 
@@ -130,9 +132,13 @@ def _by_list(path: Path, files: Files, name: str) -> list[Recording]:
             continue
         where = f"{path}: {name} line {number}"
         if len(words) != 2 or not words[1].isascii() or not words[1].isdigit() or int(words[1]) >= CLASSES:
-            raise ValueError(f"{where}: {line.strip()[:40]!r}; expected a recording's name and its class, 0 to {CLASSES - 1}")
+            raise ValueError(
+                f"{where}: {line.strip()[:40]!r}; expected a recording's name and its class, 0 to {CLASSES - 1}"
+            )
         if labels.setdefault(words[0], int(words[1])) != int(words[1]):
-            raise ValueError(f"{where}: {words[0]} has the class {labels[words[0]]} already; expected one label a recording")
+            raise ValueError(
+                f"{where}: {words[0]} has the class {labels[words[0]]} already; expected one label a recording"
+            )
     if not labels:
         raise ValueError(f"{path}: {name} names no recording; expected lines `N CLASS`")
     recordings = []
@@ -157,7 +163,9 @@ def _by_folder(path: Path, files: Files) -> tuple[list[Recording], list[Recordin
         else:
             lost = lost or name
     if lost is not None:
-        raise ValueError(f"{path}: {lost} has no label: it is in no folder of its class and there is no list; {_LAYOUT}")
+        raise ValueError(
+            f"{path}: {lost} has no label: it is in no folder of its class and there is no list; {_LAYOUT}"
+        )
     for part, recordings in parts.items():
         if not recordings:
             raise ValueError(f"{path} holds no {part} recordings of N-MNIST; {_LAYOUT}")

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from ._events import admit, Events, Recording, within
+from ._events import admit, Recording, within
 
 
 UNITS = 700
@@ -34,7 +34,9 @@ def read_shd(path: str | Path) -> list[Recording]:
         with h5py.File(path, "r") as file:
             missing = [name for name in ("spikes/times", "spikes/units", "labels") if not _is_data(h5py, file, name)]
             if missing:
-                raise ValueError(f"{path} lacks {', '.join(missing)}; expected spikes/times, spikes/units and labels of SHD or SSC")
+                raise ValueError(
+                    f"{path} lacks {', '.join(missing)}; expected spikes/times, spikes/units and labels of SHD or SSC"
+                )
             times, units, labels = file["spikes/times"][()], file["spikes/units"][()], file["labels"][()]
     except (OSError, RuntimeError, KeyError, TypeError) as error:
         raise ValueError(f"{path} cannot be read as a whole HDF5 file ({error}); {_AGAIN}") from error
