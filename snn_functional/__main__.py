@@ -138,7 +138,7 @@ def how_to_load(run: Run) -> str:
         "    import torch, snn_functional as snf\n"
         f"    network = torch.load({str(run.folder / 'model.pt')!r}{safely})\n"
         f"    mems, spks = snf.train.network_apply(network, xs)  # xs {xs}\n"
-        "    answer = mems.mean(0).argmax(1)"
+        f"    answer = snf.train.scores(mems{', lengths' if run.dataset.train.lengths is not None else ''}).argmax(1)"
     )
 
 

@@ -123,16 +123,16 @@ def save_metrics(folder: Path, recipe: Recipe, history: list[Row], test_accuracy
 def save_csv(folder: Path, history: list[Row]) -> None:
     """All epochs so far."""
     text = io.StringIO()
-    table = csv.DictWriter(text, ROW, lineterminator="\n")
-    table.writeheader()
-    table.writerows(history)
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(ROW)
+    table.writerows([row[name] for name in ROW] for row in history)
     _files.write(folder / "metrics.csv", text.getvalue().encode())
 
 
 def import_tensorboard() -> Any:
     """torch's writer of its files. Raises ImportError without it."""
     try:
-        from torch.utils.tensorboard import SummaryWriter  # pyright: ignore[reportPrivateImportUsage]
+        from torch.utils.tensorboard import SummaryWriter
 
         return SummaryWriter
     except ImportError as error:
@@ -178,6 +178,8 @@ def save_pictures(folder: Path, network: Network, dataset: Dataset, recipe: Reci
 
     x, y, lengths = choose(dataset.test, torch.zeros(1, dtype=torch.int64, device=dataset.test.x.device))
     xs = encode(x, recipe, torch.Generator(x.device).manual_seed(recipe.seed))
+    if lengths is not None:
+        xs = xs[: int(lengths)]  # no padding in a picture
     mems, spks = network_apply(network, xs)
     answer = int(scores(mems, lengths).argmax())
     title = f"first test sample: class {int(y)}, the network says {answer}"

@@ -99,9 +99,9 @@ def _fields(events: Any, where: str) -> tuple[Any, list[str]]:
         return lambda name: events[name], list(dtype_names)
     if isinstance(events, Mapping):
         return lambda name: events[name], [str(name) for name in events]
-    if isinstance(events, tuple) and hasattr(events, "_fields"):
-        names = [name for name in events._fields if getattr(events, name) is not None]
-        return lambda name: getattr(events, name), names
+    fields = getattr(events, "_fields", None)
+    if fields:
+        return lambda name: getattr(events, name), [name for name in fields if getattr(events, name) is not None]
     raise TypeError(
         f"{where}: events are a structured array, a dict of arrays or tensors, or Events, with fields x, y, t and p; "
         f"{type(events).__name__} came. Of columns: dict(x=a[:, 0], y=a[:, 1], t=a[:, 2], p=a[:, 3])"

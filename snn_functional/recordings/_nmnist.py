@@ -6,7 +6,6 @@ clock went over, and all that follows is 2^13 later.
 
 import stat
 import zipfile
-import zlib
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
@@ -99,18 +98,24 @@ def _lone_archive(path: Path) -> Files:
 def _archive(path: Path) -> Files:
     try:
         archive = zipfile.ZipFile(path)
-    except (zipfile.BadZipFile, EOFError, ValueError) as error:
-        raise ValueError(f"{path} is not a whole .zip file ({error}); {_AGAIN}") from error
+    except Exception as error:  # whatever a damaged list of contents makes of Python's reader
+        if isinstance(error, OSError) and error.filename is not None:
+            raise
+        raise ValueError(f"{path} is not a whole .zip file ({_one_line(error)}); {_AGAIN}") from error
 
     def read(entry: zipfile.ZipInfo) -> bytes:
         try:
             if entry.file_size > MOST_BYTES:
                 raise ValueError(f"{entry.file_size} bytes are more than a recording of N-MNIST has")
             return archive.read(entry)
-        except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError, ValueError) as error:
-            raise ValueError(f"{path}: {entry.filename} cannot be read ({error}); {_AGAIN}") from error
+        except Exception as error:
+            raise ValueError(f"{path}: {entry.filename} cannot be read ({_one_line(error)}); {_AGAIN}") from error
 
     return {entry.filename: lambda entry=entry: read(entry) for entry in archive.infolist() if _regular(entry)}
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _regular(entry: zipfile.ZipInfo) -> bool:
@@ -131,7 +136,7 @@ def _by_list(path: Path, files: Files, name: str) -> list[Recording]:
         if not words or words[0].startswith("#"):
             continue
         where = f"{path}: {name} line {number}"
-        if len(words) != 2 or not words[1].isascii() or not words[1].isdigit() or int(words[1]) >= CLASSES:
+        if len(words) != 2 or not _is_name(words[0]) or words[1] not in map(str, range(CLASSES)):
             raise ValueError(
                 f"{where}: {line.strip()[:40]!r}; expected a recording's name and its class, 0 to {CLASSES - 1}"
             )
@@ -148,6 +153,10 @@ def _by_list(path: Path, files: Files, name: str) -> list[Recording]:
             raise ValueError(f"{path}: {file} is not there, but {name} names it; {_AGAIN} of the list")
         recordings.append(_recording(path, files, file, label))
     return recordings
+
+
+def _is_name(word: str) -> bool:
+    return word.isprintable() and "/" not in word and "\\" not in word
 
 
 def _by_folder(path: Path, files: Files) -> tuple[list[Recording], list[Recording]]:

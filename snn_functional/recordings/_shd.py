@@ -3,6 +3,7 @@
 HDF5: `spikes/times` (seconds) and `spikes/units`, an array a recording, and `labels`.
 """
 
+import importlib
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ def read_shd(path: str | Path) -> list[Recording]:
     file, is cut off, has no spikes or labels in it, spikes of other units or spikes that go back in time.
     """
     try:
-        import h5py
+        h5py: Any = importlib.import_module("h5py")
     except ImportError as error:
         raise ImportError(f"{path}: reading HDF5 takes h5py: pip install 'snn-functional[events]'") from error
     path = Path(path)
