@@ -48,15 +48,26 @@ class Samples(NamedTuple):
     lengths: Tensor | None = None
 
 
-class Dataset(NamedTuple):
-    """- `train`, `test`: two sets of samples without a common one. `classes`: how many classes `y` counts.
-    - `image`: what the pixels or features of a step are, (channels, height, width); None where they are no image.
-    """
-
+class _Parts(NamedTuple):
     train: Samples
     test: Samples
     classes: int
-    image: tuple[int, int, int] | None = None
+
+
+class Dataset(_Parts):
+    """`train, test, classes = dataset`: two sets of samples without a common one, and how many classes `y` counts.
+
+    - `image`: what the pixels or features of a step are, (channels, height, width); None where they are no image.
+    """
+
+    image: tuple[int, int, int] | None
+
+    def __new__(
+        cls, train: Samples, test: Samples, classes: int, image: tuple[int, int, int] | None = None
+    ) -> "Dataset":
+        self = super().__new__(cls, train, test, classes)
+        self.image = image
+        return self
 
     def to(self, device: torch.device) -> "Dataset":
         """The same, on that device."""

@@ -348,7 +348,7 @@ def test_a_checkpoint_that_was_tampered_with(tamper, says, earlier, capsys):
 
 def test_a_checkpoint_of_other_data(here, earlier, capsys, monkeypatch):
     _, test, _ = command.load("digits")
-    monkeypatch.setattr(command, "load", lambda name, root: train_on(test))
+    monkeypatch.setattr(command, "load", lambda name, root, window: train_on(test))
     assert "this run was trained on 1437 samples of shape [64], 10 classes, on cpu, but here are 360" in refused(
         capsys, *RESUME
     )
@@ -433,7 +433,7 @@ LONG = "x" * 5000
 @pytest.mark.parametrize(
     "argv, says",
     [
-        (["--data", LONG], "': give digits, fashion-mnist, mnist, vowels"),
+        (["--data", LONG], "': give digits, fashion-mnist, mnist, nmnist, shd, vowels"),
         (["--data", f"{LONG}.npz"], "cannot be read as an .npz file: [Errno"),
         (["--data", "mnist", "--root", LONG], "name too long"),
         (["--data", "mnist", "--root", "a " * 5000], "name too long"),
