@@ -1,5 +1,8 @@
 """tonic 1.7.0 beside `recordings`: its frames are ours, event for event, and its data sets go into a network."""
 
+import re
+from pathlib import Path
+
 import numpy
 import pytest
 import torch
@@ -90,3 +93,13 @@ def test_events_of_expelliarmus_are_read_by_name(tmp_path):
     wizard.save(tmp_path / "a.dat", events)
     read = wizard.read(tmp_path / "a.dat")
     assert torch.equal(frames(read, window=9000, size=SIZE), frames(events, window=9000, size=SIZE))
+
+
+def test_the_page_shows_a_data_set_of_tonics(ToFrame):
+    page = (Path(__file__).parents[1] / "docs" / "events.md").read_text()
+    blocks = re.findall(r"```python( tonic)?\n(.*?)```", page, flags=re.S)
+    space = {"__name__": "page"}
+    for _, block in blocks:
+        exec(compile(block, "docs/events.md", "exec"), space)
+    assert [name for name, _ in blocks] == ["", "", " tonic"] and space["membranes"].shape[1:] == (2, 10)
+    assert space["lengths"].tolist() == [len(space["dataset"][i][0]) for i in range(2)]

@@ -1,6 +1,8 @@
 """Events of any make become the counts that they are; what is none is refused, with the place."""
 
+import re
 import warnings
+from pathlib import Path
 
 import numpy
 import pytest
@@ -219,3 +221,16 @@ def test_batch_pads_at_the_end_and_takes_any_array():
 def test_batch_refuses(samples, error, says):
     with pytest.raises(error, match=says):
         batch(samples)
+
+
+def test_the_page_says_what_is_so():
+    page = (Path(__file__).parents[1] / "docs" / "events.md").read_text()
+    space = {"__name__": "page"}
+    for block in re.findall(r"```python\n(.*?)```", page, flags=re.S):
+        exec(compile(block, "docs/events.md", "exec"), space)
+    assert (
+        space["xs"].shape == (30, 2, 2, 34, 34)
+        and space["lengths"].tolist() == [20, 30]
+        and space["y"].tolist() == [3, 8]
+    )
+    assert space["grads"][0].weight.abs().sum() > 0
