@@ -14,7 +14,6 @@ import time
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -53,7 +52,7 @@ class Run:
     replaces: bool
     neurons: tuple[int, ...]  # of each hidden layer
     csv: bool = False
-    writer: Any = None  # of TensorBoard's files
+    board: _folder.Board | None = None
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -101,8 +100,8 @@ def train(run: Run) -> int:
             save(run, [*run.history, row])
             run.history.append(row)
             say(TABLE.format(**row))
-            if run.writer is not None:
-                _folder.write_row(run.writer, row)
+            if run.board is not None:
+                run.board.write(row)
     except KeyboardInterrupt:
         interrupted = True
         save(run, run.history)
@@ -111,7 +110,8 @@ def train(run: Run) -> int:
     _folder.save_model(run.folder, run.training.average)
     _folder.save_metrics(run.folder, run.recipe, run.history, result, interrupted)
     _folder.save_pictures(run.folder, run.training.average, run.dataset, run.recipe, run.history)
-    say(f"{', '.join(_folder.FILES)} are in {run.folder}")
+    files = [*_folder.FILES, *["metrics.csv"] * run.csv, *["tensorboard"] * (run.board is not None)]
+    say(f"{', '.join(files)} are in {run.folder}")
     say(how_to_load(run))
     say(f"test accuracy {result:.3f}")
     return 130 if interrupted else 0
@@ -132,7 +132,13 @@ def how_to_load(run: Run) -> str:
     safely = ", weights_only=True" if hasattr(torch.serialization, "add_safe_globals") else ""
     x, steps = run.dataset.train.x, run.recipe.steps
     xs = f"[T, batch, {x.shape[-1]}], time first"
-    xs = xs if x.dim() == 3 else f"{xs}: snf.encode.{run.recipe.coding}(x, {steps})"
+    xs += (
+        f": snf.encode.{run.recipe.coding}(x, {steps})"
+        if x.dim() == 2
+        else ": frames.flatten(2)"
+        if run.dataset.image
+        else ""
+    )
     return (
         "to use the model:\n"
         "    import torch, snn_functional as snf\n"
@@ -175,7 +181,7 @@ def prepare(args: argparse.Namespace, held: contextlib.ExitStack) -> Run:
         raise ImportError("matplotlib is not installed: pip install 'snn-functional[demo]'") from None
     generator = _generator(args.device)
     folder = folder_of(args)
-    hold = lambda: held.enter_context(_files.held(folder, _folder.FILES))
+    hold = lambda: held.enter_context(_files.held(folder, _folder.NAMES))
     there = os.path.isdir(folder)  # False where the name itself is refused, unlike pathlib's
     if there:
         hold()  # before anything in it is read
@@ -187,11 +193,11 @@ def prepare(args: argparse.Namespace, held: contextlib.ExitStack) -> Run:
     recipe = recipe_of(args, saved["recipe"] if saved else RECIPES.get(args.data or "digits", Recipe(args.data)))
 
     dataset = load(recipe.data, args.root, recipe.window)
-    recipe = fit_to_data(args, recipe, dataset)
     sizes = (dataset.train.x.shape[-1], *recipe.hidden, dataset.classes)
     images = conv_shapes(recipe, dataset)
     neurons = (*(math.prod(image) for image in images[1:]), *recipe.hidden)
     fit_to_memory(recipe, images, sizes, dataset, generator.device)
+    recipe = fit_to_data(args, recipe, dataset)
     dataset = dataset.to(generator.device)
     generator.manual_seed(recipe.seed)
     history = saved["history"] if saved else []
@@ -222,8 +228,8 @@ def prepare(args: argparse.Namespace, held: contextlib.ExitStack) -> Run:
         f"{_layers(recipe, dataset)} {recipe.neuron} network, {recipe.coding} coding, {recipe.steps} steps; "
         f"seed {recipe.seed}, {generator.device}, threads {args.threads}"
     )
-    writer = held.enter_context(_folder.tensorboard(folder, len(history))) if args.tensorboard else None
-    return Run(recipe, dataset, folder, training, history, replaces, neurons, args.csv, writer)
+    board = held.enter_context(contextlib.closing(_folder.Board(folder))) if args.tensorboard else None
+    return Run(recipe, dataset, folder, training, history, replaces, neurons, args.csv, board)
 
 
 def conv_shapes(recipe: Recipe, dataset: Dataset) -> list[tuple[int, int, int]]:

@@ -10,7 +10,6 @@
 Every file is whole or not there (`_files.py`), and an earlier run's are there until this one has something to put in their place.
 """
 
-import contextlib
 import csv
 import dataclasses
 import io
@@ -142,20 +141,23 @@ def import_tensorboard() -> Any:
         ) from error
 
 
-@contextlib.contextmanager
-def tensorboard(folder: Path, epochs: int) -> Iterator[Any]:
-    """A writer for TensorBoard, where these epochs were before."""
-    writer = import_tensorboard()(str(folder / "tensorboard"), purge_step=epochs + 1)
-    try:
-        yield writer
-    finally:
-        writer.close()
+class Board:
+    """What TensorBoard shows of a run. There is no file before the first row: till then an earlier run's are there."""
 
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.writer = folder / "tensorboard", None
 
-def write_row(writer: Any, row: Row) -> None:
-    for name, tag in TAGS.items():
-        writer.add_scalar(tag, row[name], int(row["epoch"]))
-    writer.flush()
+    def write(self, row: Row) -> None:
+        """An epoch, in place of any later one that a run before this wrote."""
+        if self.writer is None:
+            self.writer = import_tensorboard()(str(self.folder), purge_step=int(row["epoch"]))
+        for name, tag in TAGS.items():
+            self.writer.add_scalar(tag, row[name], int(row["epoch"]))
+        self.writer.flush()
+
+    def close(self) -> None:
+        if self.writer is not None:
+            self.writer.close()
 
 
 TAGS = {

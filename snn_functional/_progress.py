@@ -16,6 +16,7 @@ from .kernels import _build, _cache
 
 EVERY = 10.0  # seconds between two lines
 REFRESH = 0.5  # seconds between two losses on a bar
+_bars: list[Any] = []  # on the terminal now
 
 
 class Progress:
@@ -45,6 +46,7 @@ class Progress:
 
     def __exit__(self, *error: Any) -> None:
         if self.bar is not None:
+            _bars.remove(self.bar)
             self.bar.close()
 
 
@@ -57,6 +59,7 @@ def _bar(epoch: int, samples: int, seen: int) -> Any:
         return None
     bar = tqdm(total=samples, initial=seen, desc=f"epoch {epoch}", unit=" samples", leave=False)
     bar.set_postfix_str("preparing" if epoch == 1 and not seen else "")
+    _bars.append(bar)
     return bar
 
 
@@ -66,6 +69,8 @@ def compiling_is_said() -> Iterator[None]:
 
     def tell() -> None:
         _build.told = None
+        for bar in _bars:
+            bar.clear()
         say(f"compiling this network's kernels, some seconds; they are kept in {_cache.folder()} for the next time")
 
     _build.told = tell

@@ -361,7 +361,11 @@ def _recorded(
 
     classes = 1 + max(each.label for each in train + test)
     if classes > max(len(train) + len(test), MOST_CLASSES):
-        raise ValueError(f"the label {classes - 1} makes {classes} classes of {len(train) + len(test)} recordings")
+        where = max(train + test, key=lambda each: each.label).name
+        raise ValueError(
+            f"{where} has the label {classes - 1}, which makes {classes} classes of {len(train) + len(test)} recordings; expected "
+            "labels that count the classes from 0"
+        )
     return Dataset(padded(both[0], train), padded(both[1], test), classes, image)
 
 

@@ -182,6 +182,10 @@ def test_tensorboard_itself(here, unseen):
     events = EventAccumulator(str(here / "run" / "tensorboard")).Reload()
     row = json.loads((here / "run" / "metrics.json").read_text())["history"][0]
     assert [(e.step, e.value) for e in events.Scalars("accuracy/test")] == [(1, pytest.approx(row["test_accuracy"]))]
+    run(*TINY, "--overwrite", "--seed", 1, "--tensorboard", "--out", "run")
+    (file,) = (here / "run" / "tensorboard").iterdir()  # the earlier run's is gone, this one's is not
+    again = EventAccumulator(str(file)).Reload().Scalars("accuracy/test")
+    assert len(again) == 1 and again[0].value != pytest.approx(row["test_accuracy"])
     run(*TINY, "--overwrite", "--out", "run")
     assert not list((here / "run" / "tensorboard").iterdir())
 
