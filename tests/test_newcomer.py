@@ -15,6 +15,8 @@ from snn_functional import __main__ as command, _folder, _progress, data, train
 from snn_functional.kernels import _build
 
 
+pytestmark = pytest.mark.long
+
 TINY = ["train", "--hidden", "8", "--epochs", "1", "--steps", "2", "--batch", "256"]
 
 
@@ -173,7 +175,6 @@ def test_tensorboard_gets_a_row_an_epoch(here, unseen, monkeypatch):
 
 
 @pytest.mark.filterwarnings("ignore")  # TensorBoard's own
-@pytest.mark.long
 def test_tensorboard_itself(here, unseen):
     pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
