@@ -26,7 +26,7 @@ import snn_functional as snf
 
 from ._adam import adam_init, adam_update, AdamState
 from ._network import (
-    halved as halved,
+    halved,
     Layer as Layer,
     layer_apply as layer_apply,
     Network as Network,
@@ -36,6 +36,24 @@ from ._tree import tree_map
 from .data import Samples
 from .encode import direct, latency, rate
 
+
+__all__ = [
+    "accuracy",
+    "choose",
+    "encode",
+    "Layer",
+    "layer_apply",
+    "loss",
+    "Network",
+    "network_apply",
+    "network_init",
+    "next_epoch",
+    "Recipe",
+    "scores",
+    "Training",
+    "training_init",
+    "training_step",
+]
 
 # Where training begins. Every leaf is learned, for each neuron on its own; the steps read decays as clamped to [0, 1].
 HIDDEN = {

@@ -333,6 +333,7 @@ def test_more_events_than_a_count_holds(here, capsys):
 
 @real
 @pytest.mark.slow
-def test_nine_of_ten_real_recordings_are_told_apart(unseen, capsys):
+def test_nine_of_ten_real_recordings_are_told_apart(unseen, capsys, monkeypatch):
+    monkeypatch.setenv("SNN_FUNCTIONAL_OPTIMIZE", "3")
     assert run("train", "--data", "nmnist", "--root", SHARED) == 0
     assert float(capsys.readouterr().out.split()[-1]) >= 0.9
