@@ -32,8 +32,10 @@ from ._functionalize import (
 )
 from ._layers import avg_pool2d as avg_pool2d, flatten as flatten, max_pool2d as max_pool2d
 from ._linear_scan import linear_scan as linear_scan
+from ._names import show as _show
 from ._neuron import admit as admit, at_rest as at_rest, Neuron as Neuron
 from ._scan import explain as explain, scan as scan
+from ._summary import summary as summary
 from ._tree import (
     Leaf as Leaf,
     leaf as leaf,
@@ -63,7 +65,7 @@ if TYPE_CHECKING:
         train as train,
     )
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 ROOMS = (
     "data",
     "encode",
@@ -87,5 +89,4 @@ def __getattr__(name: str) -> Any:
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
-def __dir__() -> list[str]:
-    return sorted({*globals(), *ROOMS})
+_show(globals(), "modifiers", "neurons", "surrogate", *ROOMS, hide=["ROOMS"])

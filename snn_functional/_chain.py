@@ -15,15 +15,14 @@ step that is such a network: a product is one product for all steps, a neuron on
 
 import dataclasses
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 
 from ._functionalize import Functional, has_tensors
 from ._functorch import intercepted
-from ._neuron import Neuron
-from ._scan import step_name
+from ._neuron import name_of, Neuron
 from ._scan._loop import unchanged
 from ._tree import tree_map
 
@@ -54,12 +53,18 @@ def chain(*layers: Neuron | Callable[[Any], Any]) -> Neuron:
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class Chain:
-    """The step of a chain. `layers`: a `Neuron` each."""
+    """The step of a chain: its layers in order, each on what the one before put out. `layers`: a `Neuron` each."""
 
     layers: tuple[Neuron, ...]
 
     def __repr__(self) -> str:
         return f"chain({', '.join(name_of(layer.step) for layer in self.layers)})"
+
+    def __str__(self) -> str:
+        rows = list(_rows("", self))
+        wide = [max(len(row[column]) for row in rows) for column in range(3)]
+        lines = ["  ".join(cell.ljust(n) for cell, n in zip(row, wide)).rstrip() for row in rows]
+        return "\n".join([f"chain of {len(self.layers)} layers", *lines])
 
     def __call__(self, params: Any, state: Any, input: Any) -> tuple[Any, Any]:
         outputs, states = self.each(params, state, input)
@@ -105,6 +110,20 @@ class Chain:
                         f"{self!r}: {name}[{number}] is a tree of {own.__name__}, but {type(tree).__name__} came."
                     )
         return zip(self.layers, params, state)
+
+
+def _rows(name: str, chain: Chain) -> Iterator[tuple[str, str, str]]:
+    """Of each layer, those within a residual one too: its number, its name, and the fields of its trees."""
+    for number, layer in enumerate(chain.layers):
+        where = f"{name}.{number}" if name else f"{number}"
+        inside = getattr(layer.step, "chain", layer.step)
+        if isinstance(inside, Chain):
+            yield where, type(layer.step).__name__.lower(), f"{len(inside.layers)} layers"
+            yield from _rows(where, inside)
+        else:
+            trees = [tree for tree in (layer.Params, layer.State) if hasattr(tree, "__leaves__")]
+            fields = (f"{tree.__name__}({', '.join(tree.__leaves__)})" for tree in trees)
+            yield where, name_of(layer.step), "  ".join(fields)
 
 
 def residual(*layers: Neuron | Callable[[Any], Any]) -> Neuron:
@@ -198,6 +217,10 @@ class Function:
         with unchanged(self.function, input):
             return self.function(input), state
 
+    @property
+    def __name__(self) -> str:
+        return getattr(self.function, "__name__", None) or repr(self.function)
+
 
 def _nothing(params: Any, input: Any) -> tuple[()]:
     return ()
@@ -236,7 +259,3 @@ def _arguments(function: Any) -> int | None:
     except (TypeError, ValueError):
         return None
     return sum(p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) for p in parameters)
-
-
-def name_of(step: Any) -> str:
-    return step_name(step.function if isinstance(step, Function) else step).removesuffix("_step")

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ._chain import Chain, EveryLayer, name_of, Residual
-from ._neuron import Neuron
+from ._chain import Chain, EveryLayer, Residual
+from ._neuron import name_of, Neuron
 from ._scan import scan
 from ._tree import tree_leaves, tree_map, tree_paths
 from .modifiers import masked
@@ -104,14 +104,14 @@ def diagnose(step: Any, params: Any, state: Any, inputs: Any) -> Diagnosis:
     for name, tree in (("params", params), ("state", state), ("inputs", inputs)):
         problems += [f"{path} {bad}" for path, x in zip(tree_paths(tree, name), tree_leaves(tree)) if (bad := _bad(x))]
     with torch.no_grad():
-        _run("", step, params, state, inputs, seen)
+        run_layers("", step, params, state, inputs, seen)
     for layer in seen:
-        spk, name = _spikes(layer), layer.name
+        spk, name = spikes_of(layer), layer.name
         if not problems:
             bad = next((bad for x in tree_leaves(layer.outputs) if (bad := _bad(x, True))), None)
             problems += [f"{name} is the first whose output {bad}"] if bad else []
         if spk is not None:
-            rates[name] = float(_share(layer, spk))
+            rates[name] = float(share(layer, spk))
             if said := word(rates[name]):
                 larger = ("larger", "lower") if rates[name] == 0 else ("smaller", "higher")
                 problems.append(
@@ -126,7 +126,7 @@ def diagnose(step: Any, params: Any, state: Any, inputs: Any) -> Diagnosis:
     return Diagnosis(problems, rates)
 
 
-def _run(name: str, step: Any, params: Any, state: Any, xs: Any, seen: list[_Seen]) -> Any:
+def run_layers(name: str, step: Any, params: Any, state: Any, xs: Any, seen: list[_Seen]) -> Any:
     """The outputs; every layer within is added to `seen`."""
     around = masked if isinstance(step, masked) else None
     inner = step.step if around else step
@@ -141,7 +141,7 @@ def _run(name: str, step: Any, params: Any, state: Any, xs: Any, seen: list[_See
     y = x
     for i, (layer, p, s) in enumerate(zip(chain.layers, params, state)):
         one = around(layer.step) if around else layer.step
-        y = _run(f"{name}.{i}" if name else f"{i}", one, p, s, (y, valid) if around else y, seen)
+        y = run_layers(f"{name}.{i}" if name else f"{i}", one, p, s, (y, valid) if around else y, seen)
     return inner.sum(x, y) if isinstance(inner, Residual) else y
 
 
@@ -154,7 +154,7 @@ def _bad(x: Any, over_time: bool = False) -> str | None:
     return f"holds {what} in {int(which.sum())} of {x.numel()} places{at}"
 
 
-def _spikes(layer: _Seen) -> Tensor | None:
+def spikes_of(layer: _Seen) -> Tensor | None:
     """What it fires; None of a layer that does not."""
     spk = layer.outputs[0] if isinstance(layer.outputs, tuple) and layer.outputs else layer.outputs
     if not isinstance(spk, Tensor) or not bool(
@@ -172,7 +172,7 @@ def surrogates(params: Any) -> bool:
     )
 
 
-def _share(layer: _Seen, spk: Tensor) -> Tensor:
+def share(layer: _Seen, spk: Tensor) -> Tensor:
     fired = (spk != 0).to(torch.float64)
     if not isinstance(layer.step, masked):
         return fired.mean()

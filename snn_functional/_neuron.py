@@ -6,6 +6,8 @@
 `admit` is the first line of a step and `at_rest` of an init: what cannot be one time step is refused there.
 """
 
+import dataclasses
+import inspect
 import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -21,12 +23,65 @@ HALF = (torch.float16, torch.bfloat16)
 
 
 class Neuron(NamedTuple):
-    """The contract, as a value: `leaky = Neuron(LeakyParams, LeakyState, leaky_init, leaky_step)`."""
+    """The contract, as a value: `leaky = Neuron(LeakyParams, LeakyState, leaky_init, leaky_step)`.
+
+    `help(leaky)` shows what its step says, and the fields of its trees; `print` of a chain shows its layers.
+    """
 
     Params: Any
     State: Any
     init: Callable[[Any, Any], Any]
     step: Callable[[Any, Any, Any], tuple[Any, Any]]
+
+    def __repr__(self) -> str:
+        return f"Neuron({name_of(self.step)})"
+
+    def __str__(self) -> str:
+        """A step that has a text of its own, as a chain has its table, is shown by it."""
+        return repr(self) if type(self.step).__str__ is object.__str__ else str(self.step)
+
+
+class _Doc:
+    """The docstring of a class, and of each of its values another one: a tuple has no room for it, and is then all that a class of
+    named tuples promises to `copy`, pickle and optree."""
+
+    def __init__(self, of_class: str | None) -> None:
+        self.of_class = of_class
+
+    def __get__(self, neuron: Neuron | None, owner: type) -> str | None:
+        return self.of_class if neuron is None else _described(neuron)
+
+
+setattr(Neuron, "__doc__", _Doc(Neuron.__doc__))
+
+
+def _described(neuron: Neuron) -> str:
+    """Equations, shapes, units and source, which its step has, and its trees."""
+    parts = [inspect.getdoc(neuron.step) or ""]
+    if type(neuron.step).__str__ is not object.__str__:
+        parts.append(str(neuron.step))
+    for tree in (neuron.Params, neuron.State):
+        if hasattr(tree, "__leaves__"):
+            parts.append("\n".join([fields_of(tree), *(f"    {line}".rstrip() for line in _lines(tree))]))
+    return "\n\n".join(filter(None, parts))
+
+
+def _lines(tree: Any) -> list[str]:
+    return (inspect.getdoc(tree) or "").splitlines()
+
+
+def fields_of(tree: Any) -> str:
+    """A tree's class as it is called: `LeakyParams(beta, threshold=1.0, ...)`."""
+    fields = [
+        field.name if field.default is dataclasses.MISSING else f"{field.name}={field.default!r}"
+        for field in dataclasses.fields(tree)
+    ]
+    return f"{tree.__name__}({', '.join(fields)})"
+
+
+def name_of(step: Any) -> str:
+    """A step's name without its ending: `leaky`, `refractory(leaky_step, 3)`."""
+    return (getattr(step, "__name__", None) or repr(step)).removesuffix("_step")
 
 
 def at_rest(params: Any, input: Tensor) -> Tensor:

@@ -26,6 +26,7 @@ import torch
 from torch import Tensor
 
 from ._files import memory
+from ._names import show as _show
 from ._tree import tree_map
 from .recordings import channels, frames, read_nmnist, read_shd, Recording
 from .recordings._nmnist import SIZE as NMNIST
@@ -390,3 +391,6 @@ NAMES: dict[str, Callable[..., Dataset]] = {
     "shd": shd,
     "vowels": lambda root: vowels(),
 }
+
+
+_show(globals(), hide=["MOST_CLASSES", "NAMES", "NMNIST", "RECORDED", "SHD_UNITS", "SYSTEM", "WINDOW"])

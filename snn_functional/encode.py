@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from ._functorch import readable
+from ._names import show as _show
 
 
 def direct(x: Tensor, T: int) -> Tensor:
@@ -213,3 +214,6 @@ def _check_floating(encoder: Any, x: Any) -> None:
     if not isinstance(x, Tensor) or not x.is_floating_point():
         came = f"{x.dtype}" if isinstance(x, Tensor) else type(x).__name__
         raise TypeError(f"{encoder.__name__}(x): x is a floating tensor, not {came}: give x.float().")
+
+
+_show(globals())

@@ -28,6 +28,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ._names import show as _show
 from .metrics import check_output, classes, pooled, spike_times
 
 
@@ -324,3 +325,6 @@ def _goal(y: Tensor, out: Tensor, on: Any, off: Any) -> Tensor:
     right = torch.arange(out.size(-1), device=out.device) == y.unsqueeze(-1)
     on, off = (torch.as_tensor(at, dtype=out.dtype, device=out.device) for at in (on, off))
     return torch.where(right, on, off)
+
+
+_show(globals(), hide=["CHOICES", "choose"])

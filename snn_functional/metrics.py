@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ._functorch import readable
+from ._names import show as _show
 
 
 def spike_times(spk_out: Tensor, count: int = 1) -> Tensor:
@@ -145,3 +146,6 @@ def classes(name: str, scores: Tensor, targets: Any) -> Tensor:
             f"{name}: targets lie in [{int(targets.min())}, {int(targets.max())}]; the {C} outputs are classes 0 to {C - 1}."
         )
     return targets.long()
+
+
+_show(globals(), hide=["check_output", "classes", "pooled"])

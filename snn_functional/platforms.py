@@ -36,6 +36,7 @@ import torch
 from torch import Tensor
 
 from ._functorch import readable
+from ._names import show as _show
 from ._neuron import Neuron
 from .modifiers._several import several
 from .neurons import cuba_lif, CubaLifParams, lif, LifParams
@@ -339,3 +340,6 @@ def _reset(platform: str, given: str, known: tuple[str, ...]) -> str:
             f"platforms.{platform}(reset_mechanism={given!r}): the platform has {' and '.join(map(repr, known))}."
         )
     return "value" if given == "zero" else given
+
+
+_show(globals(), hide=["ATAN", "EXPONENTIAL", "FAST_SIGMOID", "SIGMOID", "SUPERSPIKE", "Number"])

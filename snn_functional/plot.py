@@ -11,6 +11,8 @@ from typing import Any, TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from ._names import show as _show
+
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -117,3 +119,6 @@ def _columns(function: Any, values: Any) -> Tensor:
         )
     values = values.detach().to("cpu", torch.float32)
     return values if values.dim() == 2 else values[:, None]
+
+
+_show(globals(), hide=["matplotlib"])

@@ -16,6 +16,7 @@ import math
 import torch
 from torch import Tensor
 
+from ._names import show as _show
 from ._tree import allow_loading
 
 
@@ -138,3 +139,6 @@ def _geometric(start: float, length: float, steps: list[float]) -> list[float]:
     """`start`, and where one stands after each of the steps, scaled to cover `length`."""
     scale = sum(sorted(steps)) / length if steps else 1.0
     return list(itertools.accumulate((step / scale for step in steps), initial=start))
+
+
+_show(globals(), hide=["MULTIPLIERS"])

@@ -29,6 +29,7 @@ import torch
 from torch import Tensor
 from typing_extensions import dataclass_transform
 
+from ._names import show as _show
 from ._tree import allow_loading
 
 
@@ -214,3 +215,6 @@ straight_through_estimator = StraightThrough
 triangular = Triangular
 spike_rate_escape = SpikeRateEscape
 custom_surrogate = CustomSlope
+
+
+_show(globals(), "Spike", hide=["T"])

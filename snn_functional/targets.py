@@ -15,6 +15,7 @@ from torch import Tensor
 
 from . import encode
 from ._functorch import readable
+from ._names import show as _show
 
 
 PATTERNS = ("regular", "uniform", "poisson")
@@ -144,3 +145,6 @@ def whole(function: Any, name: str, value: Any, least: int, most: int | None = N
     if isinstance(value, bool) or not isinstance(value, int) or value < least or (most is not None and value > most):
         expected = f"{least} .. {most}" if most is not None else f"at least {least}"
         raise ValueError(f"{function.__name__}(..., {name}={value!r}): expected a whole number, {expected}.")
+
+
+_show(globals(), hide=["PATTERNS", "whole"])

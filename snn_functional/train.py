@@ -25,6 +25,7 @@ from torch import Tensor
 import snn_functional as snf
 
 from ._adam import adam_init, adam_update, AdamState
+from ._names import show as _show
 from ._network import (
     halved,
     Layer as Layer,
@@ -237,3 +238,6 @@ def _generator(training: Training) -> torch.Generator:
     generator = torch.Generator(training.order.device)
     generator.set_state(training.random.cpu())
     return generator
+
+
+_show(globals())

@@ -322,14 +322,17 @@ def sweep(argument, values, *, of):
     return pytest.mark.parametrize(argument, [pytest.param(x, marks=m) for x, m in zip(values, marks)], ids=str)
 
 
-def usual(cases):
-    """Over all of these, but outside the slow set with one choice of each: for laws to which other choices are no matter."""
-    return pytest.mark.parametrize(
-        "case", [pytest.param(x, marks=() if x in ONE_EACH else pytest.mark.slow) for x in cases], ids=str
-    )
+def usual(cases, all_of=()):
+    """Over all of these, but outside the slow set with one choice of each, and all choices of some: for what takes its time, and to
+    which other choices are no matter."""
+    marks = [() if x in ONE_EACH or x.name in all_of else pytest.mark.slow for x in cases]
+    return pytest.mark.parametrize("case", [pytest.param(x, marks=m) for x, m in zip(cases, marks)], ids=str)
 
 
 few_neurons = sweep("case", ONE_EACH, of=("leaky", "refractory", "slstm"))
+some_neurons = sweep(
+    "case", ONE_EACH, of=("leaky", "adaptive_leaky", "adlif", "izhikevich", "lif", "refractory", "slstm", "synaptic")
+)
 
 
 def needs_torch(version, why):

@@ -142,6 +142,7 @@ def test_backward_over_another_length(monkeypatch):
     assert len(graphs.given) == 2
 
 
+@pytest.mark.slow
 def test_another_batch_is_another_graph_for_all_lengths():
     graphs, params = Graphs(), LeakyParams(0.5)
     run = lambda xs: scan(leaky_step, params, LeakyState(torch.zeros(xs.shape[1], 3)), xs)
@@ -173,6 +174,7 @@ def test_a_step_with_all_that_it_holds():
         same(*(torch.autograd.grad(total(x), holds.gain) for x in (found, expected)))
 
 
+@pytest.mark.slow
 def test_options_of_scan():
     params = LeakyParams(0.5)
 
@@ -203,6 +205,7 @@ def test_a_draw_is_the_loops():
     same(drawn(compiled(run)), drawn(run))
 
 
+@pytest.mark.slow
 def test_a_large_face_and_a_chain_with_functions():
     face, net = snn.Leaky(0.9, threshold=0.3), chain(torch.relu, leaky, snf.flatten)
     params = (), LeakyParams(0.5), ()
@@ -304,6 +307,7 @@ def test_a_surrogate_of_ones_own():
     assert kernels_in(graphs.forward) == 1
 
 
+@pytest.mark.slow
 def test_under_autocast():
     step, params, state, xs = two_layers()
 
@@ -354,6 +358,7 @@ def test_a_face_in_a_step_keeps_its_state():
     same(face._hidden, twin._hidden)
 
 
+@pytest.mark.slow
 def test_functionalized():
     step, params, state = snf.functionalize(Net())
     xs, graphs = torch.rand(9, 4, 3), Graphs()
@@ -362,6 +367,7 @@ def test_functionalized():
     assert kernels_in(graphs.forward) == 4
 
 
+@pytest.mark.slow
 def test_a_module_over_a_tree():
     params = snf.Linear.random(3, 5), LeakyParams(0.5)
     model, graphs = snf.module(chain(linear, leaky), params), Graphs()

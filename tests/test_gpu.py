@@ -442,6 +442,7 @@ def test_the_compiler_takes_every_type_and_operation_and_keeps_every_rounding(tm
     assert any("cp.async" in text for text in texts)  # inputs are fetched ahead
 
 
+@pytest.mark.slow
 def test_the_compiler_takes_products(tmp_path):
     def of(name, **sizes):
         step, params, state, xs = placed(world(name, T=3, batch=2, **sizes))

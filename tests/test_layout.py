@@ -148,6 +148,7 @@ def asked():
     return dict(zip(snf.ROOMS, zip(*[iter(said)] * 3, strict=True), strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.long
 @pytest.mark.parametrize("name", snf.ROOMS)
 def test_a_room_is_loaded_when_it_is_asked_for(name, asked):

@@ -39,7 +39,7 @@ def test_a_half_input_is_the_same_numbers_in_the_params_dtype(case, dtype):
 
 
 @usual([case for case in CASES if case.pointwise])
-@pytest.mark.parametrize("kind", ["loop", FUSED])
+@pytest.mark.parametrize("kind", [pytest.param("loop", marks=pytest.mark.slow), FUSED])
 def test_a_slow_leak_beside_half_products(case, kind):
     """What half precision loses: small currents into a large membrane, for many steps. The products of a step are half, nothing else."""
     params = optree.tree_map(lambda x: 0.99 * torch.ones_like(x), case.params(1))

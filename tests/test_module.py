@@ -7,7 +7,7 @@ import pickle
 import optree
 import pytest
 import torch
-from helpers import assert_allclose, assert_equal, at, each_neuron, needs_torch
+from helpers import assert_allclose, assert_equal, at, needs_torch, some_neurons
 from torch import nn
 from torch.func import grad
 
@@ -30,7 +30,7 @@ def rate(params, xs):
     return snf.scan(NET.step, params, NET.init(params, xs[0]), xs)[0].mean()
 
 
-@each_neuron
+@some_neurons
 def test_it_is_the_scan_and_its_gradient_that_of_the_tree(case):
     step, params, state, inputs = case.world()
     model = snf.module(case.neuron, params)

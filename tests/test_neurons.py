@@ -14,6 +14,7 @@ from helpers import (
     assert_equal,
     at,
     backward,
+    CASES,
     dot,
     each_case,
     each_neuron,
@@ -28,8 +29,10 @@ from helpers import (
     needs_torch,
     ONE_EACH,
     scan,
+    some_neurons,
     stacked,
     sweep,
+    usual,
     World,
 )
 from hypothesis import given, settings, strategies as st
@@ -271,7 +274,7 @@ def has_one_kernel(case, world):
     return fused
 
 
-@each_case
+@usual(CASES, all_of=("leaky", "lif"))
 @pytest.mark.parametrize("kind", ["checkpointed", FUSED])
 def test_every_kind_is_the_loop(case, kind):
     """Bit-equal values and the same derivatives, through random cotangents of the outputs and of the last state."""
@@ -363,7 +366,7 @@ def test_device_out_as_in(case):
         assert shapes((outputs, last)) == shapes(scan(*world)) and shapes(rest) == shapes(last)
 
 
-@each_neuron
+@some_neurons
 def test_the_default_device_is_not_asked(case, monkeypatch):
     step, params, state, inputs = case.world(dtype=torch.float64)  # as above: for these there are kernels
     kind = "fused" if case.pointwise and not needs_kernels.args[0] else "auto"

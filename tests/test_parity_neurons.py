@@ -159,3 +159,28 @@ def test_every_public_name_is_here():
         if not name.startswith("_") and isinstance(value, type) and not hasattr(snn, name)
     ]
     assert missing == []
+
+
+@pytest.mark.parametrize("hidden", [False, True])
+def test_a_script_under_autocast_counts_the_same_spikes(hidden):
+    """Products in half precision, 200 steps of two layers; snnTorch's membranes are float32 there, as these."""
+    torch.manual_seed(0)
+    weights = [torch.randn(30, 20) / 4, torch.randn(10, 30) / 3]
+    xs = torch.rand(200, 8, 20)
+
+    def counts(library):
+        linear = [torch.nn.Linear(*w.shape[::-1], bias=False) for w in weights]
+        for layer, w in zip(linear, weights):
+            layer.weight.data = w.clone()
+        lif = [library.Leaky(0.95, init_hidden=hidden) for _ in weights]
+        mems, total = [None if hidden else layer.init_leaky() for layer in lif], torch.zeros(2)
+        with torch.autocast("cpu", torch.bfloat16):
+            for x in xs:
+                for i in range(2):
+                    out = lif[i](linear[i](x)) if hidden else lif[i](linear[i](x), mems[i])
+                    x, mems[i] = (out, None) if hidden else out
+                    total[i] += x.float().sum().detach()
+        return total
+
+    ours, theirs = counts(snn), counts(snntorch)
+    assert torch.equal(ours, theirs) and (theirs > 500).all()

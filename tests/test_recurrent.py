@@ -244,14 +244,16 @@ def transforms(step, params, state, xs, kind):
     )
 
 
-FEW = ("biased", "two_layers", *IMAGES)  # that show calls what they do to kernels
+# The others are as these under a transform.
+FEW = {"whole rows": ("biased", "two_layers", "gated", "graded", "detached")}
+FEW["calls one after another"] = ("biased", "two_layers", *IMAGES)
 
 
 @pytest.mark.parametrize(
     "backend, name",
     [
-        pytest.param(how, name, marks=() if how == "whole rows" or name in FEW else pytest.mark.slow)
-        for how in ("whole rows", "calls one after another")
+        pytest.param(how, name, marks=() if name in FEW[how] else pytest.mark.slow)
+        for how in FEW
         for name in CASES
         if how != "whole rows" or name not in IMAGES
     ],

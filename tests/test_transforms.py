@@ -8,7 +8,7 @@ import itertools
 import optree
 import pytest
 import torch
-from helpers import assert_allclose, at, backward, dot, each_neuron, flat, law, stacked, steep
+from helpers import assert_allclose, at, backward, dot, flat, law, some_neurons, stacked, steep
 from hypothesis import given, strategies as st
 from torch.func import grad, hessian, jacfwd, jacrev, jvp, vjp, vmap
 from torch.nn.functional import cross_entropy, log_softmax
@@ -72,7 +72,7 @@ def autograd(loss, params, *args, create_graph=False):
 # Populations.
 
 
-@each_neuron
+@some_neurons
 def test_populations_of_every_neuron(case):
     """Populations, each with its input, times parameter sets: two vmaps, and the loop over both."""
     sets = [case.params(4, dtype=torch.float64) for _ in range(3)]

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers import sweep
 
 
 sys.path.append(str(Path(__file__).parents[1] / "benchmarks/uses"))
@@ -15,7 +16,7 @@ from programs import USES  # noqa: E402
 from tried import attempt, told  # noqa: E402
 
 
-@pytest.mark.parametrize("name", USES)
+@sweep("name", [*USES], of=("gradient", "ensemble", "rtrl", "hidden_state", "vmap_state", "export"))
 def test_this_library(name):
     result = attempt("snn_functional", name)
     assert result["cell"] == "yes", result["tries"]

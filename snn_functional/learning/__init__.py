@@ -8,9 +8,13 @@ tbptt    backpropagation within a piece of time              O(chunk)
 stdp     what fires together: no loss                        O(neurons)
 """
 
+from .._names import show as _show
 from ._eprop import aligned as aligned, eprop as eprop
 from ._ottt import ottt as ottt
 from ._rtrl import rtrl as rtrl
 from ._rule import LearningState as LearningState
 from ._stdp import stdp_init as stdp_init, stdp_step as stdp_step, StdpParams as StdpParams, StdpState as StdpState
 from ._tbptt import sltt as sltt, tbptt as tbptt
+
+
+_show(globals())

@@ -51,7 +51,7 @@ class StdpParams:
 
 @pytree
 class StdpState:
-    """- `trace_pre`: like one time step of the presynaptic spikes. `trace_post`: of the postsynaptic ones."""
+    """- `trace_pre`: like one time step of the presynaptic spikes. - `trace_post`: of the postsynaptic ones."""
 
     trace_pre: Tensor
     trace_post: Tensor

@@ -16,6 +16,7 @@ Which goes inside which, from the neuron outwards; what cannot work in another o
     masked                                                       around all of a network
 """
 
+from .._names import show as _show, with_lines as _with_lines
 from ._adaptive_threshold import (
     adaptive_threshold as adaptive_threshold,
     AdaptiveThresholdParams as AdaptiveThresholdParams,
@@ -34,3 +35,10 @@ from ._recurrent import recurrent as recurrent, RecurrentParams as RecurrentPara
 from ._refractory import refractory as refractory, RefractoryState as RefractoryState
 from ._sub_steps import sub_steps as sub_steps
 from ._ternary import ternary as ternary
+
+
+__doc__ = _with_lines(
+    __doc__,
+    {name: value.__doc__ for name, value in globals().items() if name.islower() and name[0] != "_" and callable(value)},
+)
+_show(globals())

@@ -33,7 +33,8 @@ class CubaLifParams:
     - `alpha`: share of the current that is kept in a step; of an update "relax", the share that is lost. Read as clamped to [0, 1].
     - `beta`: the same of the membrane.
     - `w_in`: what the input is multiplied by, on its way to the current. - `gain`: the same of the current, on its way to the membrane.
-    - `leak`, `threshold`, `reset`, `spike_grad` and the choices after `current`: see `LifParams`.
+    - `leak`, `threshold`, `reset`, `spike_grad`, `reset_mechanism`, `update`, `reset_delay`, `spike_delay`, `detach_reset`,
+      `inclusive`: see `LifParams`.
     - `current`: which current the membrane sees: "new", "kept", "before" or "old".
     """
 

@@ -65,7 +65,7 @@ class HodgkinHuxleyParams:
 @pytree
 class HodgkinHuxleyState:
     """- `mem`: membrane potential, in mV.
-    - `m`, `h`: how open the gates of sodium are, those that a spike opens and those that it shuts; `n`: those of potassium. Shares.
+    - `m`, `h`: how open the gates of sodium are, those that a spike opens and those that it shuts. - `n`: those of potassium. Shares.
 
     All (batch, ..., neurons).
     """

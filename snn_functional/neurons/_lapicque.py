@@ -28,7 +28,7 @@ __all__ = ["LapicqueParams", "LapicqueState", "lapicque_params", "lapicque_init"
 
 @pytree
 class LapicqueParams:
-    """- `R`: resistance. () or (neurons,). `C`: capacitance. () or (neurons,). R C is in steps where `time_step` is 1.
+    """- `R`: resistance. () or (neurons,). - `C`: capacitance. () or (neurons,). R C is in steps where `time_step` is 1.
     - `time_step`: length of one Euler step, in the unit of R C. () or (neurons,).
     - `threshold`: the neuron fires above it. () or (neurons,).
     - `spike_grad`: a surrogate, or any callable on `mem - threshold`.

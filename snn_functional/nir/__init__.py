@@ -8,6 +8,10 @@
 See README.md here for what is read, which edges are recurrent, and what differs between platforms.
 """
 
+from .._names import show as _show
 from ._platforms import Platform as Platform, platforms as platforms
 from ._read import noted as noted, read as read
 from ._write import write as write
+
+
+_show(globals())

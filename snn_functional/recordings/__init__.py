@@ -16,6 +16,7 @@ tensors, or `Events`. Fields are found by name, whatever their order and types:
 damaged, outside the sensor, or goes back in time is refused, with the place.
 """
 
+from .._names import show as _show
 from ._batch import batch as batch
 from ._events import DroppedEvents as DroppedEvents, Events as Events, Recording as Recording
 from ._frames import channels as channels, frames as frames
@@ -33,3 +34,5 @@ __all__ = [
     "read_shd",
     "Recording",
 ]
+
+_show(globals())

@@ -7,6 +7,7 @@ Beside `_functionalize/`, the only room that imports `torch.nn`'s modules.
 """
 
 from .._functionalize import defunctionalize as defunctionalize, functionalize as functionalize
+from .._names import show as _show
 from ..neurons import adaptive_leaky, alpha, izhikevich, leaky, synaptic
 from . import (
     backprop as backprop,
@@ -36,3 +37,10 @@ Alpha = stateful(alpha, "Alpha")
 AdaptiveLeaky = stateful(adaptive_leaky, "AdaptiveLeaky", "reset_delay")  # snnTorch has neither
 Izhikevich = stateful(izhikevich, "Izhikevich")
 SpikingNeuron = LIF = Stateful
+
+
+_show(
+    globals(),
+    *("backprop", "export_nir", "functional", "import_nir", "spikegen", "spikeplot", "surrogate", "utils"),
+    hide=["adaptive_leaky", "alpha", "izhikevich", "leaky", "synaptic"],
+)
