@@ -2,8 +2,8 @@
 
 A page may take in a part of another file, so that no text stands twice:
 
-    <!-- include README.md "## How `scan` runs" -->             from this heading to the next of its rank
-    <!-- include README.md to "## In your training script" -->      from the beginning to this heading
+    <!-- include README.md "## Speed" -->            from this heading to the next of its rank
+    <!-- include README.md to "## More" -->          from the beginning to this heading
     <!-- include snn_functional/neurons/README.md if it is there -->
 """
 

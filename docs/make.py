@@ -34,6 +34,10 @@ READMES = {  # of the deep rooms: how it works
     "snn_functional/nir/README.md": "how/nir.md",
     "snn_functional/snn/README.md": "how/snn.md",
     "docs/events.md": "start/events.md",
+    "docs/from-snntorch.md": "start/from-snntorch.md",
+    "docs/training.md": "start/in-your-script.md",
+    "docs/uses.md": "uses.md",
+    "docs/performance.md": "performance.md",
     "docs/fidelity.md": "fidelity.md",
     "docs/CHANGELOG.md": "changelog.md",
     "docs/CONTRIBUTING.md": "contributing.md",
@@ -44,6 +48,8 @@ WIDE = {
     "fidelity.md": "navigation, toc",
     "changelog.md": "toc",
     "how/snn.md": "toc",
+    "performance.md": "toc",
+    "uses.md": "toc",
 }  # what stands beside a page leaves room for its tables
 
 

@@ -1,4 +1,4 @@
-"""A neuron of one's own, from public names alone: the README's, which raises its threshold with every spike.
+"""A neuron of one's own, from public names alone: that of docs/CONTRIBUTING.md, nearly, which raises its threshold with every spike.
 
     R[t]     = H(mem[t-1] - threshold - adapt[t-1])
     mem[t]   = beta mem[t-1] + input[t] - R[t] threshold

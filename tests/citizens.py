@@ -244,7 +244,7 @@ MANY = ["DDP", "FSDP2, `fully_shard`"]
 
 
 def table():
-    """As it stands in the README."""
+    """As it stands in docs/training.md."""
     rows = [["", *WAYS], ["---"] * (1 + len(WAYS))]
     for name, thing in THINGS.items():
         cells = (thing.instead.get(way) for way in WAYS)

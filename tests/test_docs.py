@@ -2,11 +2,14 @@
 
 import dataclasses
 import doctest
+import functools
 import importlib.util
 import inspect
 import re
+import socket
 import subprocess
 import sys
+import tempfile
 import time
 from html.parser import HTMLParser
 from pathlib import Path
@@ -119,21 +122,66 @@ def test_docstrings_as_markdown():
     assert _markdown.markdown(doc) == "\n\n".join([*want, "```pycon\n>>> 1 + 1\n2\n```"])
 
 
-@pytest.mark.long
-@pytest.mark.parametrize("path", OWN)
-def test_the_code_of_a_page_runs(path, monkeypatch, tmp_path):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("SNN_FUNCTIONAL_OPTIMIZE", "1")
-    torch.manual_seed(0)
+@functools.cache
+def names(path):
+    """What a page's code leaves, run from top to bottom in an empty folder, as a process of torchrun that is alone."""
     space = {"__name__": "page"}
     text = (ROOT / path).read_text()
     blocks = BLOCK.findall(text)
     assert 2 * len(blocks) == sum(line.startswith("```") for line in text.splitlines())
-    for number, (marked, block) in enumerate(blocks):
-        language, *needs = marked.split() or [""]
-        assert language in ("python", "text", ""), f"{path}: block {number} is {language}: python runs, text does not"
-        if language == "python" and all(map(importlib.util.find_spec, needs)):
-            exec(compile(block, f"{path}[{number}]", "exec"), space)
+    torch.manual_seed(0)
+    with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as folder, socket.socket() as free:
+        patch.chdir(folder)
+        patch.setenv("SNN_FUNCTIONAL_OPTIMIZE", "1")
+        free.bind(("127.0.0.1", 0))
+        alone = {"MASTER_ADDR": "127.0.0.1", "RANK": "0", "WORLD_SIZE": "1", "MASTER_PORT": str(free.getsockname()[1])}
+        for name, value in alone.items():
+            patch.setenv(name, value)
+        free.close()
+        for number, (marked, block) in enumerate(blocks):
+            language, *needs = marked.split() or [""]
+            assert language in ("python", "text", ""), (
+                f"{path}: block {number} is {language}: python runs, text does not"
+            )
+            if language == "python" and all(map(importlib.util.find_spec, needs)):
+                exec(compile(block, f"{path}[{number}]", "exec"), space)
+    return space
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("path", OWN)
+def test_the_code_of_a_page_runs(path):
+    names(path)
+
+
+@pytest.mark.long
+def test_the_training_script_learns_what_it_says():
+    found = names("docs/training.md")
+    model, (w, leaky, _, last) = found["model"], found["trained"]
+    assert [name for name, _ in model.named_parameters()] == ["0.weight", "0.bias", "2.weight", "2.bias", "3.beta"]
+    assert w.weight.grad.abs().sum() > 0 and leaky.beta == 0.9 and last.beta != 0.9
+
+
+@pytest.mark.long
+def test_the_uses_are_what_they_say():
+    found = names("docs/uses.md")
+    assert found["samples"][0].weight.shape == (32, 64, 256) and found["ensemble"][2].weight.shape == (8, 10, 64)
+    deep, tree, xs, valid = (found[name] for name in ("deep", "tree", "xs", "valid"))
+    said = snf.diagnose(deep.step, tree, deep.init(tree, xs[0]), xs)
+    assert not said.problems and all(abs(rate - 0.1) < 0.01 for rate in said.rates.values())
+    assert not found["membranes"][~valid].any() and found["membranes"][valid].abs().min() > 0
+
+
+@pytest.mark.long
+def test_the_added_neuron_is_a_neuron():
+    found = names("docs/CONTRIBUTING.md")
+    alif, params, xs = found["alif"], found["AlifParams"](beta=0.9), torch.rand(40, 3, 5)
+    spks, last = snf.scan(alif.step, params, alif.init(params, xs[0]), xs)
+    first, middle = snf.scan(alif.step, params, alif.init(params, xs[0]), xs[:17])
+    second, end = snf.scan(alif.step, params, middle, xs[17:])
+    assert torch.equal(torch.cat([first, second]), spks) and torch.equal(end.adapt, last.adapt)
+    plain = snf.scan(snf.leaky_step, snf.LeakyParams(0.9), snf.leaky_init(snf.LeakyParams(0.9), xs[0]), xs)[0]
+    assert 0 < spks.sum() < plain.sum()
 
 
 EXAMPLES = sorted(name for name, (value, _) in PUBLIC.items() if ">>> " in (getattr(value, "__doc__", None) or ""))
