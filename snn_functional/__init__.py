@@ -13,7 +13,7 @@ first of all, are loaded when they are asked for.
 import importlib
 from typing import Any, TYPE_CHECKING
 
-from . import _operators as _operators, surrogate as surrogate
+from . import _network as _network, _operators as _operators, surrogate as surrogate
 from ._chain import chain as chain, every_layer as every_layer, residual as residual
 from ._connections import Conv2d as Conv2d, conv2d as conv2d, Linear as Linear, linear as linear
 from ._delays import (
@@ -51,18 +51,36 @@ from .neurons import *
 
 if TYPE_CHECKING:
     from . import (
+        data as data,
         encode as encode,
         learning as learning,
         losses as losses,
         metrics as metrics,
         nir as nir,
+        plot as plot,
         quant as quant,
+        recordings as recordings,
         snn as snn,
         targets as targets,
+        train as train,
     )
 
 __version__ = "0.2.0"
-ROOMS = ("encode", "learning", "losses", "metrics", "nir", "platforms", "quant", "snn", "targets")
+ROOMS = (
+    "data",
+    "encode",
+    "learning",
+    "losses",
+    "metrics",
+    "nir",
+    "platforms",
+    "plot",
+    "quant",
+    "recordings",
+    "snn",
+    "targets",
+    "train",
+)
 
 
 def __getattr__(name: str) -> Any:

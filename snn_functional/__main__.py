@@ -14,19 +14,19 @@ import time
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from . import __version__, _checkpoint, _files, _folder
+from . import _checkpoint, _files, _folder
 from ._firing import word
-from ._terminal import at_least, Parser, say, sentence
-from .data import Dataset, load, NAMES
+from ._network import halved
+from ._options import default_folder, folder_of, parser, recipe_of, RECIPES as RECIPES
+from ._progress import compiling_is_said, Progress
+from ._terminal import Parser, say, sentence
+from .data import Dataset, load
 from .train import (
     accuracy,
     encode,
-    ENCODERS,
-    HIDDEN,
     network_init,
     next_epoch,
     Recipe,
@@ -35,14 +35,6 @@ from .train import (
     training_step,
 )
 
-
-# What each data set is trained with where the options do not say otherwise; `Recipe`'s own defaults are for your data.
-RECIPES = {
-    "digits": Recipe("digits", hidden=(128, 128), epochs=30),
-    "fashion-mnist": Recipe("fashion-mnist", hidden=(256,), epochs=3, batch=128, lr=1e-3),
-    "mnist": Recipe("mnist", hidden=(256,), epochs=3, batch=128, lr=1e-3),
-    "vowels": Recipe("vowels", epochs=40, lr=5e-3),
-}
 
 TABLE = "{epoch:>5}  {loss:>8.4f}  {train_accuracy:>9.4f}  {test_accuracy:>8.4f}  {spike_rate:>10.4f}  {seconds:>7.2f}"
 HEADER = "epoch      loss  train acc  test acc  spike rate  seconds"
@@ -58,16 +50,19 @@ class Run:
     training: Training
     history: list[_checkpoint.Row]
     replaces: bool
+    neurons: tuple[int, ...]  # of each hidden layer
+    csv: bool = False
+    board: _folder.Board | None = None
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The exit status: 0, 1 where training diverged, 130 after Ctrl-C. What cannot be done raises SystemExit(2), after one line:
     bad options, bad data, a full disk. Then the last whole checkpoint is there still.
     """
-    parser = _parser()
-    args = parser.parse_args(argv)
+    options = parser()
+    args = options.parse_args(argv)
     if args.command is None:
-        parser.print_help()
+        options.print_help()
         return 0
     command: Parser = args.parser
     try:
@@ -78,7 +73,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             except (ImportError, OSError, ValueError) as error:
                 command.error(sentence(error))
             try:
-                return train(run)
+                with compiling_is_said():
+                    return train(run)
             except OSError as error:
                 kept = (run.folder / _checkpoint.NAME).is_file()
                 command.error(
@@ -104,6 +100,8 @@ def train(run: Run) -> int:
             save(run, [*run.history, row])
             run.history.append(row)
             say(TABLE.format(**row))
+            if run.board is not None:
+                run.board.write(row)
     except KeyboardInterrupt:
         interrupted = True
         save(run, run.history)
@@ -112,7 +110,9 @@ def train(run: Run) -> int:
     _folder.save_model(run.folder, run.training.average)
     _folder.save_metrics(run.folder, run.recipe, run.history, result, interrupted)
     _folder.save_pictures(run.folder, run.training.average, run.dataset, run.recipe, run.history)
-    say(f"{', '.join(_folder.FILES)} are in {run.folder}")
+    files = [*_folder.FILES, *["metrics.csv"] * run.csv, *["tensorboard"] * (run.board is not None)]
+    say(f"{', '.join(files)} are in {run.folder}")
+    say(how_to_load(run))
     say(f"test accuracy {result:.3f}")
     return 130 if interrupted else 0
 
@@ -123,24 +123,44 @@ def save(run: Run, history: list[_checkpoint.Row]) -> None:
     if run.replaces:
         _folder.forget_earlier(run.folder)
         run.replaces = False
+    if run.csv:
+        _folder.save_csv(run.folder, history)
+
+
+def how_to_load(run: Run) -> str:
+    """The lines of Python that use the model again."""
+    safely = ", weights_only=True" if hasattr(torch.serialization, "add_safe_globals") else ""
+    x, steps = run.dataset.train.x, run.recipe.steps
+    xs = f"[T, batch, {x.shape[-1]}], time first"
+    xs += (
+        f": snf.encode.{run.recipe.coding}(x, {steps})"
+        if x.dim() == 2
+        else ": frames.flatten(2)"
+        if run.dataset.image
+        else ""
+    )
+    return (
+        "to use the model:\n"
+        "    import torch, snn_functional as snf\n"
+        f"    network = torch.load({str(run.folder / 'model.pt')!r}{safely})\n"
+        f"    mems, spks = snf.train.network_apply(network, xs)  # xs {xs}\n"
+        f"    answer = snf.train.scores(mems{', lengths' if run.dataset.train.lengths is not None else ''}).argmax(1)"
+    )
 
 
 def train_epoch(run: Run) -> _checkpoint.Row:
-    """What is left of the epoch under way, or the next one, under a progress bar where there is a terminal; its row."""
-    from tqdm import tqdm
-
+    """What is left of the epoch under way, or the next one, showing how far it is; its row."""
     start, samples, epoch = time.perf_counter(), run.dataset.train, len(run.history) + 1
     if int(run.training.epoch) < epoch:
         run.training = next_epoch(run.training, samples)
     seen = len(samples.y) - len(run.training.order)
-    with tqdm(
-        total=len(samples.y), initial=seen, desc=f"epoch {epoch}", unit=" samples", leave=False, disable=None
-    ) as bar:
+    with Progress(epoch, len(samples.y), seen) as progress:
         while left := len(run.training.order):
             run.training = training_step(run.training, samples, run.recipe)
-            bar.update(left - len(run.training.order))
+            now = len(run.training.order)
+            progress.update(left - now, lambda now=now: float(run.training.sums[0]) / (len(samples.y) - now))
     loss, hits, *rates = (run.training.sums / len(samples.y)).tolist()
-    spikes = sum(n * rate for n, rate in zip(run.recipe.hidden, rates)) / sum(run.recipe.hidden)
+    spikes = sum(n * rate for n, rate in zip(run.neurons, rates)) / sum(run.neurons)
     for layer, rate in enumerate(rates, start=1):
         if said := word(round(rate, 6)):
             say(f"hidden layer {layer} {said}")
@@ -155,30 +175,38 @@ def prepare(args: argparse.Namespace, held: contextlib.ExitStack) -> Run:
     Raises ImportError, OSError or ValueError, in one sentence.
     """
     torch.set_num_threads(args.threads)
-    for package in ("tqdm", "matplotlib"):
-        try:
-            importlib.import_module(package)
-        except ImportError:
-            raise ImportError(f"{package} is not installed: pip install 'snn-functional[demo]'") from None
+    try:
+        importlib.import_module("matplotlib")
+    except ImportError:
+        raise ImportError("matplotlib is not installed: pip install 'snn-functional[demo]'") from None
     generator = _generator(args.device)
-    folder = Path(args.out or f"runs/{Path(args.data or 'digits').stem}")
-    hold = lambda: held.enter_context(_files.held(folder, _folder.FILES))
+    folder = folder_of(args)
+    hold = lambda: held.enter_context(_files.held(folder, _folder.NAMES))
     there = os.path.isdir(folder)  # False where the name itself is refused, unlike pathlib's
     if there:
         hold()  # before anything in it is read
+        if not args.resume and not args.overwrite and _folder.holds_a_run(folder):
+            raise ValueError(
+                f"--out {folder} holds an earlier run: --resume goes on with it, --overwrite replaces it, a new --out keeps both"
+            )
     saved = _checkpoint.load(folder, generator.device) if args.resume else None
     recipe = recipe_of(args, saved["recipe"] if saved else RECIPES.get(args.data or "digits", Recipe(args.data)))
 
-    dataset = load(recipe.data, args.root)
+    dataset = load(recipe.data, args.root, recipe.window)
     sizes = (dataset.train.x.shape[-1], *recipe.hidden, dataset.classes)
-    fit_to_memory(recipe, sizes, dataset, generator.device)
+    images = conv_shapes(recipe, dataset)
+    neurons = (*(math.prod(image) for image in images[1:]), *recipe.hidden)
+    fit_to_memory(recipe, images, sizes, dataset, generator.device)
     recipe = fit_to_data(args, recipe, dataset)
     dataset = dataset.to(generator.device)
     generator.manual_seed(recipe.seed)
     history = saved["history"] if saved else []
     if recipe.epochs < len(history):
         raise ValueError(f"--epochs {recipe.epochs}: this run has {len(history)} already; give more, or none")
-    training = training_init(network_init(generator, sizes, recipe.neuron), generator)
+    network = network_init(generator, sizes, recipe.neuron, recipe.conv, dataset.image)
+    training = training_init(network, generator)
+    if args.tensorboard:
+        _folder.import_tensorboard()
     if not there:
         _folder.make(folder)
         hold()
@@ -188,12 +216,38 @@ def prepare(args: argparse.Namespace, held: contextlib.ExitStack) -> Run:
         _files.rewrite(folder / _checkpoint.NAME)
     elif replaces := _folder.claim(folder):
         say(f"the earlier run in {folder} is replaced, once this one has a checkpoint")
+    elif args.out is None and folder.name != Path(default_folder(args)).name:
+        say(f"this run goes to {folder}; the earlier one stays, --overwrite would replace it")
+    if recipe.data.endswith(".npz") and dataset.image is not None:
+        say(
+            f"{recipe.data}: x_train is read as images of {'x'.join(map(str, dataset.image))} pixels; for sequences [N, T, features] "
+            "save lengths_train and lengths_test, too, the steps of each"
+        )
     say(
         f"{recipe.data}: {len(dataset.train.y)} samples to train on, {len(dataset.test.y)} to test; "
-        f"{'-'.join(map(str, sizes))} {recipe.neuron} network, {recipe.coding} coding, {recipe.steps} steps; "
+        f"{_layers(recipe, dataset)} {recipe.neuron} network, {recipe.coding} coding, {recipe.steps} steps; "
         f"seed {recipe.seed}, {generator.device}, threads {args.threads}"
     )
-    return Run(recipe, dataset, folder, training, history, replaces)
+    board = held.enter_context(contextlib.closing(_folder.Board(folder))) if args.tensorboard else None
+    return Run(recipe, dataset, folder, training, history, replaces, neurons, args.csv, board)
+
+
+def conv_shapes(recipe: Recipe, dataset: Dataset) -> list[tuple[int, int, int]]:
+    """The image that comes in, and that behind each convolution; empty without. Raises ValueError where there is no image."""
+    if not recipe.conv:
+        return []
+    if dataset.image is None:
+        raise ValueError(f"{recipe.data} holds no images, whose pixels a convolution goes over: leave --conv out")
+    shapes = [dataset.image]
+    for channels in recipe.conv:
+        shapes.append(halved(shapes[-1], channels))
+    return shapes
+
+
+def _layers(recipe: Recipe, dataset: Dataset) -> str:
+    """The network in short: 2x34x34-8c-16c-64-10, or 64-128-10."""
+    first = "x".join(map(str, dataset.image or ())) if recipe.conv else str(dataset.train.x.shape[-1])
+    return "-".join(map(str, (first, *(f"{n}c" for n in recipe.conv), *recipe.hidden, dataset.classes)))
 
 
 def _generator(device: str) -> torch.Generator:
@@ -206,21 +260,6 @@ def _generator(device: str) -> torch.Generator:
         return generator
     except (RuntimeError, AssertionError):
         raise ValueError(f"--device {device}: torch {torch.__version__} cannot use it here; try --device cpu") from None
-
-
-def recipe_of(args: argparse.Namespace, recipe: Recipe) -> Recipe:
-    """The recipe with the options that were given in place of its own. A run that goes on may change its epochs only."""
-    names = [field.name for field in dataclasses.fields(Recipe)]
-    given = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
-    if args.hidden is not None:
-        given["hidden"] = tuple(args.hidden)
-    for name, value in given.items():
-        if args.resume and name != "epochs" and value != getattr(recipe, name):
-            raise ValueError(
-                f"--resume: this run has --{name} {_text(getattr(recipe, name))}, not {_text(value)}; leave --{name} out, "
-                "or begin another run in another --out"
-            )
-    return dataclasses.replace(recipe, **given)
 
 
 def fit_to_data(args: argparse.Namespace, recipe: Recipe, dataset: Dataset) -> Recipe:
@@ -238,27 +277,32 @@ def fit_to_data(args: argparse.Namespace, recipe: Recipe, dataset: Dataset) -> R
     return recipe
 
 
-def fit_to_memory(recipe: Recipe, sizes: Sequence[int], dataset: Dataset, device: torch.device) -> None:
+def fit_to_memory(
+    recipe: Recipe,
+    images: Sequence[tuple[int, int, int]],
+    sizes: Sequence[int],
+    dataset: Dataset,
+    device: torch.device,
+) -> None:
     """Raises ValueError for a run that this machine's memory cannot hold, before it takes the machine with it.
 
     A lower bound: the weights five times (their mean, Adam's two moments, the gradient), one batch's spikes.
     """
-    if device.type != "cpu" or not hasattr(os, "sysconf") or "SC_PHYS_PAGES" not in os.sysconf_names:
+    if device.type != "cpu":
         return
     x = dataset.train.x
     steps = x.shape[1] if x.dim() == 3 else recipe.steps
-    weights = sum(inputs * neurons for inputs, neurons in zip(sizes, sizes[1:]))
-    spikes = steps * min(recipe.batch, len(x)) * sum(sizes[1:])
-    needs, has = 4 * (5 * weights + spikes), os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    convolved = [math.prod(image) for image in images[1:]]
+    dense = (convolved[-1] if convolved else sizes[0], *sizes[1:])
+    weights = sum(inputs * neurons for inputs, neurons in zip(dense, dense[1:]))
+    weights += sum(9 * before[0] * after[0] for before, after in zip(images, images[1:]))
+    spikes = steps * min(recipe.batch, len(x)) * (sum(convolved) + sum(sizes[1:]))
+    needs, has = 4 * (5 * weights + spikes), _files.memory()
     if needs > has:
         raise ValueError(
-            f"a {'-'.join(map(str, sizes))} network with --steps {steps} --batch {recipe.batch} takes at least "
+            f"a {_layers(recipe, dataset)} network with --steps {steps} --batch {recipe.batch} takes at least "
             f"{needs / 1e9:.0f} GB, and this machine has {has / 1e9:.0f} GB; {_SMALLER}"
         )
-
-
-def _text(value: Any) -> str:
-    return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 _SMALLER = "give fewer --hidden neurons, fewer --steps, or a smaller --batch"
@@ -274,50 +318,6 @@ def _out_of_memory_is_one_line(command: Parser) -> Iterator[None]:
         if isinstance(error, MemoryError) or any(sign in str(error) for sign in signs):
             command.error(f"there is not enough memory for this; {_SMALLER}")
         raise
-
-
-def _parser() -> argparse.ArgumentParser:
-    count = at_least(int, 1, "an integer of at least 1")
-    parser = Parser(
-        prog="python -m snn_functional", description="Spiking neural networks for PyTorch in the JAX style."
-    )
-    parser.add_argument(
-        "--version", action="version", version=f"snn-functional {__version__}, torch {torch.__version__}"
-    )
-    commands = parser.add_subparsers(dest="command", metavar="train")
-    sub = commands.add_parser(
-        "train",
-        help="train a spiking network on real data and show it",
-        description="Train a spiking network on real data and show it.",
-        epilog="Defaults by data set: "
-        + "; ".join(
-            f"{r.data} --hidden {_text(r.hidden)} --steps {r.steps} --epochs {r.epochs} --batch {r.batch} --lr {r.lr}"
-            for r in (*RECIPES.values(), Recipe("FILE.npz"))
-        ),
-        allow_abbrev=False,
-    )
-    sub.set_defaults(parser=sub)
-    sub.add_argument("--data", help=f"{', '.join(NAMES)}, or the path of an .npz file (default: digits)")
-    sub.add_argument(
-        "--root", help="folder of the IDX files of fashion-mnist and mnist (default: the environment's SNN_DATA)"
-    )
-    sub.add_argument("--hidden", type=count, nargs="+", metavar="N", help="neurons in each hidden layer")
-    sub.add_argument("--neuron", choices=list(HIDDEN), help="neuron of the hidden layers (default: leaky)")
-    sub.add_argument("--coding", choices=list(ENCODERS), help="how an image becomes input over time (default: direct)")
-    sub.add_argument("--steps", type=count, metavar="T", help="time steps")
-    sub.add_argument("--epochs", type=count, metavar="N", help="passes over the training samples, in all")
-    sub.add_argument("--batch", type=count, metavar="N", help="samples an update")
-    sub.add_argument("--lr", type=at_least(float, 0, "a number above 0"), metavar="X", help="Adam's learning rate")
-    sub.add_argument(
-        "--seed", type=at_least(int, 0, "an integer of at least 0"), metavar="N", help="of all chance (default: 0)"
-    )
-    most = max(256, os.cpu_count() or 1)  # far more end the process while it makes them
-    threads = at_least(int, 1, "an integer of at least 1", most)
-    sub.add_argument("--threads", type=threads, default=1, metavar="N", help="CPU threads (default: 1)")
-    sub.add_argument("--device", default="cpu", help="torch device (default: cpu)")
-    sub.add_argument("--out", metavar="DIR", help="folder for metrics, model and pictures (default: runs/DATA)")
-    sub.add_argument("--resume", action="store_true", help="go on where the run in --out stopped, bit for bit")
-    return parser
 
 
 if __name__ == "__main__":

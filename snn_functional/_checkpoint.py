@@ -94,11 +94,14 @@ def _recipe(fields: Any) -> Recipe:
             and type(recipe.hidden) is tuple
             and len(recipe.hidden) > 0
             and all(at_least(1, value) for value in (*recipe.hidden, recipe.steps, recipe.epochs, recipe.batch))
+            and type(recipe.conv) is tuple
+            and all(at_least(1, value) for value in recipe.conv)
             and recipe.neuron in HIDDEN
             and recipe.coding in ENCODERS
             and type(recipe.lr) is float
             and 0 < recipe.lr < math.inf
             and at_least(0, recipe.seed)
+            and (recipe.window is None or (type(recipe.window) is float and 0 < recipe.window < math.inf))
         ):
             return recipe
     except TypeError:  # other names than a recipe's, or a choice that no dict can look up

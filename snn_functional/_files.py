@@ -9,6 +9,7 @@ This file knows the operating system and nothing of training, and imports nothin
 
 import contextlib
 import hashlib
+import math
 import os
 import secrets
 import sys
@@ -69,6 +70,13 @@ def held(folder: Path, names: Sequence[str]) -> Iterator[None]:
                 if alone or time.time() - path.stat().st_mtime > DAY:
                     path.unlink()
         yield
+
+
+def memory() -> float:
+    """Bytes of memory that this machine has; infinite where it does not say."""
+    if not hasattr(os, "sysconf") or "SC_PHYS_PAGES" not in os.sysconf_names:
+        return math.inf
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def seal(content: bytes) -> bytes:

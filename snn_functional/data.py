@@ -4,6 +4,8 @@
     fashion-mnist    70000 images 28x28, 10 garments      Debian's dataset-fashion-mnist, or IDX files of your own
     mnist            70000 images 28x28, 10 digits        IDX files of your own
     vowels           640 spoken vowels, 7 to 29 steps     inside aeon or sktime
+    nmnist           digits as an event camera sees them  N-MNIST or a part of it, a folder or a .zip of your own
+    shd              spoken digits as spikes              HDF5 files of your own
     FILE.npz         images or sequences of your own
 
     train, test, classes = load("digits")
@@ -23,7 +25,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from ._files import memory
+from ._names import show as _show
 from ._tree import tree_map
+from .recordings import channels, frames, read_nmnist, read_shd, Recording
+from .recordings._nmnist import SIZE as NMNIST
+from .recordings._shd import UNITS as SHD_UNITS
 
 
 SYSTEM = "/usr/share/datasets"
@@ -32,7 +39,7 @@ MOST_CLASSES = 10_000  # where the samples are fewer; a label far above their nu
 
 
 class Samples(NamedTuple):
-    """- `x`: images, [N, pixels], or sequences, [N, T, features], padded with zeros at the end. Floating.
+    """- `x`: images, [N, pixels], or sequences, [N, T, features], padded with zeros at the end. Floating; counts of events uint8.
     - `y`: the class of each, [N]. int64.
     - `lengths`: time steps of each sequence, [N], int64; None for images.
     """
@@ -42,29 +49,46 @@ class Samples(NamedTuple):
     lengths: Tensor | None = None
 
 
-class Dataset(NamedTuple):
-    """- `train`, `test`: two sets of samples without a common one. `classes`: how many classes `y` counts."""
-
+class _Parts(NamedTuple):
     train: Samples
     test: Samples
     classes: int
 
+
+class Dataset(_Parts):
+    """`train, test, classes = dataset`: two sets of samples without a common one, and how many classes `y` counts.
+
+    - `image`: what the pixels or features of a step are, (channels, height, width); None where they are no image.
+    """
+
+    image: tuple[int, int, int] | None
+
+    def __new__(
+        cls, train: Samples, test: Samples, classes: int, image: tuple[int, int, int] | None = None
+    ) -> "Dataset":
+        self = super().__new__(cls, train, test, classes)
+        self.image = image
+        return self
+
     def to(self, device: torch.device) -> "Dataset":
         """The same, on that device."""
         train, test = tree_map(lambda leaf: leaf.to(device), (self.train, self.test))
-        return Dataset(train, test, self.classes)
+        return Dataset(train, test, self.classes, self.image)
 
 
-def load(name: str, root: str | Path | None = None) -> Dataset:
-    """The data set of that name, or the `.npz` file at that path. `root`: where the IDX files of the MNIST family lie.
+def load(name: str, root: str | Path | None = None, window: float | None = None) -> Dataset:
+    """The data set of that name, or the `.npz` file at that path. `root`: where the IDX files of the MNIST family lie, the
+    recordings of nmnist or the HDF5 files of shd. `window`: of these, the milliseconds of a time step (default: 10).
 
     Raises ValueError for an unknown name; FileNotFoundError or ImportError for data that is not installed.
     """
-    if name.endswith(".npz"):
-        return npz(name)
-    if name not in NAMES:
+    if not name.endswith(".npz") and name not in NAMES:
         raise ValueError(f"no data set is called {name!r}: give {', '.join(NAMES)}, or the path of an .npz file")
-    return NAMES[name](root)
+    if name in RECORDED:
+        return NAMES[name](_place(name, root), WINDOW if window is None else window)
+    if window is not None:
+        raise ValueError(f"{name} holds no recorded events, which a window divides into steps: leave it out")
+    return npz(name) if name.endswith(".npz") else NAMES[name](root)
 
 
 def digits() -> Dataset:
@@ -83,7 +107,7 @@ def digits() -> Dataset:
     x, y = load_digits(return_X_y=True)
     parts = train_test_split(x / 16, y, test_size=0.2, random_state=0, stratify=y)
     x_train, x_test, y_train, y_test = map(torch.from_numpy, parts)
-    return Dataset(Samples(x_train.float(), y_train.long()), Samples(x_test.float(), y_test.long()), 10)
+    return Dataset(Samples(x_train.float(), y_train.long()), Samples(x_test.float(), y_test.long()), 10, (1, 8, 8))
 
 
 def idx_images(name: str, package: str | None, root: str | Path | None = None) -> Dataset:
@@ -104,7 +128,7 @@ def idx_images(name: str, package: str | None, root: str | Path | None = None) -
             f"train-images-idx3-ubyte.gz and so on, as --root or in the environment's SNN_DATA"
         )
 
-    def samples(part: str) -> Samples:
+    def samples(part: str) -> tuple[Samples, Any]:
         x, y = (
             read_idx(found[0], f"{part}-{kind}-ubyte", axes) for kind, axes in (("images-idx3", 3), ("labels-idx1", 1))
         )
@@ -112,14 +136,14 @@ def idx_images(name: str, package: str | None, root: str | Path | None = None) -
             raise ValueError(f"{found[0]}: {part} holds {len(x)} images but {len(y)} labels")
         if y.max() > 9:
             raise ValueError(f"{found[0]}: {part} holds the label {int(y.max())}; {name} has the classes 0 to 9")
-        return Samples(x.flatten(1).float() / 255, y.long())
+        return Samples(x.flatten(1).float() / 255, y.long()), (1, *x.shape[1:])
 
-    train, test = samples("train"), samples("t10k")
+    (train, image), (test, _) = samples("train"), samples("t10k")
     if train.x.shape[1:] != test.x.shape[1:]:
         raise ValueError(
             f"{found[0]}: train images have {train.x.shape[1]} pixels but t10k images {test.x.shape[1]}; expected one size"
         )
-    return Dataset(train, test, 10)
+    return Dataset(train, test, 10, image)
 
 
 def read_idx(folder: Path, name: str, axes: int) -> Tensor:
@@ -245,7 +269,11 @@ def npz(path: str | Path) -> Dataset:
             f"{path}: the label {classes - 1} makes {classes} classes of {samples} samples; expected labels that count the "
             "classes from 0, as numpy.unique(numpy.concatenate([y_train, y_test]), return_inverse=True)[1] does"
         )
-    return Dataset(train, test, classes)
+    x = arrays["x_train"]
+    image = (
+        None if train.lengths is not None or not 3 <= x.ndim <= 4 else x.shape[1:] if x.ndim == 4 else (1, *x.shape[1:])
+    )
+    return Dataset(train, test, classes, image)
 
 
 def _npz_samples(path: str | Path, arrays: dict[str, Any], part: str) -> Samples:
@@ -281,9 +309,88 @@ def _npz_samples(path: str | Path, arrays: dict[str, Any], part: str) -> Samples
     return Samples(values, labels, torch.from_numpy(lengths.astype("int64")))
 
 
-NAMES: dict[str, Callable[[Any], Dataset]] = {
+def nmnist(path: str | Path, window: float) -> Dataset:
+    """N-MNIST as `recordings.read_nmnist` finds it: the events of each pixel and polarity in every `window` ms, [N, T, 2 34 34]."""
+    train, test = read_nmnist(path)
+    to_frames = lambda each, where: frames(
+        each.events, window=window * 1000, size=NMNIST, dtype=torch.uint8, where=where
+    )
+    return _recorded(train, test, to_frames, window * 1000, (NMNIST[2], NMNIST[1], NMNIST[0]))
+
+
+def shd(folder: str | Path, window: float) -> Dataset:
+    """The spikes of each of 700 units in every `window` ms, [N, T, 700], of `shd_train.h5` and `shd_test.h5`, or ssc_."""
+    paths = [[Path(folder, f"{name}_{part}.h5") for part in ("train", "test")] for name in ("shd", "ssc")]
+    found = next((pair for pair in paths if any(path.is_file() for path in pair)), None)
+    if found is None:
+        raise FileNotFoundError(f"{folder} holds no shd_train.h5 and shd_test.h5; give the folder of both as --root")
+    train, test = (read_shd(path) for path in found)
+    to_counts = lambda each, where: channels(
+        each.events.t, each.events.x, window / 1000, SHD_UNITS, dtype=torch.uint8, where=where
+    )
+    return _recorded(train, test, to_counts, window / 1000, None, SHD_UNITS)
+
+
+def _recorded(
+    train: list[Recording],
+    test: list[Recording],
+    counts: Callable[[Recording, str], Tensor],
+    window: float,
+    image: tuple[int, int, int] | None,
+    features: int = 0,
+) -> Dataset:
+    """Counts, padded to the longest of all."""
+    features = math.prod(image) if image else features
+    steps = max(float(each.events.t[-1]) / window + 2 for each in train + test)
+    if (needs := steps * features * (len(train) + len(test))) > (has := memory()):
+        raise ValueError(
+            f"{len(train) + len(test)} recordings of up to {steps:.0f} steps take {needs / 1e9:.0f} GB, and this machine has "
+            f"{has / 1e9:.0f} GB; give a longer --window"
+        )
+
+    def samples(recordings: list[Recording]) -> list[Tensor]:
+        return [counts(each, each.name).flatten(1) for each in recordings]
+
+    both = samples(train), samples(test)
+    longest = max(len(x) for xs in both for x in xs)
+
+    def padded(xs: list[Tensor], recordings: list[Recording]) -> Samples:
+        x = torch.zeros(len(xs), longest, features, dtype=torch.uint8)
+        for row, each in zip(x, xs):
+            row[: len(each)] = each
+        return Samples(x, torch.tensor([each.label for each in recordings]), torch.tensor([len(each) for each in xs]))
+
+    classes = 1 + max(each.label for each in train + test)
+    if classes > max(len(train) + len(test), MOST_CLASSES):
+        where = max(train + test, key=lambda each: each.label).name
+        raise ValueError(
+            f"{where} has the label {classes - 1}, which makes {classes} classes of {len(train) + len(test)} recordings; expected "
+            "labels that count the classes from 0"
+        )
+    return Dataset(padded(both[0], train), padded(both[1], test), classes, image)
+
+
+def _place(name: str, root: str | Path | None) -> Path:
+    """Where recordings are: `root`, or else the environment's SNN_DATA, or what is called `name` or `name.zip` there."""
+    place = root if root is not None else os.environ.get("SNN_DATA")
+    if not place:
+        raise FileNotFoundError(
+            f"{name} is not here: give the folder or the file of its recordings as --root, or in SNN_DATA"
+        )
+    found = [path for path in (Path(place, name), Path(place, f"{name}.zip")) if path.exists()]
+    return found[0] if found else Path(place)
+
+
+WINDOW = 10.0  # ms
+RECORDED = ("nmnist", "shd")
+NAMES: dict[str, Callable[..., Dataset]] = {
     "digits": lambda root: digits(),
     "fashion-mnist": lambda root: idx_images("fashion-mnist", "dataset-fashion-mnist", root),
     "mnist": lambda root: idx_images("mnist", None, root),
+    "nmnist": nmnist,
+    "shd": shd,
     "vowels": lambda root: vowels(),
 }
+
+
+_show(globals(), hide=["MOST_CLASSES", "NAMES", "NMNIST", "RECORDED", "SHD_UNITS", "SYSTEM", "WINDOW"])

@@ -11,6 +11,8 @@ from typing import Any, TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from ._names import show as _show
+
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -34,20 +36,24 @@ def traces(
     spk: Tensor | None = None,
     ax: "Axes | None" = None,
     *,
-    threshold: float | None = None,
+    threshold: float | Tensor | None = None,
     labels: Sequence[str] | None = None,
     **line: Any,
 ) -> "Axes":
     """A line for every membrane, a dot where it fired, a dashed line at the threshold.
 
-    `mem`: [T, neurons] or [T], of one sample. `spk`: its spikes, of the same shape. `labels`: a name for each neuron, for the
-    legend. `line`: options of `Axes.plot`. Raises ValueError for another shape.
+    `mem`: [T, neurons] or [T], of one sample. `spk`: its spikes, of the same shape. `threshold`: one of all; or of each neuron,
+    (neurons,), or over time, of mem's shape, in the colour of its membrane. `labels`: a name for each neuron, for the legend.
+    `line`: options of `Axes.plot`. Raises ValueError for another shape.
     """
     mem = _columns(traces, mem)
     ax = _axes(ax)
     steps = range(len(mem))
+    own = _thresholds(threshold, mem) if isinstance(threshold, Tensor) and threshold.dim() else None
     for i, membrane in enumerate(mem.unbind(1)):
-        ax.plot(steps, membrane.tolist(), **{"label": labels[i] if labels else None, **line})
+        (drawn,) = ax.plot(steps, membrane.tolist(), **{"label": labels[i] if labels else None, **line})
+        if own is not None:
+            ax.plot(steps, own[:, i].tolist(), linestyle="--", linewidth=1, color=drawn.get_color(), alpha=0.7)
     if spk is not None:
         spk = _columns(traces, spk)
         if spk.shape != mem.shape:
@@ -56,8 +62,8 @@ def traces(
             )
         step, neuron = spk.nonzero().unbind(1)
         ax.scatter(step.tolist(), mem[step, neuron].tolist(), s=12, color="black", zorder=3)
-    if threshold is not None:
-        ax.axhline(threshold, linestyle="--", linewidth=1, color="grey")
+    if threshold is not None and own is None:
+        ax.axhline(float(threshold), linestyle="--", linewidth=1, color="grey")
     if labels:
         ax.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize="small", frameon=False)
     ax.set(xlabel="time step", ylabel="membrane potential")
@@ -94,6 +100,17 @@ def matplotlib(part: str) -> Any:
         raise ImportError("pictures take matplotlib: pip install 'snn-functional[demo]'") from error
 
 
+def _thresholds(threshold: Tensor, mem: Tensor) -> Tensor:
+    threshold = threshold.detach().to("cpu", torch.float32)
+    try:
+        return threshold.expand(mem.shape) if threshold.shape != mem.shape[:1] else threshold[:, None].expand(mem.shape)
+    except RuntimeError:
+        raise ValueError(
+            f"traces(mem, threshold=): mem is {list(mem.shape)} and the threshold {list(threshold.shape)}; expected a number, one a "
+            "neuron, or mem's shape."
+        ) from None
+
+
 def _columns(function: Any, values: Any) -> Tensor:
     if not isinstance(values, Tensor) or values.dim() not in (1, 2):
         came = list(values.shape) if isinstance(values, Tensor) else type(values).__name__
@@ -102,3 +119,6 @@ def _columns(function: Any, values: Any) -> Tensor:
         )
     values = values.detach().to("cpu", torch.float32)
     return values if values.dim() == 2 else values[:, None]
+
+
+_show(globals(), hide=["matplotlib"])

@@ -7,14 +7,16 @@
     training = next_epoch(training, samples)
     training = training_step(training, samples, recipe)              one batch, one update
 
-`python -m snn_functional train` is a loop over the last line. The model it saves is a `Network`, and this file runs it:
+`python -m snn_functional train` is a loop over the last line. The model it saves is a `Network` (`_network.py`):
 
-    from snn_functional.train import network_apply
+    import snn_functional as snf
     network = torch.load("runs/digits/model.pt", weights_only=True)        # torch < 2.4: without weights_only
+    mems, spks = snf.train.network_apply(network, xs)
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -23,27 +25,36 @@ from torch import Tensor
 import snn_functional as snf
 
 from ._adam import adam_init, adam_update, AdamState
+from ._names import show as _show
+from ._network import (
+    halved,
+    Layer as Layer,
+    layer_apply as layer_apply,
+    Network as Network,
+    network_apply as network_apply,
+)
 from ._tree import tree_map
 from .data import Samples
 from .encode import direct, latency, rate
 
 
-_KNOWN = (
-    snf.leaky,
-    snf.synaptic,
-    snf.lapicque,
-    snf.alpha,
-    snf.rleaky,
-    snf.rsynaptic,
-    snf.adaptive_leaky,
-    snf.lif,
-    snf.cuba_lif,
-    snf.plif,
-    snf.resonate_and_fire,
-    snf.klif,
-    snf.leaky_integrator,
-)
-NEURONS = {neuron.Params: neuron for neuron in _KNOWN}
+__all__ = [
+    "accuracy",
+    "choose",
+    "encode",
+    "Layer",
+    "layer_apply",
+    "loss",
+    "Network",
+    "network_apply",
+    "network_init",
+    "next_epoch",
+    "Recipe",
+    "scores",
+    "Training",
+    "training_init",
+    "training_step",
+]
 
 # Where training begins. Every leaf is learned, for each neuron on its own; the steps read decays as clamped to [0, 1].
 HIDDEN = {
@@ -75,63 +86,50 @@ class Recipe:
 
     data: str
     hidden: tuple[int, ...] = (128,)
+    conv: tuple[int, ...] = ()  # channels of convolutions before them
     neuron: str = "leaky"
     coding: str = "direct"
     steps: int = 10
+    window: float | None = None  # ms a step, of recorded events
     epochs: int = 20
     batch: int = 64
     lr: float = 2e-3
     seed: int = 0
 
 
-@snf.pytree
-class Layer:
-    """- `connection`: from the layer below to its neurons. `neuron`: their params, every leaf (neurons,)."""
+def network_init(
+    generator: torch.Generator,
+    sizes: Sequence[int],
+    neuron: str,
+    conv: Sequence[int] = (),
+    image: tuple[int, int, int] | None = None,
+) -> Network:
+    """A network of `sizes` (inputs, hidden ..., classes), its weights uniform in +-1/sqrt(inputs), on the generator's device.
 
-    connection: snf.Linear
-    neuron: Any
-
-
-@snf.pytree
-class Network:
-    """- `hidden`: layers that fire. `readout`: a layer of leaky integrators, one a class, whose membrane is read."""
-
-    hidden: tuple[Layer, ...]
-    readout: Layer
-
-
-def network_init(generator: torch.Generator, sizes: Sequence[int], neuron: str) -> Network:
-    """A network of `sizes` (inputs, hidden ..., classes), its weights uniform in +-1/sqrt(inputs), on the generator's device."""
+    `conv`: channels of convolutions before the hidden layers, 3x3, every other pixel, on inputs that are an `image` (C, H, W). Each of
+    their channels has neurons of its own numbers.
+    """
     device = generator.device
 
-    def layer(inputs: int, neurons: int, params: Any) -> Layer:
-        weight = snf.Linear.random(inputs, neurons, bias=False, generator=generator, device=device).weight
-        connection = snf.Linear(weight, torch.zeros(neurons, device=device))  # drawn ones leave small networks silent
-        return Layer(connection, tree_map(lambda leaf: leaf.to(device).repeat(neurons), params))
+    def layer(connection: Any, neurons: int, params: Any, axes: int = 1) -> Layer:
+        silent = torch.zeros(neurons, device=device)  # drawn biases leave small networks silent
+        params = tree_map(lambda leaf: leaf.to(device).repeat(neurons, *[1] * (axes - 1)), params)
+        return Layer(dataclasses.replace(connection, bias=silent), params)
 
-    *hidden, readout = zip(sizes, sizes[1:])
-    return Network(tuple(layer(*size, HIDDEN[neuron]) for size in hidden), layer(*readout, READOUT))
-
-
-def network_apply(network: Network, xs: Tensor) -> tuple[Tensor, list[Tensor]]:
-    """The readout's membrane over time [T, batch, classes], and the spikes of each hidden layer.
-
-    `xs`: [T, batch, inputs], spikes or currents.
-    """
-    layers = *network.hidden, network.readout
-    net = snf.every_layer(snf.chain(*(part for layer in layers for part in (snf.linear, NEURONS[type(layer.neuron)]))))
-    params = tuple(part for layer in layers for part in (layer.connection, layer.neuron))
-    outputs, _ = snf.scan(net.step, params, net.init(params, xs[0]), xs)
-    *spks, mems = outputs[1::2]
-    return mems, spks
-
-
-def layer_apply(layer: Layer, xs: Tensor, modifier: Callable[[Any], Any] = lambda neuron: neuron) -> Any:
-    """What its neurons, modified perhaps, give out, from rest: [T, batch, inputs] -> [T, batch, neurons]."""
-    net = snf.chain(snf.linear, modifier(NEURONS[type(layer.neuron)]))
-    params = layer.connection, layer.neuron
-    outputs, _ = snf.scan(net.step, params, net.init(params, xs[0]), xs)
-    return outputs
+    layers = []
+    inputs, *others, classes = sizes
+    shape = image if conv else None
+    for channels in conv:
+        assert shape is not None
+        draw = snf.Conv2d.random(shape[0], channels, 3, stride=2, bias=False, generator=generator, device=device)
+        layers.append(layer(draw, channels, HIDDEN[neuron], axes=3))
+        shape = halved(shape, channels)
+        inputs = math.prod(shape)
+    for neurons, params in (*((n, HIDDEN[neuron]) for n in others), (classes, READOUT)):
+        draw = snf.Linear.random(inputs, neurons, bias=False, generator=generator, device=device)
+        layers.append(layer(draw, neurons, params))
+        inputs = neurons
+    return Network(tuple(layers[:-1]), layers[-1], image if conv else None)
 
 
 def scores(mems: Tensor, lengths: Tensor | None = None) -> Tensor:
@@ -143,8 +141,8 @@ def scores(mems: Tensor, lengths: Tensor | None = None) -> Tensor:
 
 
 def encode(x: Tensor, recipe: Recipe, generator: torch.Generator) -> Tensor:
-    """A batch, time first: images [batch, pixels] by the recipe's coding; sequences [batch, T, features] are currents already."""
-    return x.transpose(0, 1) if x.dim() == 3 else ENCODERS[recipe.coding](x, recipe.steps, generator)
+    """A batch, time first: images [batch, pixels] by the recipe's coding; sequences [batch, T, features] are currents or counts already."""
+    return x.transpose(0, 1).float() if x.dim() == 3 else ENCODERS[recipe.coding](x, recipe.steps, generator)
 
 
 def loss(network: Network, xs: Tensor, y: Tensor, lengths: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -240,3 +238,6 @@ def _generator(training: Training) -> torch.Generator:
     generator = torch.Generator(training.order.device)
     generator.set_state(training.random.cpu())
     return generator
+
+
+_show(globals())

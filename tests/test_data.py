@@ -315,7 +315,9 @@ def test_npz_that_is_not_there_or_is_none(tmp_path):
 
 
 def test_an_unknown_name():
-    with pytest.raises(ValueError, match="no data set is called 'cifar'.*digits, fashion-mnist, mnist, vowels.*npz"):
+    with pytest.raises(
+        ValueError, match="no data set is called 'cifar'.*digits, fashion-mnist, mnist, nmnist, shd, vowels.*npz"
+    ):
         data.load("cifar")
 
 

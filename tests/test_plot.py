@@ -90,3 +90,16 @@ def test_without_matplotlib_it_says_how_to_get_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)
     with pytest.raises(ImportError, match=r"pip install 'snn-functional\[demo\]'"):
         plot.raster(torch.zeros(2, 2))
+
+
+def test_traces_have_a_threshold_a_neuron(ax):
+    mem = torch.randn(20, 3)
+    plot.traces(mem, ax=ax, threshold=torch.tensor([0.5, 0.7, 0.9], requires_grad=True))
+    lines, dashed = ax.get_lines()[::2], ax.get_lines()[1::2]
+    assert [list(line.get_ydata()) for line in dashed] == [pytest.approx([v] * 20) for v in (0.5, 0.7, 0.9)]
+    assert [line.get_color() for line in lines] == [line.get_color() for line in dashed]
+    moving = torch.rand(20, 3)
+    plot.traces(mem, ax=(other := Figure().subplots()), threshold=moving)
+    assert [list(line.get_ydata()) for line in other.get_lines()[1::2]] == moving.T.tolist()
+    with pytest.raises(ValueError, match=r"mem is \[20, 3\] and the threshold \[4\]; expected a number, one a neuron"):
+        plot.traces(mem, ax=ax, threshold=torch.ones(4))

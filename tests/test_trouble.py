@@ -118,7 +118,9 @@ def test_a_disk_that_fills_up_while_a_run_goes_on(where, earlier, capsys, monkey
 def test_a_disk_that_is_full_when_an_earlier_run_is_to_be_replaced(size, earlier, capsys):
     before = contents(earlier)
     with no_file_above(size):
-        assert "cannot be written: File too large" in refused(capsys, *TINY, "--seed", "1", "--out", "run")
+        assert "cannot be written: File too large" in refused(
+            capsys, *TINY, "--overwrite", "--seed", "1", "--out", "run"
+        )
     assert contents(earlier) == before
 
 
@@ -173,7 +175,7 @@ def test_a_folder_in_the_place_of_a_file(earlier, capsys):
     (earlier / "checkpoint.pt").unlink()
     (earlier / "checkpoint.pt").mkdir()
     before = {path.name for path in earlier.iterdir()}
-    assert "checkpoint.pt cannot be written: " in refused(capsys, *TINY, "--out", "run")
+    assert "checkpoint.pt cannot be written: " in refused(capsys, *TINY, "--overwrite", "--out", "run")
     assert {path.name for path in earlier.iterdir()} == before
 
 
@@ -191,7 +193,7 @@ def test_an_earlier_run_is_there_until_the_new_one_has_a_checkpoint(step, earlie
     with monkeypatch.context() as patch:
         patch.setattr(command, "training_step", last)
         with pytest.raises(Killed):
-            command.main([*TINY, "--seed", "1", "--out", "run"])
+            command.main([*TINY, "--overwrite", "--seed", "1", "--out", "run"])
     assert contents(earlier) == before
     assert command.main(RESUME) == 0
 
@@ -200,7 +202,7 @@ def test_what_an_earlier_run_left_beside_the_checkpoint_goes_with_it(earlier, mo
     (earlier / "notes.txt").write_bytes(b"mine")
     monkeypatch.setattr(_folder, "save_model", killed)
     with pytest.raises(Killed):
-        command.main([*TINY, "--seed", "1", "--out", "run"])
+        command.main([*TINY, "--overwrite", "--seed", "1", "--out", "run"])
     assert set(contents(earlier)) == {"checkpoint.pt", "metrics.json", "notes.txt"}
     monkeypatch.undo()
     monkeypatch.chdir(earlier.parent)
@@ -214,12 +216,12 @@ def test_a_run_that_diverges_at_once_replaces_nothing(earlier, capsys, monkeypat
     before, whole = contents(earlier), command.training_step
     diverging = lambda training, samples, recipe: whole(training, samples, dataclasses.replace(recipe, lr=math.inf))
     monkeypatch.setattr(command, "training_step", diverging)
-    assert command.main([*TINY, "--out", "run"]) == 1 and "training diverged" in capsys.readouterr().out
+    assert command.main([*TINY, "--overwrite", "--out", "run"]) == 1 and "training diverged" in capsys.readouterr().out
     assert contents(earlier) == before
 
 
 @unix
-@pytest.mark.parametrize("argv", [RESUME, [*TINY, "--out", "run"]])
+@pytest.mark.parametrize("argv", [RESUME, [*TINY, "--overwrite", "--out", "run"]])
 def test_a_run_that_is_alive_has_its_folder_alone(argv, earlier, capsys):
     (earlier / ".checkpoint.pt.0a1b2c3d.unfinished").write_bytes(b"ha")
     before = contents(earlier)
@@ -237,7 +239,7 @@ def test_a_run_that_is_alive_has_its_folder_alone(argv, earlier, capsys):
 
 
 @unix
-@pytest.mark.parametrize("argv", [RESUME, [*TINY, "--out", "run"]])
+@pytest.mark.parametrize("argv", [RESUME, [*TINY, "--overwrite", "--out", "run"]])
 def test_unfinished_files_of_a_dead_run_are_cleared_away(argv, earlier):
     for name in (".model.pt.unfinished", ".traces.png.0a1b2c3d.unfinished", ".notes.unfinished"):
         (earlier / name).write_bytes(b"ha")
@@ -248,7 +250,7 @@ def test_unfinished_files_of_a_dead_run_are_cleared_away(argv, earlier):
 def test_a_run_that_was_killed_at_its_first_file_left_an_empty_folder(here):
     (here / "run").mkdir()
     (here / "run" / ".metrics.json.0a1b2c3d.unfinished").write_bytes(b"ha")
-    assert command.main([*TINY, "--out", "run"]) == 0
+    assert command.main([*TINY, "--overwrite", "--out", "run"]) == 0
 
 
 # Checkpoints that are not what was written, or were written by somebody else.
@@ -346,7 +348,7 @@ def test_a_checkpoint_that_was_tampered_with(tamper, says, earlier, capsys):
 
 def test_a_checkpoint_of_other_data(here, earlier, capsys, monkeypatch):
     _, test, _ = command.load("digits")
-    monkeypatch.setattr(command, "load", lambda name, root: train_on(test))
+    monkeypatch.setattr(command, "load", lambda name, root, window: train_on(test))
     assert "this run was trained on 1437 samples of shape [64], 10 classes, on cpu, but here are 360" in refused(
         capsys, *RESUME
     )
@@ -387,7 +389,7 @@ def test_an_error_of_our_own_is_not_taken_for_the_users(monkeypatch):
 
     monkeypatch.setattr(command, "training_step", fail)
     with pytest.raises(RuntimeError, match="a bug"):
-        command.main([*TINY, "--out", "run"])
+        command.main([*TINY, "--overwrite", "--out", "run"])
 
 
 class Closed(io.StringIO):
@@ -410,7 +412,7 @@ class Closed(io.StringIO):
 def test_standard_output_that_is_closed(last, says, here, capsys, monkeypatch):
     monkeypatch.setattr(sys, "stdout", Closed(last))
     with pytest.raises(SystemExit) as exit:
-        command.main([*TINY, "--out", "run"])
+        command.main([*TINY, "--overwrite", "--out", "run"])
     err = capsys.readouterr().err
     assert exit.value.code == 2 and err.count("\n") == 1
     assert "standard output cannot be written: Broken pipe" in err and says in err
@@ -431,7 +433,7 @@ LONG = "x" * 5000
 @pytest.mark.parametrize(
     "argv, says",
     [
-        (["--data", LONG], "': give digits, fashion-mnist, mnist, vowels"),
+        (["--data", LONG], "': give digits, fashion-mnist, mnist, nmnist, shd, vowels"),
         (["--data", f"{LONG}.npz"], "cannot be read as an .npz file: [Errno"),
         (["--data", "mnist", "--root", LONG], "name too long"),
         (["--data", "mnist", "--root", "a " * 5000], "name too long"),

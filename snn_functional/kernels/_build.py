@@ -76,6 +76,7 @@ class Memory:
     warned: bool = False
 
 
+told: Callable[[], None] | None = None  # who wants to know that a compiler is about to be waited for
 _memory = Memory()
 _lock = threading.RLock()
 
@@ -196,6 +197,8 @@ def _compiled(command: tuple[str, ...], source: str, folder: Path) -> Path:
     """The library, in this folder. Raises NoCompiler."""
     if _memory.unusable:
         raise NoCompiler(_memory.unusable)
+    if told is not None:
+        told()
     try:
         return _compile(command, source, folder, _seconds(), lambda: _trial(command, folder))
     except Unusable as error:

@@ -1,0 +1,195 @@
+"""From events to counts at each time step, which are the input of a network."""
+
+import math
+import warnings
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ._events import admit, DroppedEvents, Events, within
+
+
+def frames(
+    events: Any,
+    *,
+    window: float | None = None,
+    bins: int | None = None,
+    size: tuple[int, int, int],
+    start: float | None = None,
+    whole: bool = False,
+    dtype: torch.dtype = torch.float32,
+    where: str = "frames",
+) -> Tensor:
+    """How many events each pixel has in each piece of time: [T, P, H, W], or [T, P, W] of events without y.
+
+    - `events`: in order of time, any make that the room's first lines name.
+    - `window`: how long a frame is, in the unit of t; T follows from the recording. Or `bins`: T itself, all frames equally long.
+    - `size`: of the sensor, (W, H, P), the order of tonic's `sensor_size`. With P = 1 both polarities are counted together.
+    - `start`: when the first frame begins (default: at the first event). Events before it are in no frame.
+    - `whole`: only whole frames, as tonic's `ToFrame`, equal to it: what is behind the last whole window is dropped, but for a
+      recording shorter than one; with `bins` a frame is span // bins long, and what is behind the last is dropped. Otherwise nothing
+      is: the last window may be cut short by the recording's end, and bins reach to the last event.
+    - `dtype`: of the counts. `where`: how messages begin.
+
+    What is dropped is said once, as the warning `DroppedEvents`; how much it is, is the number of events less `frames.sum()`.
+
+    Source: tonic 1.7.0's `ToFrame(time_window=)` and `ToFrame(n_time_bins=)`; `include_incomplete=True` is `whole=False` here, but
+    for a recording of exactly n windows, whose last event tonic leaves out.
+
+    Raises ValueError and TypeError for what is no events (see the room), events outside the sensor, a window or bins that are none.
+
+    >>> events = dict(x=[0, 1, 1], y=[0, 0, 1], t=[5, 9, 16], p=[1, 0, 1])
+    >>> frames(events, window=10, size=(2, 2, 2)).sum((1, 2, 3))
+    tensor([2., 1.])
+    """
+    if (window is None) == (bins is None):
+        raise ValueError(f"{where}: give one of window= (how long a frame is) and bins= (how many there are)")
+    if window is not None and not (isinstance(window, (int, float)) and 0 < window < math.inf):
+        raise ValueError(f"{where}: window={window!r}; expected a time above 0, in the unit of t")
+    if bins is not None and (type(bins) is not int or bins < 1):
+        raise ValueError(f"{where}: bins={bins!r}; expected a whole number, 1 or more")
+    if len(size) != 3 or not all(type(n) is int and n > 0 for n in size):
+        raise ValueError(f"{where}: size={size!r}; expected (width, height, polarities), as (34, 34, 2)")
+    events = admit(events, where)
+    events = _polarities(events, size[2], where)
+    within(events, size, where)
+    begin = events.t[0].item() if start is None else start
+    step, T = _steps(events.t, begin, window, bins, whole, where)
+    width, height, polarities = size
+    pixel = events.x if events.y is None else events.y * width + events.x
+    shape = (polarities, width) if events.y is None else (polarities, height, width)
+    if events.p is not None:
+        pixel = pixel + events.p * math.prod(shape[1:])
+    inside = (step >= 0) & (step < T)
+    if not bool(inside.all()):
+        place = f"window={window}" if bins is None else f"bins={bins}"
+        last = (
+            "" if not whole else f"after the last whole {'window' if bins is None else 'bin'}, as tonic's ToFrame does"
+        )
+        first = "" if start is None else f"before start={start}"
+        warnings.warn(
+            f"{where}({place}, whole={whole}) leaves out events {' and '.join(filter(None, [first, last]))}; how many: their "
+            "number less frames.sum()",
+            DroppedEvents,
+            stacklevel=2,
+        )
+        step, pixel = step[inside], pixel[inside]
+    return _counts(step * math.prod(shape) + pixel, (T, *shape), dtype)
+
+
+def channels(
+    times: Any,
+    units: Any,
+    dt: float,
+    size: int,
+    *,
+    steps: int | None = None,
+    dtype: torch.dtype = torch.float32,
+    where: str = "channels",
+) -> Tensor:
+    """How many spikes each unit has in each step: [T, size]. Step k is the time from k dt to (k + 1) dt.
+
+    - `times`: of the spikes, in order, from 0 on, in any unit. (N,). `units`: which unit fired, whole numbers from 0. (N,).
+    - `dt`: length of a step in the unit of `times`. `size`: how many units there are.
+    - `steps`: T. Spikes behind it are dropped, which is said once, as the warning `DroppedEvents`. Default: up to the last spike.
+    - `dtype`: of the counts. `where`: how messages begin.
+
+    A time that is a floating number less than a millionth of a step before a step's begin belongs to that step: 0.3 is in step 3 of 0.1.
+
+    Raises ValueError and TypeError as `frames` does.
+
+    >>> channels([0.0, 0.25, 0.3], [2, 0, 0], dt=0.1, size=3)
+    tensor([[0., 0., 1.],
+            [0., 0., 0.],
+            [1., 0., 0.],
+            [1., 0., 0.]])
+    """
+    if not (isinstance(dt, (int, float)) and 0 < dt < math.inf):
+        raise ValueError(f"{where}: dt={dt!r}; expected a time above 0, in the unit of the times")
+    if type(size) is not int or size < 1:
+        raise ValueError(f"{where}: size={size!r}; expected how many units there are, 700 for SHD")
+    if steps is not None and (type(steps) is not int or steps < 1):
+        raise ValueError(f"{where}: steps={steps!r}; expected a whole number, 1 or more")
+    events = admit({"x": units, "t": times}, where)
+    within(events, (size,), where)
+    if events.t[0] < 0:
+        raise ValueError(
+            f"{where}: the first spike is at {events.t[0].item()}; expected times from 0 on: times - times[0]"
+        )
+    step = events.t // dt if _exact(events.t, dt) else (events.t / dt + 1e-6).floor()
+    T = _enough(float(step[-1]) + 1, where) if steps is None else steps
+    inside = step < T
+    if not bool(inside.all()):
+        warnings.warn(
+            f"{where}(dt={dt}, steps={steps}) leaves out spikes behind its steps; how many: their number less channels.sum()",
+            DroppedEvents,
+            stacklevel=2,
+        )
+    return _counts(step[inside].long() * size + events.x[inside], (T, size), dtype)
+
+
+def _polarities(events: Events, polarities: int, where: str) -> Events:
+    if polarities == 1:
+        return events._replace(p=None)
+    if events.p is None:
+        raise ValueError(f"{where}: events without a field p have one polarity: give size=(width, height, 1)")
+    return events
+
+
+def _steps(
+    t: Tensor, begin: float, window: float | None, bins: int | None, whole: bool, where: str
+) -> tuple[Tensor, int]:
+    """Each event's frame, and how many frames there are."""
+    last = t[-1].item()
+    if not (isinstance(begin, (int, float)) and math.isfinite(begin)) or last < begin:
+        raise ValueError(f"{where}: start={begin!r}; expected a time that is not behind the last event, {last}")
+    span = last - begin
+    if bins is not None and whole:
+        window = span // bins
+        if window == 0:
+            raise ValueError(
+                f"{where}: bins={bins} of a recording {span} long: whole=True takes bins of whole time steps, of which there are not "
+                "enough; leave whole out, or give fewer bins"
+            )
+        T = bins
+    elif bins is not None:
+        offset = t - begin
+        if span == 0:
+            return (offset.sign()).long(), bins
+        step = offset * bins // span if _exact(t, begin) else (offset / span * bins).floor()
+        return torch.where(offset < 0, -1.0, step.clamp(max=bins - 1)).long(), bins
+    else:
+        assert window is not None
+        T = _enough(max(span // window, 1) if whole else span // window + 1, where)
+    if _exact(t, begin) and _exact(t, window):
+        return (t - int(begin)).div(int(window), rounding_mode="floor"), T
+    edges = begin + torch.arange(T + 1, dtype=torch.float64) * window
+    step = torch.searchsorted(edges, t.double(), right=True) - 1
+    return step if whole else step.clamp(max=T - 1), T  # the last edge may be rounded to the last event's time
+
+
+def _exact(t: Tensor, number: float) -> bool:
+    """Whether they can be compared as whole numbers."""
+    return not t.is_floating_point() and float(number).is_integer()
+
+
+MOST_STEPS = 10_000_000
+
+
+def _enough(steps: float, where: str) -> int:
+    if steps > MOST_STEPS:
+        raise ValueError(
+            f"{where}: the recording would have {steps:.3g} time steps; expected a window in the unit of the times, or a recording "
+            "whose clock did not jump"
+        )
+    return int(steps)
+
+
+def _counts(place: Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    counts = torch.bincount(place, minlength=math.prod(shape))
+    if not dtype.is_floating_point and dtype != torch.bool and len(place) and counts.max() > torch.iinfo(dtype).max:
+        raise ValueError(
+            f"a pixel has {int(counts.max())} events in one frame, which {dtype} cannot hold; give a smaller window"
+        )
+    return counts.to(dtype).reshape(shape)

@@ -1,0 +1,236 @@
+"""Events of any make become the counts that they are; what is none is refused, with the place."""
+
+import re
+import warnings
+from pathlib import Path
+
+import numpy
+import pytest
+import torch
+
+from snn_functional.recordings import batch, channels, DroppedEvents, Events, frames, Recording
+
+
+SIZE = (5, 4, 2)
+
+
+def drawn(n=200, seed=0, last=997):
+    random = numpy.random.default_rng(seed)
+    t = numpy.sort(random.integers(3, last, n))
+    return {"x": random.integers(0, 5, n), "y": random.integers(0, 4, n), "t": t, "p": random.integers(0, 2, n)}
+
+
+def structured(events, order="xytp", names=None, **types):
+    names = names or {}
+    dtype = [(names.get(f, f), types.get(f, "i8")) for f in order if f in events]
+    array = numpy.zeros(len(events["t"]), dtype)
+    for f in order:
+        if f in events:
+            array[names.get(f, f)] = events[f]
+    return array
+
+
+def by_hand(events, window, start, T):
+    counts = torch.zeros(T, 2, 4, 5)
+    for x, y, t, p in zip(*(events[f].tolist() for f in "xytp")):
+        if 0 <= (step := (t - start) // window) < T:
+            counts[step, p, y, x] += 1
+    return counts
+
+
+def test_every_event_is_in_the_frame_of_its_time():
+    events = drawn()
+    first, last = events["t"][0], events["t"][-1]
+    T = int(last - first) // 100 + 1
+    counts = frames(events, window=100, size=SIZE)
+    assert counts.dtype is torch.float32 and torch.equal(counts, by_hand(events, 100, first, T)) and counts.sum() == 200
+    assert torch.equal(frames(events, window=100, size=SIZE, start=0), by_hand(events, 100, 0, int(last) // 100 + 1))
+    assert torch.equal(frames(events, window=100, size=SIZE, dtype=torch.uint8), counts.to(torch.uint8))
+    seconds = {**events, "t": events["t"] / 1024}  # which floats hold exactly
+    assert torch.equal(frames(seconds, window=100 / 1024, size=SIZE), counts)
+
+
+def test_an_event_on_an_edge_begins_a_frame_and_the_last_has_one():
+    events = dict(x=[0, 1, 2], y=[0, 0, 0], t=[10, 20, 30], p=[0, 0, 0])
+    assert frames(events, window=10, size=SIZE).nonzero()[:, [0, 3]].tolist() == [[0, 0], [1, 1], [2, 2]]
+    assert frames(events, bins=2, size=SIZE).nonzero()[:, [0, 3]].tolist() == [[0, 0], [1, 1], [1, 2]]
+    assert frames({**events, "t": [5, 5, 5]}, bins=3, size=SIZE).sum((1, 2, 3)).tolist() == [3, 0, 0]
+    assert frames(events, bins=2, size=SIZE, start=-10).nonzero()[:, [0, 3]].tolist() == [[1, 0], [1, 1], [1, 2]]
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda e: structured(e, "txyp", x="u1", y="u1", t="u4", p="?"),  # tonic's DVS Gesture
+        lambda e: structured(e, "txyp", x="i2", y="i2", p="u1"),  # expelliarmus
+        lambda e: structured(e, "txyp", {"t": "timestamp", "p": "polarity"}, x="i2", y="i2", p="i1"),  # dv-processing
+        lambda e: structured(e, "pxyt", x="u2", y="u2", t="f8"),
+        lambda e: {name: torch.from_numpy(value) for name, value in e.items()},
+        lambda e: {name: value.tolist() for name, value in e.items()},
+        lambda e: Events(*(torch.from_numpy(e[f]) for f in "xytp")),
+        lambda e: Recording(Events(*(torch.from_numpy(e[f]) for f in "xytp")), 3, "here"),
+    ],
+    ids=["tonic", "expelliarmus", "dv", "floats", "tensors", "lists", "Events", "Recording"],
+)
+def test_fields_are_found_by_name(make):
+    assert torch.equal(frames(make(drawn()), window=50, size=SIZE), frames(drawn(), window=50, size=SIZE))
+
+
+def test_a_line_and_one_polarity():
+    events = drawn()
+    line = {f: events[f] for f in "xtp"}
+    assert torch.equal(frames(line, window=50, size=(5, 1, 2)), frames(events, window=50, size=SIZE).sum(2))
+    both = frames(events, window=50, size=(5, 4, 1))
+    assert torch.equal(both, frames(events, window=50, size=SIZE).sum(1, keepdim=True))
+    assert torch.equal(both, frames({f: events[f] for f in "xyt"}, window=50, size=(5, 4, 1)))
+
+
+def test_what_is_dropped_is_said_once_and_only_then():
+    events = drawn()
+    with pytest.warns(
+        DroppedEvents, match=r"frames\(window=100, whole=True\) leaves out events after the last whole window"
+    ):
+        whole = frames(events, window=100, size=SIZE, whole=True)
+    assert torch.equal(whole, frames(events, window=100, size=SIZE)[: len(whole)]) and whole.sum() < 200
+    with pytest.warns(DroppedEvents, match="before start=500"):
+        frames(events, window=100, size=SIZE, start=500)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("default")
+        for seed in range(3):
+            frames(drawn(seed=seed), bins=7, size=SIZE, whole=True)
+    assert len(said) == 1 and said[0].filename == __file__
+
+
+@pytest.mark.parametrize(
+    "change, says",
+    [
+        (dict(window=None), "give one of window="),
+        (dict(bins=3), "give one of window="),
+        (dict(window=0), "window=0; expected a time above 0"),
+        (dict(window=float("nan")), "window=nan"),
+        (dict(window=None, bins=2.5), r"bins=2.5; expected a whole number"),
+        (dict(window=1e-9), r"would have \S+e\+11 time steps; expected a window in the unit of the times"),
+        (dict(size=(5, 4)), r"size=\(5, 4\); expected \(width, height, polarities\)"),
+        (dict(size=(4, 4, 2)), r"event \d+ is outside the sensor: x is 4, expected 0 to 3 of size \(4, 4, 2\)"),
+        (dict(size=(5, 3, 2)), "y is 3, expected 0 to 2"),
+        (dict(start=2000), "start=2000; expected a time that is not behind the last event"),
+        (dict(window=None, bins=5000, whole=True), "bins of whole time steps, of which there are not enough"),
+    ],
+)
+def test_frames_refuses(change, says):
+    with pytest.raises(ValueError, match=says):
+        frames(drawn(), **{"window": 100, "size": SIZE, **change})
+
+
+@pytest.mark.parametrize(
+    "change, error, says",
+    [
+        (dict(t=[3, 9, 8]), ValueError, "time goes back at event 2, from 9 to 8; sort the events"),
+        (dict(t=[3.0, float("nan"), 8.0]), ValueError, "event 1 has the time nan"),
+        (dict(t=[3, 9]), ValueError, "every field has one entry an event, but 3 x, 3 y, 2 t, 3 p came"),
+        (dict(t=None), ValueError, "events have a field 't'; the fields that came are x, y, p"),
+        (dict(p=None), ValueError, r"give size=\(width, height, 1\)"),
+        (dict(p=[-1, 1, 1]), ValueError, "event 0 is outside the sensor: p is -1.*made 0 and 1 by p > 0"),
+        (dict(x=[0.5, 1, 2]), ValueError, "event 0 has x = 0.5; expected whole numbers"),
+        (dict(x=[0, -1, 2]), ValueError, "event 1 is outside the sensor: x is -1"),
+        (dict(x=[0, 2**62, 2]), ValueError, "event 1 is outside"),
+        (dict(x=[[0], [1], [2]]), ValueError, r"the field x has shape \(3, 1\)"),
+        (dict(x=["a", "b", "c"]), TypeError, "the field x holds no numbers"),
+        (dict(x=numpy.array(["a", "b", "c"])), TypeError, "the field x is <U1; expected numbers"),
+        (dict(x=[], y=[], t=[], p=[]), ValueError, "no events; leave this recording out"),
+    ],
+)
+def test_what_is_no_events_is_refused(change, error, says):
+    events = {**dict(x=[0, 1, 2], y=[0, 1, 2], t=[3, 5, 8], p=[0, 1, 1]), **change}
+    with pytest.raises(error, match=f"^mine: {says}" if error is TypeError or "give" not in says else says):
+        frames({f: v for f, v in events.items() if v is not None}, window=5, size=SIZE, where="mine")
+
+
+def test_a_table_without_names_is_refused():
+    with pytest.raises(TypeError, match=r"ndarray came. Of columns: dict\(x=a\[:, 0\]"):
+        frames(numpy.zeros((3, 4)), window=5, size=SIZE)
+
+
+def test_channels_counts_spikes_of_units():
+    times, units = torch.tensor([0.0, 0.02, 0.0399, 0.04, 0.11]), torch.tensor([3, 0, 3, 3, 1])
+    counts = channels(times, units, dt=0.02, size=4)
+    assert counts.nonzero().tolist() == [[0, 3], [1, 0], [1, 3], [2, 3], [5, 1]] and counts.shape == (6, 4)
+    assert torch.equal(
+        channels(times.numpy().astype("float16"), units.numpy().astype("uint16"), 0.02, 4)[:2], counts[:2]
+    )
+    assert torch.equal(channels([0, 2, 3, 4, 11], units, dt=2, size=4), counts)
+    assert channels(times, units, 0.02, 4, steps=9).shape == (9, 4)
+    edges = torch.arange(50, dtype=torch.float64) * 0.1  # 0.3 / 0.1 is 2.9999999999999996
+    assert torch.equal(channels(edges, torch.zeros(50), dt=0.1, size=1), torch.ones(50, 1))
+    with pytest.warns(DroppedEvents, match=r"channels\(dt=0.02, steps=3\) leaves out spikes behind its steps"):
+        assert torch.equal(channels(times, units, 0.02, 4, steps=3), counts[:3])
+
+
+@pytest.mark.parametrize(
+    "change, says",
+    [
+        (dict(dt=0), "dt=0; expected a time above 0"),
+        (dict(size=0), "size=0; expected how many units"),
+        (dict(size=3), "event 1 is outside the sensor: x is 3, expected 0 to 2"),
+        (dict(steps=0), "steps=0; expected a whole number"),
+        (dict(times=[-0.5, 1.0]), "the first spike is at -0.5; expected times from 0 on"),
+        (dict(times=[2.0, 1.0]), "time goes back at event 1"),
+        (dict(units=[1]), "1 x, 2 t"),
+        (dict(dt=1e-12), "would have 1e.12 time steps"),
+    ],
+)
+def test_channels_refuses(change, says):
+    with pytest.raises(ValueError, match=says):
+        channels(**{"times": [0.5, 1.0], "units": [0, 3], "dt": 0.1, "size": 4, **change})
+
+
+def test_batch_pads_at_the_end_and_takes_any_array():
+    samples = [
+        (numpy.ones((2, 3), "int16"), 1),
+        (torch.full((4, 3), 2.0), torch.tensor(0)),
+        (torch.ones(1, 3).bool(), numpy.int64(7)),
+    ]
+    xs, y, lengths = batch(samples)
+    assert (
+        xs.shape == (4, 3, 3)
+        and xs.dtype is torch.float32
+        and y.tolist() == [1, 0, 7]
+        and lengths.tolist() == [2, 4, 1]
+    )
+    assert xs[:, :, 0].tolist() == [[1, 2, 1], [1, 2, 0], [0, 2, 0], [0, 2, 0]]
+    loader = torch.utils.data.DataLoader(samples, batch_size=2, collate_fn=batch)
+    assert [tuple(xs.shape) for xs, *_ in loader] == [(4, 2, 3), (1, 1, 3)]
+
+
+@pytest.mark.parametrize(
+    "samples, error, says",
+    [
+        ([], ValueError, "no recordings"),
+        (
+            [(torch.ones(2, 3), 1), (torch.ones(2, 4), 1)],
+            ValueError,
+            r"recording 1 is \(2, 4\) and recording 0 \(2, 3\)",
+        ),
+        ([(torch.ones(2, 3), None)], ValueError, "the label of recording 0 is None; expected a class"),
+        ([(torch.ones(2, 3), -1)], ValueError, "the label of recording 0 is -1"),
+        ([(torch.ones(2, 3), 0.5)], ValueError, "the label of recording 0 is 0.5"),
+        ([(torch.ones(0, 3), 0)], ValueError, "at least one step"),
+        ([torch.ones(2, 3)], TypeError, "recording 0 is Tensor; expected"),
+    ],
+)
+def test_batch_refuses(samples, error, says):
+    with pytest.raises(error, match=says):
+        batch(samples)
+
+
+def test_the_page_says_what_is_so():
+    page = (Path(__file__).parents[1] / "docs" / "events.md").read_text()
+    space = {"__name__": "page"}
+    for block in re.findall(r"```python\n(.*?)```", page, flags=re.S):
+        exec(compile(block, "docs/events.md", "exec"), space)
+    assert (
+        space["xs"].shape == (30, 2, 2, 34, 34)
+        and space["lengths"].tolist() == [20, 30]
+        and space["y"].tolist() == [3, 8]
+    )
+    assert space["grads"][0].weight.abs().sum() > 0
