@@ -119,8 +119,8 @@ def _pairs(edges: Any, where: str) -> list[Edge]:
     try:
         found = [(_text(start), _text(end)) for start, end in edges]
     except (TypeError, ValueError):
-        found = [(None, None)]
-    if not all(isinstance(name, str) for edge in found for name in edge):
+        found = None
+    if found is None or not all(isinstance(name, str) for edge in found for name in edge):
         raise ValueError(f"nir.read: the edges of {where} are pairs of names, but {edges!r:.60} came.")
     return found
 
