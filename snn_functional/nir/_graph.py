@@ -9,6 +9,7 @@ A file of NIR is HDF5: `/version`, and `/node` of
 It is read by h5py alone: `nir.read` refuses graphs within a graph whose edges lead to "sub.node", which the first versions wrote.
 """
 
+import contextlib
 import importlib
 import os
 from typing import Any, NamedTuple
@@ -116,10 +117,9 @@ def _of_dict(data: dict[str, Any], where: str) -> Graph:
 
 
 def _pairs(edges: Any, where: str) -> list[Edge]:
-    try:
+    found: list[Any] = [(None, None)]
+    with contextlib.suppress(TypeError, ValueError):
         found = [(_text(start), _text(end)) for start, end in edges]
-    except (TypeError, ValueError):
-        found = [(None, None)]
     if not all(isinstance(name, str) for edge in found for name in edge):
         raise ValueError(f"nir.read: the edges of {where} are pairs of names, but {edges!r:.60} came.")
     return found
