@@ -185,6 +185,9 @@ def _check_bias(connection: Any) -> None:
 
 def _check(connection: Any, x: Tensor, axes: int, features: int, groups: int = 1) -> None:
     weight, name = connection.weight, type(connection).__name__
+    if weight.dim() != axes + 1:
+        shape = "(out, in)" if axes == 1 else "(out, in / groups, H, W)"
+        raise ValueError(f"{name}(weight {tuple(weight.shape)}): expected a weight {shape}.")
     inputs = weight.shape[1] * groups
     if x.dim() < axes or x.shape[features] != inputs:
         expected = "[..., in]" if axes == 1 else "[..., in, H, W]"

@@ -142,6 +142,10 @@ class DelayedLinear:
                 raise ValueError(
                     f"DelayedLinear(weight {tuple(want)}, {name} {tuple(have)}): expected the shape of weight, (in,), (out, 1) or ()."
                 )
+            if have and torch.promote_types(getattr(self, name).dtype, self.weight.dtype) != self.weight.dtype:
+                raise TypeError(
+                    f"DelayedLinear(weight {self.weight.dtype}, {name} {getattr(self, name).dtype}): give {name}.to({self.weight.dtype})."
+                )
         if readable(self.sigma) and bool((self.sigma < 0).any()):
             raise ValueError(f"DelayedLinear(sigma={float(self.sigma.min()):g}): a width is 0 or more.")
 
@@ -248,4 +252,9 @@ def _check_alike(params: AxonalDelay, input: Tensor) -> None:
     if len(have) > len(want) or any(n not in (1, m) for n, m in zip(have[::-1], want[::-1])):
         raise ValueError(
             f"AxonalDelay.delay has shape {tuple(have)}, which does not broadcast to the input's {tuple(want)}."
+        )
+    if have and torch.promote_types(params.delay.dtype, input.dtype) != input.dtype:
+        raise TypeError(
+            f"AxonalDelay.delay is {params.delay.dtype} per neuron, but the input is {input.dtype} and would change its dtype: give "
+            f"delay.to({input.dtype})."
         )

@@ -287,7 +287,7 @@ def test_a_reset_by_subtraction_for_a_reader_that_subtracts(tmp_path):
 
 def test_trees_that_do_not_belong(tmp_path):
     net, params = row(line(3, 3), neuron_of("lif", 3))
-    with pytest.raises(TypeError, match="has a tuple of 2 params, but dict came"):
+    with pytest.raises(TypeError, match="has a tuple of 2 params, but a dict came"):
         snf.nir.write(net, {"0": params[0]})
     with pytest.raises(ValueError, match=r"its numbers are of \(4,\), but it gets \(3,\)"):
         snf.nir.write(net, (params[0], neuron_of("lif", 4)[1]))

@@ -25,6 +25,7 @@ def test_they_are_refused(tree, names):
         torch.func.vmap(lambda x, name=name: dataclasses.replace(tree(), **{name: x}).threshold)(torch.ones(2))
 
 
+@pytest.mark.skipif(torch.__version__.startswith("2.0."), reason="has no exponential of half precision on a CPU")
 def test_hodgkin_huxley_runs_in_half_precision():
     """Not that it should: its input is kept within what half precision holds."""
     params = snf.HodgkinHuxleyParams(
