@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
-from citizens import MANY, NOTES, table, THINGS
+from citizens import compile_, compile_and_backward, MANY, NOTES, table, THINGS
 from helpers import needs_torch
-from ways import plain, STEPS, WAYS
+from ways import FUNCTIONALIZED, plain, STEPS, WAYS
 
 
 ROOT = Path(__file__).parents[1]
@@ -25,7 +25,9 @@ def one_process():
 def cells():
     for name, thing in THINGS.items():
         for way in WAYS:
-            marks = needs_torch(thing.torch, f"{name}, or a scan that it sees")
+            marks = [needs_torch(thing.torch, f"{name}, or a scan that it sees")]
+            if thing.cell in (compile_, compile_and_backward) and way in ("chain", FUNCTIONALIZED):
+                marks.append(pytest.mark.slow)  # the other four show what a compiler does
             yield pytest.param(name, way, marks=marks, id=f"{name}-{way}".replace("`", ""))
 
 

@@ -6,7 +6,18 @@ import functools
 import optree
 import pytest
 import torch
-from helpers import assert_allclose, assert_equal, at, CASES, each_case, FUSED, SECOND_INPUT, sweep, UNITS, usual
+from helpers import (
+    assert_allclose,
+    assert_equal,
+    at,
+    CASES,
+    each_case,
+    FUSED,
+    ONE_EACH,
+    some_neurons,
+    sweep,
+    UNITS,
+)
 from torch import nn
 from torch.func import grad
 
@@ -38,7 +49,7 @@ def test_a_half_input_is_the_same_numbers_in_the_params_dtype(case, dtype):
         assert dtypes(run(inputs)) == {torch.float32}
 
 
-@usual([case for case in CASES if case.pointwise])
+@sweep("case", [case for case in ONE_EACH if case.pointwise], of=("leaky", "adlif", "lif", "refractory", "synaptic"))
 @pytest.mark.parametrize("kind", [pytest.param("loop", marks=pytest.mark.slow), FUSED])
 def test_a_slow_leak_beside_half_products(case, kind):
     """What half precision loses: small currents into a large membrane, for many steps. The products of a step are half, nothing else."""
@@ -50,7 +61,7 @@ def test_a_slow_leak_beside_half_products(case, kind):
     one = torch.full((500, 1, 1), 0.012 * UNITS.get(case.name, 1))
     with half():
         x = torch.nn.functional.linear(one, torch.eye(1))
-        inputs = (x, x) if case.name in SECOND_INPUT else x
+        inputs = x
         rest = case.neuron.init(params, at(inputs, 0))
         found = snf.scan(case.neuron.step, params, rest, inputs, kind=kind)
     assert x.dtype == torch.bfloat16
@@ -61,7 +72,7 @@ def test_a_slow_leak_beside_half_products(case, kind):
         assert found[0].sum() == 2
 
 
-@usual(CASES)
+@some_neurons
 def test_under_autocast_the_state_and_the_spikes_are_float32(case):
     """Also of a neuron whose own products are half: its numbers are off by their rounding."""
     world = case.world()

@@ -275,7 +275,7 @@ def has_one_kernel(case, world):
 
 
 @usual(CASES, all_of=("leaky", "lif"))
-@pytest.mark.parametrize("kind", ["checkpointed", FUSED])
+@pytest.mark.parametrize("kind", [pytest.param("checkpointed", marks=pytest.mark.slow), FUSED])
 def test_every_kind_is_the_loop(case, kind):
     """Bit-equal values and the same derivatives, through random cotangents of the outputs and of the last state."""
     world = case.world(T=5, batch=2, n=2, dtype=torch.float64)
@@ -308,7 +308,7 @@ def test_every_kind_is_the_loop(case, kind):
     same(lambda loss: vmap(loss, in_dims=-1)(*optree.tree_map(lambda x: x.movedim(0, -1), samples)))
 
 
-@each_neuron
+@some_neurons
 def test_a_pullback_outlives_its_transform(case):
     """What `vjp` hands out is called when the transform is over, and pulls back over more than one checkpoint."""
     world = case.world(T=40, batch=2, n=2, dtype=torch.float64)

@@ -28,7 +28,12 @@ def test_the_notebooks_are_found():
     assert {path.stem[:2] for path in NOTEBOOKS} >= {"1-", "2-"}
 
 
-@each_notebook
+SLOW = ("7-fitting-a-neuron",)  # it trains longest, by what others show, too
+
+
+@pytest.mark.parametrize(
+    "path", [pytest.param(p, id=p.stem, marks=[pytest.mark.slow] if p.stem in SLOW else []) for p in NOTEBOOKS]
+)
 def test_notebook_runs(path, monkeypatch):
     if path.stem in NEEDS:
         pytest.importorskip(NEEDS[path.stem], reason=f"pip install {NEEDS[path.stem]}")
