@@ -60,11 +60,10 @@ def test_a_slow_leak_beside_half_products(case, kind):
         params = dataclasses.replace(params, dt=0.01)
     one = torch.full((500, 1, 1), 0.012 * UNITS.get(case.name, 1))
     with half():
-        x = torch.nn.functional.linear(one, torch.eye(1))
-        inputs = x
+        inputs = torch.nn.functional.linear(one, torch.eye(1))
         rest = case.neuron.init(params, at(inputs, 0))
         found = snf.scan(case.neuron.step, params, rest, inputs, kind=kind)
-    assert x.dtype == torch.bfloat16
+    assert inputs.dtype == torch.bfloat16
     wide = cast(inputs, torch.float32)
     expected = snf.scan(case.neuron.step, params, case.neuron.init(params, at(wide, 0)), wide, kind=kind)
     assert_equal(found, expected)
