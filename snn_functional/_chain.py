@@ -235,7 +235,7 @@ def _layer(layer: Any) -> Neuron:
             f"{call}: a tree belongs into params. The layer is the bundle: chain(linear, ...), not chain(Linear(w), ...)."
         )
     if isinstance(layer, type):
-        raise TypeError(f"{call}: a class. Give {layer.__name__}().")
+        raise TypeError(f"{call}: a class. Give one that is made, with its arguments: {layer.__name__}(...).")
     if isinstance(layer, Functional) or has_tensors(layer):
         raise TypeError(
             f"{call}: a module's tensors go into params and state. Give the two that layer(module) makes of it: norm, of_norm = "

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from ._chain import Chain, Residual
 from ._firing import run_layers, share, spikes_of
+from ._functionalize._module import Scanned
 from ._neuron import name_of, Neuron
 from ._tree import named_leaves, tree_leaves, tree_map
 
@@ -39,9 +40,10 @@ class Summary(str):
 
 
 @torch.no_grad()
-def summary(net: Neuron, params: Any, x: Any = None, *, xs: Any = None) -> Summary:
+def summary(net: Any, params: Any = None, x: Any = None, *, xs: Any = None) -> Summary:
     """The layers of a chain, or the one neuron that `net` is, as a table: shapes, how many numbers, and how often each layer fires.
 
+    - `net`, `params`: a neuron or a chain, and its tree; or a module that `module` made of them.
     - `x`: one step of input, `xs[0]` [batch, ...]: shapes of the states and outputs. Without it there are those of the params alone.
     - `xs`: instead of it a whole sequence [T, batch, ...], over which the network is run from rest: firing rates, too.
 
@@ -55,6 +57,8 @@ def summary(net: Neuron, params: Any, x: Any = None, *, xs: Any = None) -> Summa
     1  leaky   beta (), threshold ()         2  mem (2, 3)  (2, 3)  0.200
     total                                   12
     """
+    if isinstance(net, Scanned) and params is None:
+        net, params = net.neuron, net.params
     if not isinstance(net, Neuron):
         raise TypeError(
             f"summary(net, params): net is a neuron or a chain, chain(linear, leaky), but {net!r:.80} came."

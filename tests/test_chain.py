@@ -324,7 +324,7 @@ def test_a_layer_that_writes_into_its_input_is_refused():
 
 
 def test_a_class_is_no_layer():
-    with pytest.raises(TypeError, match=r"a class. Give ReLU\(\)"):
+    with pytest.raises(TypeError, match=r"a class. Give one that is made, with its arguments: ReLU\(\.\.\.\)"):
         snf.chain(snf.leaky, torch.nn.ReLU)
 
 

@@ -292,3 +292,5 @@ def test_what_cannot_be_masked_is_refused():
         snf.masked(net).init(params, (xs[0], torch.ones(3, dtype=torch.bool)))
     with pytest.raises(TypeError, match="whole numbers .* torch.float32 came"):
         snf.valid_steps(torch.ones(3), 4)
+    with pytest.raises(ValueError, match=r"valid_steps\(lengths, T=4\): a length is 9, but there are 4 steps"):
+        snf.valid_steps(torch.tensor([9, 2]), 4)

@@ -125,6 +125,13 @@ def test_summary_as_a_value():
     assert ran.rows[0].rate is None and repr(ran) == str(ran)
 
 
+def test_a_summary_of_a_module_is_that_of_its_tree():
+    net = snf.chain(snf.linear, snf.leaky)
+    params = (snf.Linear(torch.eye(3)), snf.LeakyParams(0.9))
+    xs = torch.rand(5, 2, 3)
+    assert snf.summary(snf.module(net, params), xs=xs) == snf.summary(net, params, xs=xs)
+
+
 def test_a_summary_of_what_is_no_network_is_refused():
     with pytest.raises(TypeError, match="net is a neuron or a chain"):
         snf.summary(snf.leaky_step, snf.LeakyParams(0.9))

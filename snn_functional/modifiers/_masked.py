@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .._functorch import readable
 from .._tree import tree_map
 from ._modifier import Modifier, Step
 
@@ -13,7 +14,7 @@ from ._modifier import Modifier, Step
 def valid_steps(lengths: Tensor, T: int) -> Tensor:
     """The steps that each sample has, of `T`: bool [T, batch], True in the first `lengths` [batch] of them.
 
-    Raises TypeError for lengths that are no whole numbers.
+    Raises TypeError for lengths that are no whole numbers, ValueError for one beyond T.
 
     >>> valid_steps(torch.tensor([1, 3]), 3)
     tensor([[ True,  True],
@@ -23,6 +24,8 @@ def valid_steps(lengths: Tensor, T: int) -> Tensor:
     if not isinstance(lengths, Tensor) or lengths.is_floating_point() or lengths.dtype == torch.bool:
         came = lengths.dtype if isinstance(lengths, Tensor) else type(lengths).__name__
         raise TypeError(f"valid_steps(lengths, T): lengths is a tensor of whole numbers [batch], but {came} came.")
+    if readable(lengths) and bool((lengths > T).any()):
+        raise ValueError(f"valid_steps(lengths, T={T}): a length is {int(lengths.max())}, but there are {T} steps.")
     return torch.arange(T, device=lengths.device).reshape(T, *[1] * lengths.dim()) < lengths
 
 
@@ -60,9 +63,12 @@ class masked(Modifier):
 
     def _pair(self, input: Any) -> tuple[Any, Tensor]:
         if not isinstance(input, tuple) or len(input) != 2 or getattr(input[1], "dtype", None) != torch.bool:
+            came = type(input).__name__
+            if isinstance(input, tuple) and len(input) == 2:
+                came = f"a pair with valid of {getattr(input[1], 'dtype', type(input[1]).__name__)}"
             raise TypeError(
-                f"masked: the input is a pair (x, valid) with a bool tensor valid [batch], not {type(input).__name__}. For each step "
-                "valid_steps(lengths, T) makes one."
+                f"masked: the input is a pair (x, valid) with a bool tensor valid [batch], not {came}. For each step "
+                "valid_steps(lengths, T) makes one of lengths."
             )
         return input
 
