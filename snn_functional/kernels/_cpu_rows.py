@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ._cpu import BIG, CACHE, GRAIN, Kernel, lines_of, named
 from ._groups import grouped, groups_of
-from ._loops import Walk
+from ._loops import NetworkLoop, Walk
 from ._network import events, Network, Segment
 from ._print import body, computed, free, keep, operand, stored
 from ._signature import MATRIX, TIMED
@@ -31,34 +31,17 @@ class Target(NamedTuple):
     added: bool = False
 
 
-class NetworkKernel(Kernel):
+class NetworkKernel(Kernel, NetworkLoop):
     """What both directions share. Of width 1 of the text, `W1` is how many neurons that is; `n1`, `lo1` and `lanes1` are a block, its
     place and all there is in neurons of that width, as `n`, `lo` and `lanes` are in rows."""
 
     gave: list[int]  # the arguments where is kept what each product gave
     fresh: Sequence[int] = ()  # arguments, beside those written a row at a time, whose memory is new
 
-    @property
-    def networks(self) -> list[Network]:
-        """The steps that it holds, forward and back."""
-        raise NotImplementedError
-
-    @cached_property
-    def widths(self) -> list[int]:
-        """Those that there are, as the text numbers them."""
-        values = (w for network in self.networks for _, w in network.values)
-        return list(dict.fromkeys((*(w for w in self.arguments.widths if w), *values)))
-
     suffixes = cached_property(lambda self: [self.suffix(w) if w else "" for w in self.arguments.widths])
 
     def suffix(self, width: int) -> str:
         return str(self.widths.index(width))
-
-    @cached_property
-    def packed(self) -> list[tuple[int, bool]]:
-        """Which matrices are packed, and which way round."""
-        every = (network.products[j] for network in self.networks for j in network.items if isinstance(j, int))
-        return list(dict.fromkeys((x.matrix, x.transposed) for x in every))
 
     def exact(self, matrix: int) -> str:
         """The type that products with it are summed in."""

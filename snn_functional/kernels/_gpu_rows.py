@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ._groups import grouped, groups_of
-from ._loops import Kind, layout, Loop, Walk, wide
+from ._loops import Kind, layout, NetworkLoop, Walk, wide
 from ._network import Network, Segment
 from ._print_triton import cast, computed, free, HEADER, keep, Lines, read, rounded
 from ._signature import MATRIX, Slots, TIMED
@@ -35,25 +35,8 @@ class Forms(NamedTuple):
     axes: int
 
 
-class RowsKernel(Loop):
+class RowsKernel(NetworkLoop):
     """What both directions share. Names in the text: `p0` a param, `s0` a state, `a0` any other leaf, by its argument's number."""
-
-    @property
-    def networks(self) -> list[Network]:
-        """The steps that it holds."""
-        raise NotImplementedError
-
-    @functools.cached_property
-    def widths(self) -> list[int]:
-        """Those that there are, as the text numbers them."""
-        values = (w for network in self.networks for _, w in network.values)
-        return list(dict.fromkeys((*(w for w in self.arguments.widths if w), *values)))
-
-    @functools.cached_property
-    def packed(self) -> list[tuple[int, bool]]:
-        """Which matrices are taken, and which way round."""
-        every = (network.products[j] for network in self.networks for j in network.items if isinstance(j, int))
-        return list(dict.fromkeys((x.matrix, x.transposed) for x in every))
 
     def run(
         self, numbers: Sequence[float], takes: Sequence[Tensor], slots: Slots, others: Sequence[Tensor], walk: Walk,

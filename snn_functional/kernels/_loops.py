@@ -4,6 +4,7 @@ import enum
 import math
 import threading
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import torch
@@ -80,6 +81,27 @@ class Loop:
     def launch(self, numbers: tuple[float, ...], tensors: Sequence[Tensor | None], walk: Walk) -> None:
         """Fills those of the arguments that are results. Each checkpoint is None where there are none."""
         raise NotImplementedError
+
+
+class NetworkLoop(Loop):
+    """A kernel of whole rows, for steps that hold products."""
+
+    @property
+    def networks(self) -> list[Network]:
+        """The steps that it holds, forward and back."""
+        raise NotImplementedError
+
+    @cached_property
+    def widths(self) -> list[int]:
+        """Those that there are, as the text numbers them."""
+        values = (w for network in self.networks for _, w in network.values)
+        return list(dict.fromkeys((*(w for w in self.arguments.widths if w), *values)))
+
+    @cached_property
+    def packed(self) -> list[tuple[int, bool]]:
+        """Which matrices are taken, and which way round."""
+        every = (network.products[j] for network in self.networks for j in network.items if isinstance(j, int))
+        return list(dict.fromkeys((x.matrix, x.transposed) for x in every))
 
 
 class ForwardLoop(Loop):
