@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from snn_functional import _identity
+from snn_functional import _folder, _identity
 from snn_functional._scan import _known
 from snn_functional.kernels import _cache, _kernels
 
@@ -79,6 +79,12 @@ def optimized(monkeypatch):
     monkeypatch.delenv("SNN_FUNCTIONAL_OPTIMIZE")
     monkeypatch.setattr(_kernels, "_kernels", _identity.Registry(1000))
     monkeypatch.setattr(_known, "_known", _identity.Registry(1000))
+
+
+@pytest.fixture
+def unseen(monkeypatch):
+    """No pictures, which take most of the time of a tiny run."""
+    monkeypatch.setattr(_folder, "save_pictures", lambda *args: None)
 
 
 def _largest(dtype):

@@ -13,6 +13,7 @@ import optree
 import pytest
 import torch
 from alif import alif
+from commands import refused, run
 from helpers import assert_equal, CASES, sweep
 
 import snn_functional as snf
@@ -38,16 +39,6 @@ def here(tmp_path, monkeypatch):
     return tmp_path
 
 
-@pytest.fixture
-def unseen(monkeypatch):
-    """No pictures, which take most of the time of a tiny run."""
-    monkeypatch.setattr(_folder, "save_pictures", lambda *args: None)
-
-
-def run(*argv):
-    return command.main([*map(str, argv)])
-
-
 def leaves(folder):
     return torch.load(folder / "checkpoint.pt", weights_only=True)["leaves"]
 
@@ -55,16 +46,6 @@ def leaves(folder):
 def history(folder):
     rows = json.loads((folder / "metrics.json").read_text())["history"]
     return [{name: value for name, value in row.items() if name != "seconds"} for row in rows]
-
-
-def refused(capsys, *argv):
-    """The one line that a call is refused with."""
-    with pytest.raises(SystemExit) as exit:
-        run(*argv)
-    assert exit.value.code == 2
-    out, err = capsys.readouterr()
-    assert out == "" and err.count("\n") == 1 and err.startswith("python -m snn_functional"), (out, err)
-    return err
 
 
 def test_as_a_program_with_its_defaults_it_shows_and_leaves_everything(tmp_path):

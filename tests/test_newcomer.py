@@ -8,6 +8,7 @@ import numpy
 import pytest
 import recorded
 import torch
+from commands import refused, run
 from test_recordings_files import real, SHARED
 
 import snn_functional as snf
@@ -24,26 +25,6 @@ TINY = ["train", "--hidden", "8", "--epochs", "1", "--steps", "2", "--batch", "2
 def here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     return tmp_path
-
-
-@pytest.fixture
-def unseen(monkeypatch):
-    """No pictures, which take most of the time of a tiny run."""
-    monkeypatch.setattr(_folder, "save_pictures", lambda *args: None)
-
-
-def run(*argv):
-    return command.main([*map(str, argv)])
-
-
-def refused(capsys, *argv):
-    """The one line that a call is refused with."""
-    capsys.readouterr()
-    with pytest.raises(SystemExit) as exit:
-        run(*argv)
-    out, err = capsys.readouterr()
-    assert exit.value.code == 2 and out == "" and err.count("\n") == 1, (out, err)
-    return err
 
 
 def seed_of(folder):
