@@ -20,14 +20,14 @@ from torch import Tensor
 from .._neuron import admit, at_rest, Neuron, unit
 from .._tree import Leaf, leaf, pytree, static
 from ..surrogate import ATan, Spike
-from ._lif import fire, spike_and_reset
+from ._lif import Fires, spike_and_reset
 
 
 __all__ = ["CubaLifParams", "CubaLifState", "cuba_lif_init", "cuba_lif_step", "cuba_lif"]
 
 
 @pytree
-class CubaLifParams:
+class CubaLifParams(Fires):
     """Numbers are () or (neurons,); those of `LifParams`, and two more.
 
     - `alpha`: share of the current that is kept in a step; of an update "relax", the share that is lost. Read as clamped to [0, 1].
@@ -53,15 +53,6 @@ class CubaLifParams:
     spike_delay: bool = static(default=False, choices=(False, True))
     detach_reset: bool = static(default=False, choices=(False, True))
     inclusive: bool = static(default=False, choices=(False, True))
-
-    @property
-    def fires_from_state(self) -> bool:
-        """See `LifParams`."""
-        return not self.spike_delay and (self.reset_delay or self.reset_mechanism == "none")
-
-    def fire(self, mem: Tensor) -> Tensor:
-        """The spikes of a membrane."""
-        return fire(self, mem)
 
 
 @pytree

@@ -37,8 +37,25 @@ from ..surrogate import ATan, fires, Spike
 __all__ = ["LifParams", "LifState", "lif_init", "lif_step", "lif"]
 
 
+class Fires:
+    """What modifiers ask of the params of `lif` and `cuba_lif`."""
+
+    spike_delay: bool
+    reset_delay: bool
+    reset_mechanism: str
+
+    @property
+    def fires_from_state(self) -> bool:
+        """Are the spikes of a step those of the membrane that it leaves? Modifiers that look at the spikes again need that."""
+        return not self.spike_delay and (self.reset_delay or self.reset_mechanism == "none")
+
+    def fire(self, mem: Tensor) -> Tensor:
+        """The spikes of a membrane."""
+        return fire(self, mem)
+
+
 @pytree
-class LifParams:
+class LifParams(Fires):
     """Numbers are () or (neurons,); potentials are in units of the threshold.
 
     - `beta`: share of the membrane that is kept in a step; of an update "relax", the share that is lost. Read as clamped to [0, 1].
@@ -69,15 +86,6 @@ class LifParams:
     def kept(self) -> Tensor:
         """The share of the membrane that is kept in a step, whatever the update."""
         return unit(self.beta) if self.update == "decay" else 1 - unit(self.beta)
-
-    @property
-    def fires_from_state(self) -> bool:
-        """Are the spikes of a step those of the membrane that it leaves? Modifiers that look at the spikes again need that."""
-        return not self.spike_delay and (self.reset_delay or self.reset_mechanism == "none")
-
-    def fire(self, mem: Tensor) -> Tensor:
-        """The spikes of a membrane."""
-        return fire(self, mem)
 
 
 @pytree
