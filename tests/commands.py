@@ -9,12 +9,19 @@ def run(*argv):
     return command.main([*map(str, argv)])
 
 
-def refused(capsys, *argv):
-    """The one line that a call is refused with, which prints nothing else."""
+def ended(capsys, *argv):
+    """What is printed by a call that ends in one line of complaint: that, and the line."""
     capsys.readouterr()
     with pytest.raises(SystemExit) as exit:
         run(*argv)
     out, err = capsys.readouterr()
-    assert exit.value.code == 2 and out == "" and err.count("\n") == 1, (out, err)
-    assert err.startswith("python -m snn_functional"), err
+    assert exit.value.code == 2 and err.count("\n") == 1 and err.startswith("python -m snn_functional"), err
+    assert len(err) < 700, err
+    return out, err
+
+
+def refused(capsys, *argv):
+    """The one line that a call is refused with, which prints nothing else."""
+    out, err = ended(capsys, *argv)
+    assert out == "", out
     return err
