@@ -6,8 +6,8 @@
              beta mem[t-1] + input[t] + V(spk[t-1])                           "none"
     spk[t] = S(mem[t] - threshold)
 
-V is a number or tensor (each neuron to itself), or a connection: `Linear(weight, bias)` (all to all), `Conv2d(weight, bias)`. With a
-tensor the step is pointwise; with a connection `scan` runs it as the loop.
+V is a number or tensor (each neuron to itself), or a connection: `Linear(weight, bias)` (all to all), `Conv2d(weight, bias)`. Of
+a step with a tensor or `Linear`, `scan` makes one kernel; with `Conv2d`, kernels with the convolution between them.
 
 Source: `snntorch.RLeaky` 1.0.0, bit for bit.
 """
