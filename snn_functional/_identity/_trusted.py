@@ -13,8 +13,8 @@ import torch
 
 # Packages whose Python functions and classes are taken as they are.
 PURE = frozenset(
-    """snn_functional optree numpy math cmath operator _operator functools _functools itertools dataclasses typing typing_extensions
-    types collections _collections _collections_abc abc _abc copy enum numbers contextlib fractions string""".split()
+    """snn_functional optree numpy math cmath operator _operator functools _functools itertools dataclasses reprlib typing
+    typing_extensions types collections _collections _collections_abc abc _abc copy enum numbers contextlib fractions string""".split()
 )
 # torch's Python functions that only compute; others look at modes, seeds, threads, devices.
 TORCH = (
