@@ -79,7 +79,7 @@ def _may_be_kept(step: Any, reach: Reach) -> bool:
     anyway. Of a closure they would outlive it."""
     if type(step) is types.FunctionType:
         return not step.__closure__
-    return type(step).__weakrefoffset__ > 0 and all(map(everybodys, reach.alive))
+    return type(step).__weakrefoffset__ != 0 and all(map(everybodys, reach.alive))
 
 
 def _again(step: Any) -> Callable[[], list[Held]]:

@@ -33,7 +33,7 @@ def line_of(error: BaseException) -> str:
 
 PACKAGE = os.path.dirname(os.path.dirname(__file__))
 READING = os.path.join(PACKAGE, "_scan", "_reading.py")  # what is above is the call of `scan`, and not of the step
-ROOMS = tuple(os.path.join(PACKAGE, room, "") for room in ("kernels", "_scan", "_identity", "snn", "functionalize"))
+ROOMS = tuple(os.path.join(PACKAGE, room, "") for room in ("kernels", "_scan", "_identity", "snn", "_functionalize"))
 
 
 @functools.cache
