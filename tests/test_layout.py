@@ -2,6 +2,7 @@
 
 import ast
 import inspect
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -158,3 +159,9 @@ def test_a_room_is_loaded_when_it_is_asked_for(name, asked):
 def test_an_unknown_name_is_refused():
     with pytest.raises(AttributeError, match="module 'snn_functional' has no attribute 'spike'"):
         snf.spike  # noqa: B018
+
+
+def test_the_rooms_that_messages_pass_over_are_there():
+    from snn_functional.kernels._lines import ROOMS
+
+    assert [room for room in ROOMS if not os.path.isdir(room)] == []
