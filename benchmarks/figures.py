@@ -150,6 +150,8 @@ def draw(path: Path = PICTURE) -> None:
         who, taken = zip(*sorted(found["ms"].items(), key=lambda one: -one[1]))
         ax.barh(who, taken, color=[{"fused": "C1", "copy": "C7"}.get(one, "C0") for one in who])
         ax.set(xscale="log", title="T={}, batch {}, {} neurons".format(*row.split(" x ")), xlabel="ms, forward and backward")
+        ax.xaxis.set_major_formatter("{x:g}")
+        ax.xaxis.set_minor_formatter("")
     figure.savefig(path, dpi=120, metadata={"Source": digest().decode()})
 
 
