@@ -1,7 +1,8 @@
 """python benchmarks/delays.py [--batch 32] [--longest 24] [--rate 0.05]: what a layer with learned delays costs, forward and backward.
 
 Two layers of 140-256-256 spiking neurons, 100 steps, float32, one thread: the first sees the input, the second the first one's spikes.
-Milliseconds of CPU time, and the MB that a process holds at most beyond what it held before, each from a process of its own. `--keep`: see keep.py.
+Milliseconds of CPU time, and the MB that a process holds at most beyond what it held before, each from a process of its own.
+`--keep`: see keep.py.
 
     scan        chain(delayed_linear, leaky, delayed_linear, leaky): a product for each place of the line, over all of time
     loop        the same step by step, the definition

@@ -74,7 +74,8 @@ def runs(name: str) -> list[dict[str, Any]]:
 
 def matching(name: str, pattern: str) -> list[tuple[dict[str, Any], str, dict[str, Any]]]:
     """Run, row, numbers. Raises LookupError where a page asks for what was not measured."""
-    found = [(run, row, of) for run in runs(name) for row, of in run["rows"].items() if fnmatch.fnmatchcase(row, pattern)]
+    rows = [(run, row, numbers) for run in runs(name) for row, numbers in run["rows"].items()]
+    found = [row for row in rows if fnmatch.fnmatchcase(row[1], pattern)]
     if not found:
         raise LookupError(f"benchmarks/results/{name}.json has no row {pattern!r}, which a page shows.")
     return found
@@ -102,9 +103,9 @@ def table(name: str) -> str:
         for heading, (quantity, *who) in columns.items():
             known = [numbers.get(quantity, {})[one] for one in who if one in numbers.get(quantity, {})]
             cells[heading] = min(known) if known else "-"
-        racing = [x for heading, x in cells.items() if heading not in BOUNDS and not isinstance(x, str)]
-        show = lambda heading, x: f"**{number(x)}**" if bold and heading not in BOUNDS and x == min(racing) else number(x)  # noqa: B023
-        lines.append(f"| {numbers.get('title', row)} | {' | '.join(show(*cell) for cell in cells.items())} |")
+        least = min((x for at, x in cells.items() if bold and at not in BOUNDS and x != "-"), default=None)
+        shown_as = [f"**{number(x)}**" if x == least and at not in BOUNDS else number(x) for at, x in cells.items()]
+        lines.append(f"| {numbers.get('title', row)} | {' | '.join(shown_as)} |")
     who = {one.partition(":")[0] for _, *those in columns.values() for one in those}
     return "\n".join([*lines, "", *said([run for run, _, _ in shown], who | {"torch", "triton"})])
 
@@ -149,7 +150,8 @@ def draw(path: Path = PICTURE) -> None:
     for ax, (_, row, found) in zip(axes, shown):
         who, taken = zip(*sorted(found["ms"].items(), key=lambda one: -one[1]))
         ax.barh(who, taken, color=[{"fused": "C1", "copy": "C7"}.get(one, "C0") for one in who])
-        ax.set(xscale="log", title="T={}, batch {}, {} neurons".format(*row.split(" x ")), xlabel="ms, forward and backward")
+        ax.set(xscale="log", xlabel="ms, forward and backward")
+        ax.set_title("T={}, batch {}, {} neurons".format(*row.split(" x ")))
         ax.xaxis.set_major_formatter("{x:g}")
         ax.xaxis.set_minor_formatter("")
     figure.savefig(path, dpi=120, metadata={"Source": digest().decode()})

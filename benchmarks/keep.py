@@ -46,7 +46,9 @@ def keep(
                 here.setdefault(quantity, {})[one["who"]] = value if isinstance(value, str) else float(f"{value:.4g}")
     about = dict(
         date=str(datetime.date.today()),
-        command=" ".join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *(word for word in sys.argv[1:] if word != str(folder))]),
+        command=" ".join(
+            [f"python benchmarks/{Path(sys.argv[0]).name}", *(w for w in sys.argv[1:] if w != str(folder))]
+        ),
         machine=machine(device),
         threads=threads,
         versions=versions(rows, device),

@@ -233,8 +233,7 @@ def main() -> None:
         rows += planning(options.repeat) if name == "planning" else measure(name, workers, options.repeat)
         path.with_suffix(".json").write_text(json.dumps(rows, indent=1))
     workers.end()
-    # Time is told where it is not CPU time that counts.
-    told = [{k: r[k] for k in r if k != "wall" or "two threads" in ROWS[r["row"]].goals} for r in rows if r["row"] in names]
+    told = [r for r in rows if r["row"] in names]
     keep(options.keep, path.name, told, lambda r: r["row"], ("ms", "wall"), named, options.threads)
     draw(rows, path.with_suffix(".png"))
     print(f"\n{path.name}.json and .png are in {options.out}")

@@ -165,7 +165,9 @@ def memory() -> list[dict[str, Any]]:
     rows = []
     for size in [(100, 64, 4000), (10_000, 16, 160)]:
         share = float(python(MEMORY, *map(str, size)))
-        rows.append(dict(work="memory beyond inputs, outputs and gradients", size=size, who="fused", percent=100 * share))
+        rows.append(
+            dict(work="memory beyond inputs, outputs and gradients", size=size, who="fused", percent=100 * share)
+        )
         print(f"    T={size[0]}: {100 * share:.1f} % of the input's bytes")
     return rows
 

@@ -71,7 +71,9 @@ def test_results_say_what_they_were_measured_on(path):
 
 def test_a_row_that_is_measured_again_leaves_its_older_run(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["/somewhere/benchmarks/a.py", "--rows", "b", "--keep", str(tmp_path)])
-    measured = lambda ms, *rows: [{"at": row, "who": who, "ms": ms, "low": 0.1} for row in rows for who in ("x", "torch: y")]
+    measured = lambda ms, *rows: [
+        {"at": row, "who": who, "ms": ms, "low": 0.1} for row in rows for who in ("x", "torch: y")
+    ]
     tell = lambda *args: keep(tmp_path, "a", measured(*args), lambda one: one["at"], ("ms",), str.upper)
     tell(1.23456, "b", "c")
     tell(2.0, "b")
