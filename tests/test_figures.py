@@ -85,6 +85,12 @@ def test_a_row_that_is_measured_again_leaves_its_older_run(tmp_path, monkeypatch
     assert [list(run["rows"]) for run in json.loads((tmp_path / "a.json").read_text())] == [["b"], ["c"]]
 
 
+def test_a_place_without_an_end_is_refused():
+    text = "takes <!-- figure networks-1: planning, ms, read --> 12 ms, and <!-- figure networks-1: planning, ms, found -->1<!-- -->"
+    with pytest.raises(ValueError, match="is not followed by its end"):
+        figures.filled(text)
+
+
 def test_what_was_not_measured_is_no_figure():
     with pytest.raises(LookupError, match="networks-1.json has no row 'nowhere'"):
         figures.filled("takes <!-- figure networks-1: nowhere, ms, ours -->1<!-- --> ms")
