@@ -1,7 +1,7 @@
 """python benchmarks/compiled.py [--T 200] [--repeat 9] [--backend inductor]: what `torch.compile` takes, and what its graph takes then.
 
 Forward and the gradient of all parameters, one thread. "compile" are seconds beyond those of a graph without a scan, compiled before;
-"eager" and "compiled" are milliseconds, in turns, medians of CPU time.
+"eager" and "compiled" are milliseconds, in turns, medians of CPU time. `--keep`: see keep.py.
 """
 
 import argparse
@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from events import medians
+from keep import keep, option
 from torch import nn
 
 import snn_functional as snf
@@ -48,11 +49,13 @@ def main() -> None:
     parser.add_argument("--T", type=int, default=200)
     parser.add_argument("--repeat", type=int, default=9)
     parser.add_argument("--backend", default="inductor")
+    option(parser)
     options = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(0)
     warm = torch.compile(nn.Linear(4, 4), fullgraph=True, backend=options.backend)
     warm(torch.rand(2, 4)).sum().backward()
+    rows = []
     for name, (model, xs) in works(options.T).items():
         step(model, xs)()  # kernels are built, and the rest of the library is loaded
         fast = torch.compile(model, fullgraph=True, backend=options.backend)
@@ -61,9 +64,11 @@ def main() -> None:
         seconds = time.perf_counter() - began
         ms = medians({"eager": step(model, xs), "compiled": step(fast, xs)}, options.repeat)
         ratio = ms["compiled"] / ms["eager"]
+        rows += [dict(row=name, who="compile", s=seconds), *(dict(row=name, who=who, ms=ms[who]) for who in ms)]
         print(
             f"{name:24} compile {seconds:5.1f} s   eager {ms['eager']:7.2f} ms   compiled {ms['compiled']:7.2f} ms   {ratio:.2f}"
         )
+    keep(options.keep, "compiled", rows, lambda row: row["row"], ("s", "ms"))
 
 
 if __name__ == "__main__":

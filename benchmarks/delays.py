@@ -2,6 +2,7 @@
 
 Two layers of 140-256-256 spiking neurons, 100 steps, float32, one thread: the first sees the input, the second the first one's spikes.
 Milliseconds of CPU time, and the MB that a process holds at most beyond what it held before, each from a process of its own.
+`--keep`: see keep.py.
 
     scan        chain(delayed_linear, leaky, delayed_linear, leaky): a product for each place of the line, over all of time
     loop        the same step by step, the definition
@@ -10,11 +11,14 @@ Milliseconds of CPU time, and the MB that a process holds at most beyond what it
 """
 
 import argparse
+import json
 import subprocess
 import sys
 import time
 from pathlib import Path
 from typing import Any
+
+from keep import keep, option
 
 
 WHO = ["scan", "loop", "conv1d", "no delays"]
@@ -67,7 +71,7 @@ def worker(who: str, batch: int, longest: int, rate: float, repeats: int) -> Non
     run(3)
     before = peak()
     times = sorted(run(100) for _ in range(repeats))
-    print(f"{who:10}{times[len(times) // 2]:9.0f} ms{peak() - before:9.0f} MB")
+    print(json.dumps({"who": who, "ms": times[len(times) // 2], "MB": peak() - before}))
 
 
 if __name__ == "__main__":
@@ -77,9 +81,14 @@ if __name__ == "__main__":
     parser.add_argument("--rate", type=float, default=0.05)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--who", choices=WHO)
+    option(parser)
     given = parser.parse_args()
     if given.who:
         worker(given.who, given.batch, given.longest, given.rate, given.repeats)
     else:
+        rows = []
         for who in WHO:
-            subprocess.run([sys.executable, __file__, *sys.argv[1:], "--who", who], check=True)
+            command = [sys.executable, __file__, *sys.argv[1:], "--who", who]
+            rows.append(json.loads(subprocess.run(command, check=True, text=True, stdout=subprocess.PIPE).stdout))
+            print(f"{who:10}{rows[-1]['ms']:9.0f} ms{rows[-1]['MB']:9.0f} MB", flush=True)
+        keep(given.keep, "delays", rows, lambda row: f"batch {given.batch}", ("ms", "MB"))

@@ -5,7 +5,8 @@
     step        both through autograd, as the library chooses by counting: never much slower than dense
 
 and the same of convolutions, samples x channels x size x out channels x kernel. Each beside torch's dense operation, in turns; medians
-of the process's CPU time. Leaves a table and events-THREADS-DTYPE.json and .png in build/benchmarks.
+of the process's CPU time. Leaves a table and events-THREADS-DTYPE.json and .png in build/benchmarks; `--keep`:
+see keep.py.
 """
 
 import argparse
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from keep import keep, option
 
 from snn_functional import _events
 from snn_functional._events import _convolution, _native
@@ -96,6 +98,7 @@ def main() -> None:
     parser.add_argument("--repeat", type=int, default=9)
     parser.add_argument("--dtype", default="float32", choices=["float32", "float64", "bfloat16"])
     parser.add_argument("--out", type=Path, default=HERE.parent / "build/benchmarks")
+    option(parser)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     dtype, rows = getattr(torch, options.dtype), []
@@ -112,7 +115,20 @@ def main() -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     name = options.out / f"events-{options.threads}-{options.dtype}"
     name.with_suffix(".json").write_text(json.dumps(rows, indent=1))
+    keep(options.keep, name.name, faster(rows), lambda row: row["row"], ("times",), None, options.threads)
     draw(rows, name.with_suffix(".png"))
+
+
+def faster(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Times as fast as the dense operation: a row for each work and direction, against the density."""
+    found = []
+    for row in rows:
+        title = "{} x {} x {}" if row["work"] == "product" else "{0} images of {1} x {2} x {2}, {3} of {4} x {4}"
+        title = title.format(*row["size"])
+        for direction, name in (("forward", "product"), ("weight", "outer")):
+            times = row["ms"][f"dense {name}"] / row["ms"][name]
+            found.append(dict(row=f"{title}, {direction}", who=f"{100 * row['density']:g} %", times=times))
+    return found
 
 
 def draw(rows: list[dict[str, Any]], path: Path) -> None:

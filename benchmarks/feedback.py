@@ -1,6 +1,6 @@
 """python benchmarks/feedback.py [--repeat 9]: layers that feed back through a convolution, beside the loop.
 
-Forward and the gradient of all parameters by `torch.func.grad`, one thread, in turns, medians of CPU time in ms.
+Forward and the gradient of all parameters by `torch.func.grad`, one thread, in turns, medians of CPU time in ms. `--keep`: see keep.py.
 """
 
 import argparse
@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from events import medians
+from keep import keep, option
 from torch.func import grad
 
 import snn_functional as snf
@@ -39,15 +40,19 @@ def both(neuron: Any, params: Any, xs: torch.Tensor) -> dict[str, Callable[[], A
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeat", type=int, default=9)
+    option(parser)
     options = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(0)
+    rows = []
     for size in SIZES:
         for name, ways in works(*size).items():
             ms = medians(ways, options.repeat)
+            rows += [dict(row=f"{name}, {' x '.join(map(str, size))}", who=who, ms=ms[who]) for who in ms]
             print(
                 f"{name:16} {size}: {ms['here']:7.1f} ms, the loop {ms['loop']:7.1f} ms, {ms['here'] / ms['loop']:.2f} of it"
             )
+    keep(options.keep, "feedback", rows, lambda row: row["row"], ("ms",))
 
 
 if __name__ == "__main__":

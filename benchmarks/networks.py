@@ -15,7 +15,7 @@ library's documentation writes them.
 `--rows density` is cost against density, the picture; `--rows planning` what it takes to read a network; without `--rows` all run.
 `benchmarks/peers.sh` installs the peers; who is not installed, or raises, is named and left out. Not timed: SLSTM and the rectified
 layer in SpikingJelly, Norse and sinabs (there is none); convolutions in JAX (XLA's on a CPU, inside a scan and differentiated, took
-40 s a step, 44 times ours). Leaves networks-THREADS.json and .png in build/benchmarks.
+40 s a step, 44 times ours). Leaves networks-THREADS.json and .png in build/benchmarks; `--keep`: see keep.py.
 """
 
 import argparse
@@ -34,6 +34,7 @@ from typing import Any
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE / "networks"))
 
+from keep import keep, option  # noqa: E402
 from works import DENSITIES, digits, ROWS, title  # noqa: E402
 
 
@@ -167,6 +168,10 @@ def planning(repeat: int) -> list[dict[str, Any]]:
     return rows
 
 
+def named(name: str) -> str:
+    return name if name == "planning" else title(name).partition(": ")[2]
+
+
 def draw(rows: list[dict[str, Any]], path: Path) -> None:
     """Each network by everybody, and cost against density."""
     import matplotlib.pyplot as plt
@@ -210,6 +215,7 @@ def main() -> None:
     parser.add_argument("--repeat", type=int, default=9)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, default=HERE.parent / "build/benchmarks")
+    option(parser)
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     cpu = next(
@@ -227,6 +233,8 @@ def main() -> None:
         rows += planning(options.repeat) if name == "planning" else measure(name, workers, options.repeat)
         path.with_suffix(".json").write_text(json.dumps(rows, indent=1))
     workers.end()
+    told = [r for r in rows if r["row"] in names]
+    keep(options.keep, path.name, told, lambda r: r["row"], ("ms", "wall"), named, options.threads)
     draw(rows, path.with_suffix(".png"))
     print(f"\n{path.name}.json and .png are in {options.out}")
 

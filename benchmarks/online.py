@@ -8,7 +8,7 @@ a process of its own: the peak of its memory (VmHWM) beyond what it held before,
     loop                        backpropagation through a plain Python loop, `.backward()`
 
 "off" is the relative distance of the gradient of the weights from that of `loop` in float64: rtrl, eprop and ottt are exact here, to
-rounding, sltt is an approximation.
+rounding, sltt is an approximation. `--keep`: see keep.py.
 """
 
 import argparse
@@ -18,6 +18,8 @@ import sys
 import time
 from pathlib import Path
 from typing import Any
+
+from keep import keep, option
 
 
 HERE = Path(__file__).parent
@@ -74,6 +76,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--lengths", type=int, nargs="+", default=[100, 1000, 10000])
     parser.add_argument("--worker", nargs=2, help=argparse.SUPPRESS)
+    option(parser)
     args = parser.parse_args()
     if args.worker:
         worker(args.worker[0], int(args.worker[1]), args.batch, args.neurons)
@@ -83,6 +86,7 @@ def main() -> None:
         + "".join(f" T={T} |" for T in args.lengths)
     )
     print("|---" * (len(args.lengths) + 1) + "|")
+    rows = []
     for who in WHO:
         cells = []
         for T in args.lengths:
@@ -93,8 +97,10 @@ def main() -> None:
             if done.returncode:
                 sys.exit(done.stderr)
             found = json.loads(done.stdout.splitlines()[-1])
+            rows.append(found | dict(row=f"T={T}", who=who))
             cells.append(f" {found['MB']:.1f} MB, {found['ms']:.0f} ms, off by {found['off']:.0e} |")
         print(f"| {who} |" + "".join(cells), flush=True)
+    keep(args.keep, "online", rows, lambda row: row["row"], ("ms", "MB"))
 
 
 if __name__ == "__main__":

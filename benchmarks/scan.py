@@ -5,7 +5,8 @@
 
 Milliseconds are medians over turns within one run, so that a machine that changes its speed slows all alike: read the ratios.
 `benchmarks/peers.sh` installs the rivals; who is not installed, or raises, is named and left out. With `--device cuda` each run is
-waited for, and memory and first results are not measured. Leaves a table and scan-DEVICE-THREADS.json and .png in build/benchmarks.
+waited for, and memory and first results are not measured. Leaves a table and scan-DEVICE-THREADS.json in build/benchmarks; `--keep`:
+see keep.py.
 """
 
 import argparse
@@ -20,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from keep import keep, option
 from rivals import HOMES
 
 import snn_functional as snf
@@ -163,7 +165,9 @@ def memory() -> list[dict[str, Any]]:
     rows = []
     for size in [(100, 64, 4000), (10_000, 16, 160)]:
         share = float(python(MEMORY, *map(str, size)))
-        rows.append(dict(work="memory beyond inputs, outputs and gradients", size=size, who="fused", share=share))
+        rows.append(
+            dict(work="memory beyond inputs, outputs and gradients", size=size, who="fused", percent=100 * share)
+        )
         print(f"    T={size[0]}: {100 * share:.1f} % of the input's bytes")
     return rows
 
@@ -217,18 +221,9 @@ def show(rows: list[dict[str, Any]]) -> None:
         )
 
 
-def draw(rows: list[dict[str, Any]], sizes: list[tuple[int, int, int]], path: Path) -> None:
-    import matplotlib.pyplot as plt
-
-    figure, axes = plt.subplots(1, len(sizes), figsize=(4 * len(sizes), 3.4), layout="constrained")
-    for ax, size in zip(axes, sizes):
-        mine = sorted((r for r in rows if r["work"] == "layer" and r["size"] == size), key=lambda r: -r["ms"])
-        colours = ["C1" if r["who"] == "fused" else "C0" if r["who"] != "copy" else "C7" for r in mine]
-        ax.barh([r["who"] for r in mine], [r["ms"] for r in mine], color=colours)
-        ax.set(
-            xscale="log", title=f"T={size[0]}, batch {size[1]}, {size[2]} neurons", xlabel="ms, forward and backward"
-        )
-    figure.savefig(path, dpi=120)
+def named(row: dict[str, Any]) -> str:
+    size = row["size"] if isinstance(row["size"], str) else " x ".join(map(str, row["size"]))
+    return size if row["work"] == "layer" else f"{row['work']}, {size}"
 
 
 def main() -> None:
@@ -237,6 +232,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--repeat", type=int, default=15)
     parser.add_argument("--out", type=Path, default=HERE.parent / "build/benchmarks")
+    option(parser)
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     card = f" on {torch.cuda.get_device_name()}" if options.device == "cuda" else ""
@@ -258,8 +254,9 @@ def main() -> None:
         rows += first_results(options.out)
     name = f"scan-{options.device}-{options.threads}"
     (options.out / f"{name}.json").write_text(json.dumps(rows, indent=1))
-    draw(rows, sizes, options.out / f"{name}.png")
-    print(f"\n{name}.json and .png are in {options.out}")
+    shown = [r for r in rows if r["work"] != "cost a neuron-step"]
+    keep(options.keep, name, shown, named, ("ms", "percent", "first", "second"), None, options.threads, options.device)
+    print(f"\n{name}.json is in {options.out}")
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ that number is printed. All give the same numbers: float64 is asserted first, fl
 first of each.
 
 Per-sample gradients are large, and half of their time is spent on pages that the system hands out and takes back. With the environment
-variable THP_MEM_ALLOC_ENABLE=1 torch asks for large ones.
+variable THP_MEM_ALLOC_ENABLE=1 torch asks for large ones. `--keep`: see keep.py.
 """
 
 import argparse
@@ -27,6 +27,7 @@ from typing import Any
 
 import optree
 import torch
+from keep import keep, option
 from torch.func import grad, vmap
 from torch.nn.functional import cross_entropy
 
@@ -159,6 +160,7 @@ def main() -> None:
     parser.add_argument("--repeat", type=int, default=7)
     parser.add_argument("--works", nargs="*", default=list(WORKS), choices=list(WORKS))
     parser.add_argument("--out", type=Path, default=HERE.parent / "build/benchmarks")
+    option(parser)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     finish = torch.cuda.synchronize if options.device == "cuda" else lambda: None
@@ -184,7 +186,9 @@ def main() -> None:
             part = f"   1 of {every} members, times {every}" if every > 1 else ""
             print(f"    {name:15} {who:8} {ms:10.1f} ms {ratio:8.2f}x{part}", flush=True)
     options.out.mkdir(parents=True, exist_ok=True)
-    (options.out / f"transforms-{options.device}-{options.threads}.json").write_text(json.dumps(rows, indent=1))
+    name = f"transforms-{options.device}-{options.threads}"
+    (options.out / f"{name}.json").write_text(json.dumps(rows, indent=1))
+    keep(options.keep, name, rows, lambda r: r["work"], ("ms", "ratio"), None, options.threads, options.device)
 
 
 if __name__ == "__main__":

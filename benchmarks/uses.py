@@ -12,7 +12,8 @@ road that leads there instead, and what of it is the user's own work:
     by hand             written out by the user around the library's step or layers
 
 What can always be done, a Python loop over members or samples, counts for nobody. `--errors` prints every error in full.
-`benchmarks/peers.sh` installs the peers; who is not installed is named and left out. Leaves uses.json in build/benchmarks.
+`benchmarks/peers.sh` installs the peers; who is not installed is named and left out. Leaves uses.json in build/benchmarks; `--keep`:
+see keep.py.
 """
 
 import argparse
@@ -23,6 +24,8 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+
+from keep import keep, option
 
 
 HERE = Path(__file__).parent
@@ -86,6 +89,7 @@ def main() -> None:
     parser.add_argument("--use", nargs="+")
     parser.add_argument("--out", type=Path, default=HERE.parent / "build/benchmarks")
     parser.add_argument("--worker", nargs=2, metavar=("LIBRARY", "USE"))
+    option(parser)
     options = parser.parse_args()
     if options.worker:
         from tried import attempt
@@ -126,6 +130,8 @@ def main() -> None:
                 print(f"\n=== {r['library']}, {r['use']}\n{r['stderr']}")
     options.out.mkdir(parents=True, exist_ok=True)
     (options.out / "uses.json").write_text(json.dumps(list(results.values()), indent=1))
+    told = [dict(row=use, who=library, cell=result["cell"]) for (library, use), result in results.items()]
+    keep(options.keep, "uses", told, lambda row: row["row"], ("cell",), lambda use: uses[use].title, threads=0)
 
 
 if __name__ == "__main__":

@@ -83,7 +83,7 @@ def title(name: str) -> str:
         "recurrent": f"{sizes}, the {row.sizes[1 % len(row.sizes)]} recurrent", "feedforward": sizes, "slstm": f"slstm {sizes}",
         "conv": "12C5-MP2-64C5-MP2-1024FC10", "relu": f"leaky_parallel {sizes}", "layer": f"{sizes} LIF neurons",
     }[row.kind]  # fmt: skip
-    density = "rate-coded digits" if row.density == "digits" else f"{row.density:.0%} of the input 1"
+    density = "rate-coded digits" if row.density == "digits" else f"{100 * row.density:.0f} % of the inputs spike"
     density = "" if row.density == 1.0 else f", {density}"
     does = {"ensemble": ", vmap(grad) of 8 of them", "samples": ", vmap(grad) over its samples"}.get(name, "")
     return f"{name}: {what}{does}, T={row.T}, batch {row.batch}{density}{'' if row.gradient else ', forward alone'}"
