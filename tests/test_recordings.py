@@ -8,7 +8,7 @@ import numpy
 import pytest
 import torch
 
-from snn_functional.recordings import batch, channels, DroppedEvents, Events, frames, Recording
+from snn_functional.recordings import _frames, batch, channels, DroppedEvents, Events, frames, ManyFrames, Recording
 
 
 SIZE = (5, 4, 2)
@@ -120,6 +120,75 @@ def test_what_is_dropped_is_said_once_and_only_then():
 def test_frames_refuses(change, says):
     with pytest.raises(ValueError, match=says):
         frames(drawn(), **{"window": 100, "size": SIZE, **change})
+
+
+def long(n, last, t=lambda t: t):
+    """A recording of the size of N-MNIST's, in microseconds."""
+    times = t(torch.linspace(0, last, n).long())
+    return Events(torch.arange(n) % 34, torch.arange(n) % 34, times, torch.arange(n) % 2)
+
+
+@pytest.mark.parametrize(
+    "of, call, says",
+    [
+        (
+            long(4000, 305_039),
+            dict(window=10),
+            r"window=10 makes 30,504 steps of 2 x 34 x 34 numbers \(0.28 GB\) of 4,000 events, nearly all of them empty. "
+            r"window is in the unit of the times, in which this recording is 305_039 long; in microseconds, 10 ms are window=10_000\.$",
+        ),
+        (
+            long(4000, 305_039, lambda t: t / 1e6),
+            dict(window=1e-5),
+            r".*in the unit of the times, in which this recording is 0.305 long; in seconds, 10 ms are window=0.01\.$",
+        ),
+        (
+            long(4000, 305_039),
+            dict(bins=10_000),
+            r"bins=10000 makes 10,000 steps of .* empty. bins= is how many steps there are; how long each is, is window=, in the",
+        ),
+        (
+            long(100_000, 305_039),
+            dict(bins=20_000, size=(1280, 720, 2)),
+            r"bins=20000 makes .*\(1.5e\+02 GB\), which takes 442 GB, and this machine has 25 GB",
+        ),
+    ],
+)
+def test_a_window_in_another_unit_and_what_no_memory_holds_are_refused(of, call, says, monkeypatch):
+    monkeypatch.setattr(_frames, "memory", lambda: 25e9)
+    monkeypatch.setattr(_frames, "_counts", None)  # it is known before anything of that size is made
+    with pytest.raises(ValueError, match=f"^frames: {says}"):
+        frames(of, **{"size": (34, 34, 2), **call})
+
+
+def test_a_step_in_another_unit_is_refused_of_channels():
+    says = "channels: dt=1 makes 305,040 steps of 700 numbers .* in microseconds, 10 ms are dt=10_000"
+    with pytest.raises(ValueError, match=says):
+        channels(torch.linspace(0, 305_039, 4000).long(), torch.arange(4000) % 700, 1, 700)
+    with pytest.raises(ValueError, match="steps=100000 makes .* how long each is, is dt, in the unit of the times"):
+        channels([0.1, 0.2], [1, 2], 0.1, 700, steps=100_000)
+
+
+def test_a_gigabyte_is_said(monkeypatch):
+    assert len(frames(long(4000, 305_039), window=100, size=(34, 34, 2))) == 3051  # fine, and as it is
+    monkeypatch.setattr(_frames, "SAID", 1e6)
+    with pytest.warns(ManyFrames, match=r"window=1000 makes 306 steps of 2 x 34 x 34 numbers \(0.0028 GB\)") as said:
+        assert len(frames(long(4000, 305_039), window=1000, size=(34, 34, 2))) == 306
+    assert said[0].filename == __file__
+
+
+def test_a_recording_is_shown_in_a_line():
+    events = long(4000, 305_039)
+    text = "4,000 events: x 0 to 33, y 0 to 33, t 0 to 305039, p 0 to 1"
+    assert repr(events) == f"Events({text})" and str([events]) == f"[Events({text})]"
+    assert repr(Recording(events, 3, "nmnist.zip: 1.bs2")) == f"Recording({text}; label 3; 'nmnist.zip: 1.bs2')"
+    line = Events(torch.tensor([3, 699]), None, torch.tensor([0.125, 1 / 3]), None)
+    assert repr(line) == "Events(2 events: x 3 to 699, t 0.125 to 0.333333)"
+    assert repr(Events(*[torch.zeros(0)] * 4)) == "Events(0 events)"
+    assert (
+        repr(Events([1], None, "t", None)) == "Events(x list, y NoneType, t str, p NoneType)"
+    )  # shown, whatever it holds
+    assert repr(Recording(None, 3, "here")) == "Recording(NoneType; label 3; 'here')"
 
 
 @pytest.mark.parametrize(

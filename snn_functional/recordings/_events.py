@@ -19,6 +19,10 @@ class DroppedEvents(UserWarning):
     """Some events are in no frame, as was asked for. To hear no more of it: `warnings.simplefilter("ignore", DroppedEvents)`."""
 
 
+class ManyFrames(UserWarning):
+    """One recording becomes more than a gigabyte. To hear no more of it: `warnings.simplefilter("ignore", ManyFrames)`."""
+
+
 class Events(NamedTuple):
     """One entry an event, in order of time, each [N].
 
@@ -32,6 +36,10 @@ class Events(NamedTuple):
     t: Tensor
     p: Tensor | None
 
+    def __repr__(self) -> str:
+        """In a line: how many, and from where to where each field reaches."""
+        return f"Events({_reach(self)})"
+
 
 class Recording(NamedTuple):
     """- `events`: what was recorded. `label`: its class, counted from 0. `name`: where it was read, for messages."""
@@ -39,6 +47,28 @@ class Recording(NamedTuple):
     events: Events
     label: int
     name: str
+
+    def __repr__(self) -> str:
+        """In a line, its thousands of numbers left out: a data set is a list of these."""
+        held = _reach(self.events) if isinstance(self.events, Events) else type(self.events).__name__
+        return f"Recording({held}; label {self.label}; {self.name!r})"
+
+
+def _reach(events: Events) -> str:
+    """4,681 events: x 0 to 33, y 0 to 33, t 937 to 305040, p 0 to 1"""
+    try:
+        reach = [
+            f"{field} {_plain(value.min())} to {_plain(value.max())}"
+            for field, value in zip(events._fields, events)
+            if value is not None and len(value)
+        ]
+        return f"{len(events.t):,} events{': ' if reach else ''}{', '.join(reach)}"
+    except (TypeError, ValueError, AttributeError, RuntimeError):  # fields of another make than the type says
+        return ", ".join(f"{field} {type(value).__name__}" for field, value in zip(events._fields, events))
+
+
+def _plain(value: Tensor) -> str:
+    return f"{value.item():.6g}" if value.is_floating_point() else f"{value.item()}"
 
 
 def admit(events: Any, where: str) -> Events:
