@@ -8,7 +8,7 @@ import numpy
 import pytest
 import recorded
 import torch
-from commands import refused, run
+from commands import refused, run, used_as_said
 from test_recordings_files import real, SHARED
 
 import snn_functional as snf
@@ -224,12 +224,14 @@ def test_nmnist(here, unseen, capsys, monkeypatch):
     assert run(*call) == 0
     out = capsys.readouterr().out
     assert "nmnist: 24 samples to train on, 6 to test; 2x34x34-8c-16c-64-2 leaky network, direct coding, 6 steps" in out
-    assert "snf.train.scores(mems, lengths)" in out
+    assert "snf.recordings.frames(events, window=10_000, size=(34, 34, 2))" in out and "[T, batch, 2, 34, 34]" in out
+    assert used_as_said(out, capsys) == pytest.approx(float(out.split()[-1]), abs=1e-3)
     monkeypatch.setenv("SNN_DATA", str(here))
     dense = ["--hidden", 9, "--window", 20, "--epochs", 8, "--batch", 4, "--lr", 0.01]
     assert run("train", "--data", "nmnist", *dense) == 0
     out = capsys.readouterr().out
     assert "2312-9-2 leaky network, direct coding, 3 steps" in out and float(out.split()[-1]) == 1.0
+    assert "window=20_000" in out and used_as_said(out, capsys) == 1.0
     train, test, classes = data.load("nmnist")
     assert (
         train.x.dtype is torch.uint8 and train.x.shape == (24, 6, 2312) and classes == 2 and train.x.sum() == 24 * 400
@@ -265,7 +267,7 @@ def test_shd(here, unseen, capsys):
     assert run(*call) == 0
     out = capsys.readouterr().out
     assert "24 samples to train on, 6 to test; 700-16-2 leaky network, direct coding, 9 steps" in out
-    assert float(out.split()[-1]) == 1.0
+    assert float(out.split()[-1]) == 1.0 == used_as_said(out, capsys)
 
 
 @pytest.mark.parametrize(
