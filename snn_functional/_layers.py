@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ._names import Shown
+
 
 def flatten(x: Tensor, axes: int = 3) -> Tensor:
     """The last `axes` axes made one. For images without channels: `functools.partial(flatten, axes=2)`."""
@@ -22,7 +24,7 @@ def flatten(x: Tensor, axes: int = 3) -> Tensor:
 
 
 @dataclasses.dataclass(frozen=True)
-class max_pool2d:
+class max_pool2d(metaclass=Shown):
     """The largest value in each window of `kernel_size` pixels, every `stride` pixels (default: the window's size)."""
 
     kernel_size: int
@@ -34,7 +36,7 @@ class max_pool2d:
 
 
 @dataclasses.dataclass(frozen=True)
-class avg_pool2d:
+class avg_pool2d(metaclass=Shown):
     """The mean of each window of `kernel_size` pixels, every `stride` pixels (default: the window's size)."""
 
     kernel_size: int
