@@ -17,6 +17,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import pytest
+import recorded
 import torch
 
 import snn_functional as snf
@@ -176,6 +177,8 @@ def names(path):
     torch.manual_seed(0)
     with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as folder, socket.socket() as free:
         patch.chdir(folder)
+        if path == "docs/events.md":
+            recorded.nmnist_zip(Path(folder))
         patch.setenv("SNN_FUNCTIONAL_OPTIMIZE", "1")
         free.bind(("127.0.0.1", 0))
         alone = {"MASTER_ADDR": "127.0.0.1", "RANK": "0", "WORLD_SIZE": "1", "MASTER_PORT": str(free.getsockname()[1])}

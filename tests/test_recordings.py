@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy
 import pytest
+import recorded
 import torch
 
 from snn_functional.recordings import _frames, batch, channels, DroppedEvents, Events, frames, ManyFrames, Recording
@@ -110,6 +111,7 @@ def test_what_is_dropped_is_said_once_and_only_then():
         (dict(window=float("nan")), "window=nan"),
         (dict(window=None, bins=2.5), r"bins=2.5; expected a whole number"),
         (dict(window=1e-9), r"would have \S+e\+11 time steps; expected a window in the unit of the times"),
+        (dict(size=34), r"size=34; expected \(width, height, polarities\), as \(34, 34, 2\)"),
         (dict(size=(5, 4)), r"size=\(5, 4\); expected \(width, height, polarities\)"),
         (dict(size=(4, 4, 2)), r"event \d+ is outside the sensor: x is 4, expected 0 to 3 of size \(4, 4, 2\)"),
         (dict(size=(5, 3, 2)), "y is 3, expected 0 to 2"),
@@ -215,6 +217,28 @@ def test_what_is_no_events_is_refused(change, error, says):
         frames({f: v for f, v in events.items() if v is not None}, window=5, size=SIZE, where="mine")
 
 
+def test_numbers_of_numpy_are_numbers():
+    events, same = drawn(), frames(drawn(), window=100, size=SIZE)
+    for window in (numpy.int64(100), numpy.float32(100), torch.tensor(100)):
+        assert torch.equal(frames(events, window=window, size=numpy.array(SIZE)), same)
+    assert torch.equal(frames(events, bins=numpy.int64(7), size=SIZE), frames(events, bins=7, size=SIZE))
+    assert torch.equal(
+        channels([0.0, 0.3], [0, 1], numpy.float64(0.1), numpy.int64(2)), channels([0.0, 0.3], [0, 1], 0.1, 2)
+    )
+
+
+def test_recordings_and_files_in_the_place_of_events_are_refused():
+    one = Recording(Events(*(torch.from_numpy(drawn()[f]) for f in "xytp")), 3, "here")
+    with pytest.raises(
+        TypeError, match=r"list came. .* one after the other: \[frames\(one.events, ...\) for one in recordings\]"
+    ):
+        frames([one, one], window=5, size=SIZE)
+    with pytest.raises(TypeError, match=r"str came. .* once it is read: train, test = read_nmnist\(path\)"):
+        frames("nmnist.zip", window=5, size=SIZE)
+    with pytest.raises(ValueError, match=r"of size \(2, 4, 5\); it is \(width, height, polarities\), in this order"):
+        frames(one, window=5, size=(2, 4, 5))
+
+
 def test_a_table_without_names_is_refused():
     with pytest.raises(TypeError, match=r"ndarray came. Of columns: dict\(x=a\[:, 0\]"):
         frames(numpy.zeros((3, 4)), window=5, size=SIZE)
@@ -285,6 +309,17 @@ def test_batch_pads_at_the_end_and_takes_any_array():
         ([(torch.ones(2, 3), 0.5)], ValueError, "the label of recording 0 is 0.5"),
         ([(torch.ones(0, 3), 0)], ValueError, "at least one step"),
         ([torch.ones(2, 3)], TypeError, "recording 0 is Tensor; expected"),
+        (
+            [Recording(None, 3, "here")],
+            TypeError,
+            r"recording 0 is Recording; .* Of each: \(frames\(one.events, window=10_000, size=",
+        ),
+        (
+            [(Events(*[torch.ones(3)] * 4), 3)],
+            TypeError,
+            r"recording 0 is events; expected their frames .*: \(frames\(one.events",
+        ),
+        ([(structured(drawn()), 3)], TypeError, "recording 0 is events; expected their frames"),
     ],
 )
 def test_batch_refuses(samples, error, says):
@@ -292,14 +327,20 @@ def test_batch_refuses(samples, error, says):
         batch(samples)
 
 
-def test_the_page_says_what_is_so():
+def test_the_page_says_what_is_so(tmp_path, monkeypatch, capsys):
     page = (Path(__file__).parents[1] / "docs" / "events.md").read_text()
+    monkeypatch.chdir(tmp_path)
+    recorded.nmnist_zip(tmp_path)
     space = {"__name__": "page"}
-    for block in re.findall(r"```python\n(.*?)```", page, flags=re.S):
-        exec(compile(block, "docs/events.md", "exec"), space)
+    first, second = re.findall(r"```python\n(.*?)```", page, flags=re.S)
+    exec(compile(first, "docs/events.md", "exec"), space)
     assert (
         space["xs"].shape == (30, 2, 2, 34, 34)
         and space["lengths"].tolist() == [20, 30]
         and space["y"].tolist() == [3, 8]
     )
-    assert space["grads"][0].weight.abs().sum() > 0
+    exec(compile(second, "docs/events.md", "exec"), space)
+    drawn, model = space["params"][0].weight, space["model"]
+    assert space["xs"].shape == (6, 6, 2, 34, 34) and space["lengths"].tolist() == [6, 6, 6, 5, 6, 6]
+    assert space["y"].tolist() == [1, 0] * 3 and not torch.equal(drawn, dict(model.named_parameters())["0.weight"])
+    assert 0 <= float(capsys.readouterr().out.strip().removeprefix("tensor(").removesuffix(")")) <= 1

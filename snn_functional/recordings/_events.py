@@ -1,6 +1,7 @@
 """Events of any make as four tensors, and the door in front of them."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -114,6 +115,8 @@ def within(events: Events, size: Sequence[int], where: str) -> None:
         if value is not None and bool((out := (value < 0) | (value >= most)).any()):
             event = _first(out)
             help = "; polarities of -1 and 1 are made 0 and 1 by p > 0" if field == "p" and value[event] == -1 else ""
+            if len(size) == 3 and size[0] < 3 <= size[2]:
+                help = "; it is (width, height, polarities), in this order"
             raise ValueError(
                 f"{where}: event {event} is outside the sensor: {field} is {int(value[event])}, expected 0 to {most - 1} of size "
                 f"{tuple(size)}{help}"
@@ -132,9 +135,14 @@ def _fields(events: Any, where: str) -> tuple[Any, list[str]]:
     fields = getattr(events, "_fields", None)
     if fields:
         return lambda name: getattr(events, name), [name for name in fields if getattr(events, name) is not None]
+    help = "Of columns: dict(x=a[:, 0], y=a[:, 1], t=a[:, 2], p=a[:, 3])"
+    if isinstance(events, (list, tuple)) and any(isinstance(one, Recording) for one in events):
+        help = "Of a list of recordings, one after the other: [frames(one.events, ...) for one in recordings]"
+    elif isinstance(events, (str, Path)):
+        help = "Of a file, once it is read: train, test = read_nmnist(path), or tonic's readers"
     raise TypeError(
         f"{where}: events are a structured array, a dict of arrays or tensors, or Events, with fields x, y, t and p; "
-        f"{type(events).__name__} came. Of columns: dict(x=a[:, 0], y=a[:, 1], t=a[:, 2], p=a[:, 3])"
+        f"{type(events).__name__} came. {help}"
     )
 
 

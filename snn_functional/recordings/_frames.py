@@ -46,13 +46,15 @@ def frames(
     >>> frames(events, window=10, size=(2, 2, 2)).sum((1, 2, 3))
     tensor([2., 1.])
     """
+    window, bins = _as_python(window), _as_python(bins)
+    size = tuple(map(_as_python, size)) if hasattr(size, "__iter__") else size  # pyright: ignore[reportAssignmentType]
     if (window is None) == (bins is None):
         raise ValueError(f"{where}: give one of window= (how long a frame is) and bins= (how many there are)")
     if window is not None and not (isinstance(window, (int, float)) and 0 < window < math.inf):
         raise ValueError(f"{where}: window={window!r}; expected a time above 0, in the unit of t")
     if bins is not None and (type(bins) is not int or bins < 1):
         raise ValueError(f"{where}: bins={bins!r}; expected a whole number, 1 or more")
-    if len(size) != 3 or not all(type(n) is int and n > 0 for n in size):
+    if not isinstance(size, tuple) or len(size) != 3 or not all(type(n) is int and n > 0 for n in size):
         raise ValueError(f"{where}: size={size!r}; expected (width, height, polarities), as (34, 34, 2)")
     events = admit(events, where)
     events = _polarities(events, size[2], where)
@@ -109,6 +111,7 @@ def channels(
             [1., 0., 0.],
             [1., 0., 0.]])
     """
+    dt, size, steps = map(_as_python, (dt, size, steps))
     if not (isinstance(dt, (int, float)) and 0 < dt < math.inf):
         raise ValueError(f"{where}: dt={dt!r}; expected a time above 0, in the unit of the times")
     if type(size) is not int or size < 1:
@@ -191,6 +194,11 @@ def _enough(steps: float, where: str) -> int:
             "whose clock did not jump"
         )
     return int(steps)
+
+
+def _as_python(number: Any) -> Any:
+    """A number of numpy's, or a tensor of one, as Python's own."""
+    return number.item() if hasattr(number, "item") and getattr(number, "shape", None) == () else number
 
 
 def _affordable(T: int, shape: tuple[int, ...], dtype: torch.dtype, t: Tensor, where: str, **asked: float) -> None:
