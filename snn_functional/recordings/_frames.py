@@ -47,7 +47,7 @@ def frames(
     tensor([2., 1.])
     """
     window, bins = _as_python(window), _as_python(bins)
-    size = tuple(map(_as_python, size)) if hasattr(size, "__iter__") else size  # pyright: ignore[reportAssignmentType]
+    size = tuple(map(_as_python, size)) if hasattr(size, "__iter__") else size
     if (window is None) == (bins is None):
         raise ValueError(f"{where}: give one of window= (how long a frame is) and bins= (how many there are)")
     if window is not None and not (isinstance(window, (int, float)) and 0 < window < math.inf):
