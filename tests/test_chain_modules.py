@@ -287,6 +287,13 @@ def test_what_cannot_be_masked_is_refused():
         held.init(LEAKY, (torch.zeros(3, 4), torch.ones(3)))
     with pytest.raises(ValueError, match=r"valid has shape \(2,\), but a tensor of the state or output has \(3, 4\)"):
         held.init(LEAKY, (torch.zeros(3, 4), torch.ones(2, dtype=torch.bool)))
+    for inner in (snf.leaky, snf.leaky_step):
+        with pytest.raises(
+            TypeError, match=r"^masked\(neuron\): 2 arguments came. Lengths .* xs, valid_steps\(lengths, len\(xs\)\)"
+        ):
+            snf.masked(inner, torch.tensor([1, 2, 7]))
+    with pytest.raises(TypeError, match=r"^refractory\(neuron, steps\): 3 arguments came\.$"):
+        snf.refractory(snf.leaky, 3, steps=4)
     whole = snf.valid_steps(torch.tensor([1, 2, 7]), 7)
     for step, says in (
         (whole.T[0], r"valid has shape \(7,\), .* is \[batch\], \(3,\) here. .* of a mask \[batch, T\] take mask.T"),

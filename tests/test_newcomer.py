@@ -3,6 +3,8 @@
 import csv
 import json
 import sys
+import types
+from pathlib import Path
 
 import numpy
 import pytest
@@ -201,11 +203,26 @@ def test_convolutions_learn_and_each_channel_has_neurons_of_its_own(here, capsys
     assert [spk.shape[2:] for spk in spks] == [(6 * 16,), (8 * 4,), (16,)]
     hits = (snf.train.scores(mems).argmax(1) == test.y).double().mean()
     metrics = json.loads((folder / "metrics.json").read_text())
-    assert float(hits) == pytest.approx(metrics["test_accuracy"])
+    assert float(hits) == pytest.approx(metrics["test_accuracy"]) == pytest.approx(used_as_said(out, capsys), abs=1e-3)
     rates = [float(spk.mean()) for spk in spks]
     assert 0 < metrics["history"][-1]["spike_rate"] < 1 and all(0 < rate < 1 for rate in rates)
     for name in ("raster.png", "traces.png"):
         assert (folder / name).stat().st_size > 5000
+
+
+def test_a_model_of_a_gpu_is_used_on_the_cpu():
+    samples = data.Samples(torch.rand(3, 4), torch.zeros(3))
+    training = types.SimpleNamespace(order=torch.zeros(0, device="meta"))
+    run = types.SimpleNamespace(
+        recipe=train.Recipe("mine.npz"),
+        dataset=data.Dataset(samples, samples, 2),
+        folder=Path("a"),
+        training=training,
+        root=None,
+    )
+    assert "map_location='cpu'" in command.how_to_load(run)
+    training.order = torch.zeros(0)
+    assert "map_location" not in command.how_to_load(run)
 
 
 def test_a_convolutional_run_goes_on_bit_for_bit(here, unseen, capsys):

@@ -1,7 +1,7 @@
 """Sequences of different lengths in one batch."""
 
 import dataclasses
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -53,6 +53,11 @@ class masked(Modifier):
     """
 
     step: Step
+
+    _more: ClassVar[str] = (
+        "Lengths are part of the input: inputs = xs, valid_steps(lengths, len(xs)), and scan(net.step, params, "
+        "net.init(params, (xs[0], inputs[1][0])), inputs)."
+    )
 
     def rest(self, init: Any, params: Any, input: Any) -> Any:
         x, valid = self._pair(input)

@@ -24,8 +24,14 @@ class Modifier(metaclass=Shown):
     step: Step
     Params: ClassVar[Any] = None
     State: ClassVar[Any] = None
+    _more: ClassVar[str] = ""  # what to do with what is no argument of it
 
     def __new__(cls, step: Any = None, *args: Any, **kwargs: Any) -> Any:
+        names = [field.name for field in dataclasses.fields(cls)]  # pyright: ignore[reportArgumentType]
+        if len(args) + len(kwargs) >= len(names):
+            raise TypeError(
+                f"{cls.__name__}({', '.join(['neuron', *names[1:]])}): {1 + len(args) + len(kwargs)} arguments came. {cls._more}".rstrip()
+            )
         if not isinstance(step, Neuron):
             return super().__new__(cls)
         modified = cls(step.step, *args, **kwargs)
