@@ -92,8 +92,6 @@ class Site:
         if not name:
             return match[0]
         file = posixpath.normpath(posixpath.join(posixpath.dirname(path), name))
-        if path.startswith("docs/pages/") and not (ROOT / file).exists():
-            return match[0]  # a page that is made, of the reference say: mkdocs checks that it is there
         if not (ROOT / file).exists():
             raise LookupError(f"{path} links to {target}, which is not there.")
         if picture:

@@ -54,19 +54,25 @@ WIDE = {
 
 
 def sources() -> dict[str, str]:
-    """Every file of the repository that is a page of the site, and where."""
+    """Every file of the repository that is a page of the site, or has a place on one, and where."""
     found = {path: at for path, at in READMES.items() if (ROOT / path).exists()}
     found["README.md"] = "index.md"
     found |= {str(p.relative_to(ROOT)): f"notebooks/{p.stem}.md" for p in sorted((ROOT / "notebooks").glob("*.ipynb"))}
     for path in sorted((HERE / "pages").rglob("*.md")):
         found[str(path.relative_to(ROOT))] = str(path.relative_to(HERE / "pages"))
+    # A link to a room's or a neuron's source, which is there on a code host, too, leads to its place in the reference.
+    found["snn_functional/__init__.py"] = "reference/index.md"
+    for subject in _reference.SUBJECTS:
+        for room in subject.rooms:
+            place = f"reference/{subject.page}.md"
+            alone = len(subject.rooms) == 1 or room.startswith("_")
+            for path in (f"snn_functional/{room}.py", f"snn_functional/{room}/__init__.py"):
+                if (ROOT / path).exists():
+                    found[path] = place if alone else f"{place}#{room}"
     for room in ("neurons", "modifiers"):
         if (ROOT / "snn_functional" / room / "README.md").exists():
             found[f"snn_functional/{room}/README.md"] = f"reference/{room}.md"
-        for name, (
-            _,
-            where,
-        ) in _reference.public().items():  # a link to a neuron's file leads to its place in the reference
+        for name, (_, where) in _reference.public().items():
             if where.startswith(f"{room}.") and name == where.removeprefix(f"{room}._"):
                 found[f"snn_functional/{where.replace('.', '/')}.py"] = f"reference/{room}.md#{name}"
     return found

@@ -9,6 +9,7 @@ import dataclasses
 import importlib
 import math
 import os
+import shlex
 import sys
 import time
 import warnings
@@ -23,7 +24,7 @@ from ._network import halved
 from ._options import default_folder, folder_of, parser, recipe_of, RECIPES as RECIPES
 from ._progress import compiling_is_said, Progress
 from ._terminal import Parser, say, sentence
-from .data import Dataset, load
+from .data import Dataset, load, NMNIST, place_of
 from .train import (
     accuracy,
     encode,
@@ -51,6 +52,7 @@ class Run:
     history: list[_checkpoint.Row]
     replaces: bool
     neurons: tuple[int, ...]  # of each hidden layer
+    root: str | None = None
     csv: bool = False
     board: _folder.Board | None = None
 
@@ -88,10 +90,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def train(run: Run) -> int:
     """Train and show it; on Ctrl-C stop where it is, and keep that. Raises OSError for what cannot be written."""
-    interrupted = False
+    interrupted, epochs = False, run.recipe.epochs
     try:
-        if len(run.history) < run.recipe.epochs:
+        if len(run.history) < epochs:
             say(HEADER)
+        else:
+            more = f"--resume --epochs {2 * epochs} --out {shlex.quote(str(run.folder))}"
+            more += f" --root {shlex.quote(run.root)}" if run.root else ""
+            say(
+                f"this run is finished, it has its {epochs} epochs and its model; to go on, give it more: {_folder.PROGRAM} {more}"
+            )
         while len(run.history) < run.recipe.epochs:
             row = train_epoch(run)
             if not math.isfinite(row["loss"]):
@@ -128,23 +136,36 @@ def save(run: Run, history: list[_checkpoint.Row]) -> None:
 
 
 def how_to_load(run: Run) -> str:
-    """The lines of Python that use the model again."""
-    safely = ", weights_only=True" if hasattr(torch.serialization, "add_safe_globals") else ""
-    x, steps = run.dataset.train.x, run.recipe.steps
-    xs = f"[T, batch, {x.shape[-1]}], time first"
-    xs += (
-        f": snf.encode.{run.recipe.coding}(x, {steps})"
-        if x.dim() == 2
-        else ": frames.flatten(2)"
-        if run.dataset.image
-        else ""
+    """The lines of Python that use the model again: as they are printed they run, on samples of the test set."""
+    recipe, lengths = run.recipe, run.dataset.train.lengths is not None
+    how = "" if run.training.order.device.type == "cpu" else ", map_location='cpu'"
+    how += ", weights_only=True" if hasattr(torch.serialization, "add_safe_globals") else ""
+    place = ", ".join(repr(each) for each in (recipe.data, run.root, recipe.window) if each is not None)
+    if recipe.data == "nmnist":
+        data = (
+            f"_, test = snf.recordings.read_nmnist({str(place_of(recipe.data, run.root))!r})",
+            f"frames = lambda events: snf.recordings.frames(events, window={1000 * (recipe.window or 0):_.15g}, size={NMNIST})",
+            "xs, y, lengths = snf.recordings.batch((frames(one.events), one.label) for one in test[:100])",
+        )
+    elif lengths:
+        data = f"x, y, lengths = snf.data.load({place}).test", "xs = x.transpose(0, 1).float()"
+    else:
+        more = ", linear=True" if recipe.coding == "latency" else ""
+        data = f"x, y, _ = snf.data.load({place}).test", f"xs = snf.encode.{recipe.coding}(x, {recipe.steps}{more})"
+    lines = (
+        "import torch, snn_functional as snf",
+        f"network = torch.load({str(run.folder / 'model.pt')!r}{how})",
+        *data,
+        f"mems, spks = snf.train.network_apply(network, xs)  # xs [T, batch, {_inputs(run.dataset)}], time first",
+        f"answers = snf.train.scores(mems{', lengths' * lengths}).argmax(1)",
+        "print((answers == y).float().mean())",
     )
-    return (
-        "to use the model:\n"
-        "    import torch, snn_functional as snf\n"
-        f"    network = torch.load({str(run.folder / 'model.pt')!r}{safely})\n"
-        f"    mems, spks = snf.train.network_apply(network, xs)  # xs {xs}\n"
-        f"    answer = snf.train.scores(mems{', lengths' if run.dataset.train.lengths is not None else ''}).argmax(1)"
+    return "\n".join(["to use the model:", *(f"    {line}" for line in lines)])
+
+
+def _inputs(dataset: Dataset) -> str:
+    return ", ".join(
+        map(str, dataset.image if dataset.train.lengths is not None and dataset.image else dataset.train.x.shape[-1:])
     )
 
 
@@ -229,7 +250,7 @@ def prepare(args: argparse.Namespace, held: contextlib.ExitStack) -> Run:
         f"seed {recipe.seed}, {generator.device}, threads {args.threads}"
     )
     board = held.enter_context(contextlib.closing(_folder.Board(folder))) if args.tensorboard else None
-    return Run(recipe, dataset, folder, training, history, replaces, neurons, args.csv, board)
+    return Run(recipe, dataset, folder, training, history, replaces, neurons, args.root, args.csv, board)
 
 
 def conv_shapes(recipe: Recipe, dataset: Dataset) -> list[tuple[int, int, int]]:

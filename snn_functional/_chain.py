@@ -204,6 +204,9 @@ class EveryLayer:
     def __repr__(self) -> str:
         return f"every_layer({self.chain!r})"
 
+    def __str__(self) -> str:
+        return f"every_layer: {self.chain}"
+
 
 @dataclasses.dataclass(frozen=True)
 class Function:

@@ -192,8 +192,9 @@ def _check(connection: Any, x: Tensor, axes: int, features: int, groups: int = 1
     if x.dim() < axes or x.shape[features] != inputs:
         expected = "[..., in]" if axes == 1 else "[..., in, H, W]"
         several = f", groups={groups}" if groups > 1 else ""
+        help = (_for_linear if axes == 1 else _for_conv2d)(tuple(x.shape), inputs)
         raise ValueError(
-            f"{name}(weight {tuple(weight.shape)}{several}) takes {expected} with in = {inputs}, but {tuple(x.shape)} came."
+            f"{name}(weight {tuple(weight.shape)}{several}) takes {expected} with in = {inputs}, but {tuple(x.shape)} came.{help}"
         )
     if x.dtype == weight.dtype and weight.is_floating_point():
         return
@@ -206,6 +207,32 @@ def _check(connection: Any, x: Tensor, axes: int, features: int, groups: int = 1
         f"{name}(weight {weight.dtype}) cannot take {x.dtype}: give the connection the input's dtype, "
         f"optree.tree_map(lambda leaf: leaf.to({x.dtype}), params)."
     )
+
+
+def _for_linear(came: tuple[int, ...], inputs: int) -> str:
+    """What to write, where the shape tells."""
+    for axes in range(len(came) - 1, 1, -1):
+        if math.prod(came[-axes:]) == inputs:
+            flat = "flatten" if axes == 3 else f"functools.partial(flatten, axes={axes})"
+            return f" Its last {axes} axes are made one by a layer in front, chain(..., {flat}, linear)."
+    if len(came) == 1 and inputs and came[0] > inputs and came[0] % inputs == 0:
+        return (
+            f" These may be {came[0] // inputs} samples that a `flatten` in front made one: it takes three axes of each, [batch, channels, "
+            "height, width]. Of images without channels: functools.partial(flatten, axes=2)."
+        )
+    return ""
+
+
+def _for_conv2d(came: tuple[int, ...], inputs: int) -> str:
+    """The axes by name, and what to write where the shape tells."""
+    named = f" One step is [batch, channels, height, width], ({came[0] if came else 'batch'}, {inputs}, H, W)"
+    if len(came) > 2 and came[-1] == inputs:
+        return f"{named}: the channels came last, give x.movedim(-1, -3)."
+    if len(came) > 2 and inputs == 1:
+        return f"{named}: the channels are missing, give x.unsqueeze(-3)." if len(came) == 3 else f"{named}."
+    if len(came) == 2:
+        return f"{named}: of flat pixels give x.unflatten(-1, ({inputs}, H, W))."
+    return f"{named}."
 
 
 def _whole(where: str, dtype: torch.dtype) -> TypeError:

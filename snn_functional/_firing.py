@@ -215,6 +215,12 @@ def with_rates(net: Neuron, params: Any, xs: Tensor, rate: float = 0.1) -> Any:
     its chain, and where no scale gives the rate.
     """
     if not isinstance(getattr(net, "step", None), (Chain, Residual)):
+        if isinstance(getattr(getattr(net, "step", None), "step", None), (Chain, Residual)):
+            around = type(net.step).__name__
+            raise TypeError(
+                f"with_rates(net, ...): net is a chain, but {net!r:.80} came. The params are those of the chain within, so they are scaled "
+                f"there: params = with_rates(net, params, xs) of the chain, and then {around}(net) takes them."
+            )
         raise TypeError(f"with_rates(net, ...): net is a chain, chain(linear, leaky), but {net!r:.80} came.")
     if not 0 < rate < 1:
         raise ValueError(f"with_rates(..., rate={rate}): expected spikes a neuron and step, above 0 and below 1.")

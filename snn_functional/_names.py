@@ -35,6 +35,13 @@ def with_lines(doc: str | None, lines: dict[str, str | None]) -> str | None:
     )
 
 
+class Shown(type):
+    """A metaclass: `help` and `dir` of the class show what it does, and none of what a dataclass or `object` adds to it."""
+
+    def __dir__(cls) -> list[str]:
+        return [name for name in super().__dir__() if not name.startswith("__") or name in ("__call__", "__doc__")]
+
+
 def first_line(doc: str | None) -> str:
     """The first sentence of a docstring, or its first paragraph where that is one."""
     paragraph = " ".join(inspect.cleandoc(doc or "").partition("\n\n")[0].split())

@@ -10,6 +10,7 @@ It comes with the library, so that a saved one is known once that is imported.
 """
 
 import dataclasses
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -19,26 +20,13 @@ from . import neurons
 from ._chain import chain, every_layer
 from ._connections import Conv2d, conv2d, linear
 from ._layers import flatten
+from ._neuron import Neuron
 from ._scan import scan
 from ._tree import pytree, static
 
 
-_KNOWN = (
-    neurons.leaky,
-    neurons.synaptic,
-    neurons.lapicque,
-    neurons.alpha,
-    neurons.rleaky,
-    neurons.rsynaptic,
-    neurons.adaptive_leaky,
-    neurons.lif,
-    neurons.cuba_lif,
-    neurons.plif,
-    neurons.resonate_and_fire,
-    neurons.klif,
-    neurons.leaky_integrator,
-)
-NEURONS = {neuron.Params: neuron for neuron in _KNOWN}
+NEURONS = {name: value for name, value in vars(neurons).items() if isinstance(value, Neuron)}
+_OF_PARAMS = {neuron.Params: neuron for neuron in NEURONS.values()}
 
 
 @pytree
@@ -80,8 +68,10 @@ def halved(image: tuple[int, int, int], channels: int) -> tuple[int, int, int]:
 def network_apply(network: Network, xs: Tensor) -> tuple[Tensor, list[Tensor]]:
     """The readout's membrane over time [T, batch, classes], and the spikes of each hidden layer, [T, batch, neurons].
 
-    `xs`: [T, batch, inputs], spikes, counts or currents.
+    `xs`: [T, batch, inputs], spikes, counts or currents; or [T, batch, channels, height, width], as `recordings.batch` gives frames.
+    Raises ValueError for any other shape.
     """
+    xs = _inputs(network, xs)
     parts, params, ends = [], [], []
     if network.image is not None:
         parts, params = [as_image(network.image)], [()]
@@ -89,7 +79,7 @@ def network_apply(network: Network, xs: Tensor) -> tuple[Tensor, list[Tensor]]:
     for layer, below in zip(layers, (None, *layers)):
         if below is not None and isinstance(below.connection, Conv2d) and not isinstance(layer.connection, Conv2d):
             parts, params = [*parts, flatten], [*params, ()]
-        parts += [conv2d if isinstance(layer.connection, Conv2d) else linear, NEURONS[type(layer.neuron)]]
+        parts += [conv2d if isinstance(layer.connection, Conv2d) else linear, _OF_PARAMS[type(layer.neuron)]]
         params += [layer.connection, layer.neuron]
         ends.append(len(parts) - 1)
     net = every_layer(chain(*parts))
@@ -98,12 +88,28 @@ def network_apply(network: Network, xs: Tensor) -> tuple[Tensor, list[Tensor]]:
     return mems, [spk.flatten(2) for spk in spks]
 
 
+def _inputs(network: Network, xs: Tensor) -> Tensor:
+    """[T, batch, inputs], whatever axes a step of a sample has."""
+    image = network.image
+    inputs = math.prod(image) if image else (*network.hidden, network.readout)[0].connection.weight.shape[1]
+    of_step = tuple(xs.shape[2:])
+    if xs.dim() > 2 and math.prod(of_step) == inputs and (not image or of_step in ((inputs,), image)):
+        return xs.flatten(2)
+    forms = f"[T, batch, {inputs}]" + (f" or [T, batch, {', '.join(map(str, image))}]" if image else "")
+    help = "Frames of recordings are made so by snf.recordings.batch([(frames, label), ...])."
+    if xs.dim() == 2:
+        help = "Time comes first: snf.encode.direct(x, T) of images x [batch, inputs], xs[:, None] of one sample [T, inputs]."
+    elif xs.dim() > 1 and math.prod(xs.shape[1:]) == inputs:
+        help = "The batch is missing: xs[:, None] of one sample, or snf.recordings.batch([(xs, label), ...]) of many."
+    raise ValueError(f"network_apply(network, xs): xs is {forms}, but {tuple(xs.shape)} came. {help}")
+
+
 def layer_apply(layer: Layer, xs: Tensor, modifier: Callable[[Any], Any] = lambda neuron: neuron) -> Any:
     """What its neurons, modified perhaps, give out, from rest: [T, batch, inputs] -> [T, batch, neurons]. What a convolution takes is
     [T, batch, channels, height, width], and so is what its neurons give.
     """
     connection = conv2d if isinstance(layer.connection, Conv2d) else linear
-    net = chain(connection, modifier(NEURONS[type(layer.neuron)]))
+    net = chain(connection, modifier(_OF_PARAMS[type(layer.neuron)]))
     params = layer.connection, layer.neuron
     outputs, _ = scan(net.step, params, net.init(params, xs[0]), xs)
     return outputs

@@ -39,7 +39,7 @@ class Neuron(NamedTuple):
 
     def __str__(self) -> str:
         """A step that has a text of its own, as a chain has its table, is shown by it."""
-        return repr(self) if type(self.step).__str__ is object.__str__ else str(self.step)
+        return text_of(self.step) or repr(self)
 
 
 class _Doc:
@@ -59,8 +59,7 @@ setattr(Neuron, "__doc__", _Doc(Neuron.__doc__))
 def _described(neuron: Neuron) -> str:
     """Equations, shapes, units and source, which its step has, and its trees."""
     parts = [inspect.getdoc(neuron.step) or ""]
-    if type(neuron.step).__str__ is not object.__str__:
-        parts.append(str(neuron.step))
+    parts.append(text_of(neuron.step) or "")
     for tree in (neuron.Params, neuron.State):
         if hasattr(tree, "__leaves__"):
             parts.append("\n".join([fields_of(tree), *(f"    {line}".rstrip() for line in _lines(tree))]))
@@ -78,6 +77,12 @@ def fields_of(tree: Any) -> str:
         for field in dataclasses.fields(tree)
     ]
     return f"{tree.__name__}({', '.join(fields)})"
+
+
+def text_of(step: Any) -> str | None:
+    """What a step says of itself where that is more than its name: a chain, and what is around one, its table of layers."""
+    text = str(step)
+    return None if text == repr(step) else text
 
 
 def name_of(step: Any) -> str:

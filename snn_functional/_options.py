@@ -11,7 +11,7 @@ import torch
 from . import __version__, _folder
 from ._terminal import at_least, Parser
 from .data import NAMES, WINDOW
-from .train import ENCODERS, HIDDEN, Recipe
+from .train import ENCODERS, HIDDEN, Recipe, UNFIT
 
 
 # What each data set is trained with where the options do not say otherwise; `Recipe`'s own defaults are for your data.
@@ -64,7 +64,12 @@ def parser() -> argparse.ArgumentParser:
         metavar="C",
         help="channels of each convolution before them, 3x3, every other pixel; 0 for none",
     )
-    sub.add_argument("--neuron", choices=list(HIDDEN), help="neuron of the hidden layers (default: leaky)")
+    sub.add_argument(
+        "--neuron",
+        type=_neuron,
+        metavar="NAME",
+        help=f"neuron of the hidden layers: {', '.join(HIDDEN)} (default: leaky)",
+    )
     sub.add_argument("--coding", choices=list(ENCODERS), help="how an image becomes input over time (default: direct)")
     sub.add_argument("--steps", type=count, metavar="T", help="time steps")
     window = at_least(float, 0, "a number above 0")
@@ -89,6 +94,16 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--tensorboard", action="store_true", help="also write for TensorBoard: tensorboard --logdir DIR")
     sub.add_argument("--resume", action="store_true", help="go on where the run in --out stopped, bit for bit")
     return whole
+
+
+def _neuron(name: str) -> str:
+    if name in UNFIT:
+        raise argparse.ArgumentTypeError(
+            f"{name} makes no hidden layer of this command: {UNFIT[name]}; in a script of your own it is a layer of snf.chain"
+        )
+    if name not in HIDDEN:
+        raise argparse.ArgumentTypeError(f"no neuron is called {name!r}: give {', '.join(HIDDEN)}")
+    return name
 
 
 def recipe_of(args: argparse.Namespace, recipe: Recipe) -> Recipe:

@@ -85,7 +85,7 @@ def load(name: str, root: str | Path | None = None, window: float | None = None)
     if not name.endswith(".npz") and name not in NAMES:
         raise ValueError(f"no data set is called {name!r}: give {', '.join(NAMES)}, or the path of an .npz file")
     if name in RECORDED:
-        return NAMES[name](_place(name, root), WINDOW if window is None else window)
+        return NAMES[name](place_of(name, root), WINDOW if window is None else window)
     if window is not None:
         raise ValueError(f"{name} holds no recorded events, which a window divides into steps: leave it out")
     return npz(name) if name.endswith(".npz") else NAMES[name](root)
@@ -370,7 +370,7 @@ def _recorded(
     return Dataset(padded(both[0], train), padded(both[1], test), classes, image)
 
 
-def _place(name: str, root: str | Path | None) -> Path:
+def place_of(name: str, root: str | Path | None) -> Path:
     """Where recordings are: `root`, or else the environment's SNN_DATA, or what is called `name` or `name.zip` there."""
     place = root if root is not None else os.environ.get("SNN_DATA")
     if not place:
@@ -393,4 +393,4 @@ NAMES: dict[str, Callable[..., Dataset]] = {
 }
 
 
-_show(globals(), hide=["MOST_CLASSES", "NAMES", "NMNIST", "RECORDED", "SHD_UNITS", "SYSTEM", "WINDOW"])
+_show(globals(), hide=["MOST_CLASSES", "NAMES", "NMNIST", "place_of", "RECORDED", "SHD_UNITS", "SYSTEM", "WINDOW"])

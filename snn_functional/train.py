@@ -32,8 +32,9 @@ from ._network import (
     layer_apply as layer_apply,
     Network as Network,
     network_apply as network_apply,
+    NEURONS,
 )
-from ._tree import tree_map
+from ._tree import tree_leaves, tree_map
 from .data import Samples
 from .encode import direct, latency, rate
 
@@ -56,21 +57,40 @@ __all__ = [
     "training_step",
 ]
 
-# Where training begins. Every leaf is learned, for each neuron on its own; the steps read decays as clamped to [0, 1].
-HIDDEN = {
-    "leaky": snf.LeakyParams(beta=0.9),
-    "synaptic": snf.SynapticParams(alpha=0.5, beta=0.9),
-    "lapicque": snf.lapicque_params(beta=0.9, C=1.0),
-    "alpha": snf.AlphaParams(alpha=0.9, beta=0.5),
-    "rleaky": snf.RLeakyParams(beta=0.9, V=0.1),
-    "rsynaptic": snf.RSynapticParams(alpha=0.5, beta=0.9, V=0.1),
-    "adaptive_leaky": snf.AdaptiveLeakyParams(beta=0.9),
-    "lif": snf.LifParams(beta=0.9),
-    "cuba_lif": snf.CubaLifParams(alpha=0.5, beta=0.9),
-    "plif": snf.PlifParams(w=0.0),
-    "resonate_and_fire": snf.ResonateAndFireParams(beta=0.9),
-    "klif": snf.KlifParams(beta=0.9),
+# Where training begins: what a neuron has no usual value for, and where another one is better. Every leaf is learned, for each neuron on
+# its own; the steps read decays as clamped to [0, 1].
+BEGIN = {"alpha": 0.5, "beta": 0.9, "w": 0.0}
+OF_ITS_OWN = {
+    "alpha": {"alpha": 0.9, "beta": 0.5},
+    "balanced_resonate_and_fire": {"omega": 0.25, "b_offset": 0.1, "dt": 1.0},
+    "exponential_integrate_and_fire": {"delta_T": 0.3},
+    "lapicque": {"R": snf.lapicque_params(beta=0.9, C=1.0).R, "C": 1.0},
+    "rleaky": {"V": 0.1},
+    "rsynaptic": {"V": 0.1},
 }
+
+
+def _begins(name: str, neuron: snf.Neuron) -> Any:
+    """The params that a hidden layer of these neurons begins with; or, as a string, why it has none."""
+    fields = {field.name: field.default is dataclasses.MISSING for field in dataclasses.fields(neuron.Params)}
+    if "spike_grad" not in fields:
+        return "it does not fire"
+    given = {
+        **{field: BEGIN[field] for field, needed in fields.items() if needed and field in BEGIN},
+        **OF_ITS_OWN.get(name, {}),
+    }
+    if lacks := [field for field, needed in fields.items() if needed and field not in given]:
+        return f"it needs {' and '.join(lacks)}, of which there is no usual value"
+    params = neuron.Params(**given)
+    rest = max((float(leaf) for leaf in tree_leaves(neuron.init(params, torch.zeros(())))), key=abs)
+    return (
+        params if abs(rest) < 10 else f"it rests at {rest:g}: a cell in mV, which currents of some tenths do not move"
+    )
+
+
+_FOUND = {name: _begins(name, neuron) for name, neuron in NEURONS.items()}
+HIDDEN = {name: params for name, params in _FOUND.items() if not isinstance(params, str)}
+UNFIT = {name: why for name, why in _FOUND.items() if isinstance(why, str)}
 READOUT = snf.LeakyIntegratorParams(beta=0.9)
 
 ENCODERS = {

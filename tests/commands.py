@@ -25,3 +25,10 @@ def refused(capsys, *argv):
     out, err = ended(capsys, *argv)
     assert out == "", out
     return err
+
+
+def used_as_said(out, capsys):
+    """The share of right answers that the lines print which say how to use the model."""
+    lines = out.partition("to use the model:\n")[2].splitlines()
+    exec("\n".join(line.strip() for line in lines if line.startswith("    ")), {})
+    return float(capsys.readouterr().out.strip().removeprefix("tensor(").removesuffix(")"))

@@ -1,5 +1,7 @@
 """Recordings in the formats of N-MNIST and SHD, small, and different enough to be told apart."""
 
+import shutil
+
 import numpy
 
 
@@ -22,6 +24,13 @@ def nmnist(folder, train=24, test=6):
             lines.append(f"{i} {label}\n")
         (folder / f"{name}.txt").write_text("#sample #class\n" + "".join(lines))
     return folder
+
+
+def nmnist_zip(folder):
+    """The same as the one file `nmnist.zip` in that folder, for which the page of recordings asks."""
+    inside = nmnist(folder / "unpacked")
+    shutil.make_archive(str(folder / "nmnist"), "zip", inside)
+    shutil.rmtree(inside)
 
 
 def shd(path, times, units, labels, leave_out=()):

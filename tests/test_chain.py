@@ -284,6 +284,101 @@ def test_bad_trees_are_refused():
         snf.max_pool2d(2)(torch.zeros(2, 3))
 
 
+ONE, TWO = (snf.Conv2d.random(n, 2, 3) for n in (1, 2))
+OF_784 = snf.Linear.random(784, 10)
+
+
+@pytest.mark.parametrize(
+    "layer, params, shape, says",
+    [
+        (
+            snf.conv2d,
+            ONE,
+            (5, 28, 28),
+            r"\(5, 28, 28\) came. .*width\], \(5, 1, H, W\): the channels are missing, give x.unsqueeze\(-3\)",
+        ),
+        (snf.conv2d, ONE, (5, 784), r"\(5, 784\) came. .*: of flat pixels give x.unflatten\(-1, \(1, H, W\)\)"),
+        (snf.conv2d, TWO, (5, 28, 28, 2), r"\(5, 2, H, W\): the channels came last, give x.movedim\(-1, -3\)"),
+        (snf.conv2d, TWO, (5, 3, 28, 28), r"One step is \[batch, channels, height, width\], \(5, 2, H, W\)\.$"),
+        (
+            snf.linear,
+            OF_784,
+            (5, 1, 28, 28),
+            r"Its last 3 axes are made one by a layer in front, chain\(..., flatten, linear\)",
+        ),
+        (
+            snf.linear,
+            OF_784,
+            (5, 28, 28),
+            r"Its last 2 axes .* chain\(..., functools.partial\(flatten, axes=2\), linear\)",
+        ),
+        (
+            snf.linear,
+            OF_784,
+            (3920,),
+            r"These may be 5 samples that a `flatten` in front made one: it takes three axes of each",
+        ),
+        (snf.linear, OF_784, (5, 392), r"but \(5, 392\) came\.$"),
+    ],
+)
+def test_a_connection_says_which_axes_it_takes_and_what_to_write(layer, params, shape, says):
+    with pytest.raises(ValueError, match=says):
+        layer.step(params, (), torch.rand(shape))
+    calls = {"unsqueeze": lambda x: x.unsqueeze(-3), "movedim": lambda x: x.movedim(-1, -3)}
+    calls["unflatten"] = lambda x: x.unflatten(-1, (1, 28, 28))
+    calls["chain(..., flatten"] = snf.flatten
+    calls["partial"] = functools.partial(snf.flatten, axes=2)
+    for written, call in calls.items():
+        if written in says.replace("\\", "") and len(shape) > 1:
+            assert layer.step(params, (), call(torch.rand(shape)))[0].shape[:2] in ((5, 2), (5, 10))
+
+
+@pytest.mark.parametrize(
+    "call, error, says",
+    [
+        (
+            lambda: snf.flatten(),
+            TypeError,
+            r"^flatten\(\): flatten is a layer as it stands, chain\(conv2d, leaky, flatten, linear",
+        ),
+        (
+            lambda: snf.chain(snf.conv2d, snf.flatten(2)),
+            TypeError,
+            r"^flatten\(2\): .* functools.partial\(flatten, axes=2\)",
+        ),
+        (lambda: snf.flatten(torch.rand(5, 4)), ValueError, r"\(5, 4\), axes=3\): .* \[..., channels, height, width\]"),
+        (
+            lambda: snf.avg_pool2d(torch.rand(5, 2, 4, 4)),
+            TypeError,
+            r"a tensor \(5, 2, 4, 4\) came. .* avg_pool2d\(2\)\(x\)",
+        ),
+        (lambda: snf.max_pool2d(0), TypeError, r"max_pool2d\(kernel_size=...\): .* 1 or more, but 0 came"),
+        (lambda: snf.max_pool2d(2, 2, -1), TypeError, r"max_pool2d\(padding=...\): .* 0 or more, but -1 came"),
+        (
+            lambda: snf.max_pool2d(2)(torch.rand(5, 784)),
+            ValueError,
+            r"\(5, 784\) came. Of flat pixels .* x.unflatten\(-1, ",
+        ),
+        (lambda: snf.max_pool2d(2)("x"), ValueError, "but str came"),
+        (
+            lambda: snf.max_pool2d((2, 8))(torch.rand(5, 2, 9, 7)),
+            ValueError,
+            r"at least 2 x 8 pixels, but \(5, 2, 9, 7\) came",
+        ),
+    ],
+)
+def test_layers_without_numbers_say_which_axes_they_take_and_what_to_write(call, error, says):
+    with pytest.raises(error, match=says):
+        call()
+
+
+def test_pools_take_spikes_as_connections_do():
+    spikes = torch.rand(5, 2, 6, 6) < 0.5
+    for pool in (snf.max_pool2d(2), snf.avg_pool2d((2, 3), 2, (1, 1))):
+        assert_equal(pool(spikes), pool(spikes.float()))
+        assert_equal(pool(spikes.to(torch.uint8)), pool(spikes.float()))
+
+
 @pytest.mark.parametrize("leading", [(), (2,), (3, 2)])
 def test_layers_take_any_leading_axes(leading):
     x = torch.rand(*leading, 2, 6, 6)

@@ -287,10 +287,34 @@ def test_what_cannot_be_masked_is_refused():
         held.init(LEAKY, (torch.zeros(3, 4), torch.ones(3)))
     with pytest.raises(ValueError, match=r"valid has shape \(2,\), but a tensor of the state or output has \(3, 4\)"):
         held.init(LEAKY, (torch.zeros(3, 4), torch.ones(2, dtype=torch.bool)))
+    for inner in (snf.leaky, snf.leaky_step):
+        with pytest.raises(
+            TypeError, match=r"^masked\(neuron\): 2 arguments came. Lengths .* xs, valid_steps\(lengths, len\(xs\)\)"
+        ):
+            snf.masked(inner, torch.tensor([1, 2, 7]))
+    with pytest.raises(TypeError, match=r"^refractory\(neuron, steps\): 3 arguments came\.$"):
+        snf.refractory(snf.leaky, 3, steps=4)
+    whole = snf.valid_steps(torch.tensor([1, 2, 7]), 7)
+    for step, says in (
+        (whole.T[0], r"valid has shape \(7,\), .* is \[batch\], \(3,\) here. .* of a mask \[batch, T\] take mask.T"),
+        (
+            whole,
+            r"valid has shape \(7, 3\), .* One step of it is meant, \[batch\]: of a mask \[T, batch\] that is mask\[0\]",
+        ),
+        (whole.T, r"of a mask \[batch, T\] that is mask.T\[0\]"),
+    ):
+        with pytest.raises(ValueError, match=says):
+            held.init(LEAKY, (torch.zeros(3, 4), step))
+    with pytest.raises(ValueError, match=r"\[\(7, 3, 4\), \(3, 7\)\].* the batch first: give it as transpose\(0, 1\)"):
+        snf.scan(held.step, LEAKY, held.init(LEAKY, (torch.zeros(3, 4), whole[0])), (torch.zeros(7, 3, 4), whole.T))
     _, net, params, _, xs = world("norm_in_training")
     with pytest.raises(ValueError, match="running statistics say, cannot stand still"):
         snf.masked(net).init(params, (xs[0], torch.ones(3, dtype=torch.bool)))
     with pytest.raises(TypeError, match="whole numbers .* torch.float32 came"):
         snf.valid_steps(torch.ones(3), 4)
+    with pytest.raises(TypeError, match=r"list came. Give torch.tensor\(lengths\)"):
+        snf.valid_steps([3, 1], 4)
+    with pytest.raises(TypeError, match="torch.bool came. It is a mask already"):
+        snf.valid_steps(whole, 7)
     with pytest.raises(ValueError, match=r"valid_steps\(lengths, T=4\): a length is 9, but there are 4 steps"):
         snf.valid_steps(torch.tensor([9, 2]), 4)

@@ -5,6 +5,7 @@ import doctest
 import functools
 import importlib.util
 import inspect
+import json
 import re
 import socket
 import subprocess
@@ -16,6 +17,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import pytest
+import recorded
 import torch
 
 import snn_functional as snf
@@ -102,6 +104,49 @@ def test_links_of_a_file_lead_to_pages_of_the_site():
     assert site.read(text, "README.md", "start/x.md") == want and "assets/sample.png" in site.assets
 
 
+def test_a_link_to_a_rooms_source_leads_to_its_place_in_the_reference():
+    site = _pages.Site(make.sources())
+    files = "losses.py", "learning/__init__.py", "__init__.py", "_chain.py"
+    text = " ".join(f"[{name}](snn_functional/{file})" for name, file in zip("abcd", files))
+    where = "data.md#losses", "learning.md", "index.md", "networks.md"
+    want = " ".join(f"[{name}](../reference/{place})" for name, place in zip("abcd", where))
+    assert site.read(text, "README.md", "start/x.md") == want
+
+
+def written():
+    """The Markdown of the checkout, as a code host shows it: files, and the cells of notebooks."""
+    folders = [ROOT / name for name in ("docs", "snn_functional", "tests", "benchmarks", "notebooks")]
+    for path in [*ROOT.glob("*.md"), *(path for folder in folders for path in folder.rglob("*.md"))]:
+        yield path, path.read_text()
+    for path in (ROOT / "notebooks").glob("*.ipynb"):
+        cells = json.loads(path.read_text())["cells"]
+        yield path, "\n\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
+
+
+def anchors(text):
+    """Of each heading what a code host makes of it."""
+    prose = re.sub(r"^```.*?^```$", "", text, flags=re.M | re.S)
+    return {
+        re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in re.findall(r"^#+ (.*)$", prose, re.M)
+    }
+
+
+def test_no_link_of_the_checkout_leads_nowhere():
+    seen = 0
+    for path, text in written():
+        code = _pages.split_code(text)
+        prose = "".join(re.sub(r"[^`]", "x", piece) if i % 2 else piece for i, piece in enumerate(code))
+        for *_, target in _pages.LINK.findall(prose):
+            name, _, anchor = target.partition("#")
+            if re.match(r"[a-z]+:", target):
+                continue
+            seen += 1
+            file = path.parent / name if name else path
+            assert file.exists(), (path, target)
+            assert not anchor or anchor in anchors(file.read_text()), (path, target)
+    assert seen > 100
+
+
 def test_docstrings_as_markdown():
     doc = """One *line*.
 
@@ -132,6 +177,8 @@ def names(path):
     torch.manual_seed(0)
     with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as folder, socket.socket() as free:
         patch.chdir(folder)
+        if path == "docs/events.md":
+            recorded.nmnist_zip(Path(folder))
         patch.setenv("SNN_FUNCTIONAL_OPTIMIZE", "1")
         free.bind(("127.0.0.1", 0))
         alone = {"MASTER_ADDR": "127.0.0.1", "RANK": "0", "WORLD_SIZE": "1", "MASTER_PORT": str(free.getsockname()[1])}

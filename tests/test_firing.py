@@ -173,3 +173,7 @@ def test_what_cannot_fire_so_is_refused():
         snf.with_rates(NET, ALIVE, XS, 1.5)
     with pytest.raises(TypeError, match="net is a chain"):
         snf.with_rates(snf.leaky, ALIVE[1], XS)
+    with pytest.raises(
+        TypeError, match=r"params = with_rates\(net, params, xs\) of the chain, and then masked\(net\) takes them"
+    ):
+        snf.with_rates(snf.masked(NET), ALIVE, (XS, snf.valid_steps(torch.tensor([3]), 5)))

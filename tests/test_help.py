@@ -5,6 +5,7 @@ import doctest
 import inspect
 import pickle
 import pydoc
+import re
 
 import optree
 import pytest
@@ -98,6 +99,28 @@ def test_print_of_a_chain_is_a_table():
     assert lines[2].split(maxsplit=2)[1:] == ["leaky", "LeakyParams(beta, threshold)  LeakyState(mem)"]
     assert repr(net) == "Neuron(chain(linear, leaky, flatten, residual(linear, refractory(leaky_step, 3))))"
     assert repr(snf.leaky) == str(snf.leaky) == "Neuron(leaky)"
+
+
+def test_print_of_what_is_around_a_chain_is_its_table_with_a_heading():
+    heading, table = str(net).split("\n", 1)
+    assert str(snf.masked(net)) == f"masked: {heading}\n{table}" and repr(snf.masked(net)).startswith("Neuron(masked(")
+    assert str(snf.masked(snf.every_layer(net))).splitlines()[0] == "masked: every_layer: chain of 4 layers"
+    assert str(snf.sub_steps(net, 3)).splitlines()[0] == "sub_steps(count=3): chain of 4 layers"
+    assert str(snf.refractory(snf.leaky, 3)) == "Neuron(refractory(leaky_step, 3))"
+    assert str(snf.masked(net)) in help_of(snf.masked(net)).replace("\n    ", "\n")
+
+
+MODIFIERS = [value for value in vars(snf.modifiers).values() if isinstance(value, type) and hasattr(value, "rest")]
+
+
+@pytest.mark.parametrize("value", [*MODIFIERS, snf.avg_pool2d, snf.max_pool2d], ids=lambda value: value.__name__)
+def test_help_of_a_class_shows_what_it_does_and_none_of_what_python_adds(value):
+    said = help_of(value)
+    assert all(line.strip() in said for line in inspect.getdoc(value).splitlines())
+    assert (
+        set(re.findall(r"__\w+__", said)) == {"__call__"}
+        and "Method resolution order" not in said.partition("__call__")[2]
+    )
 
 
 def test_the_summarys_example_runs():

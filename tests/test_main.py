@@ -12,9 +12,8 @@ import numpy
 import optree
 import pytest
 import torch
-from alif import alif
-from commands import refused, run
-from helpers import assert_equal, CASES, sweep
+from commands import refused, run, used_as_said
+from helpers import assert_equal, Case, CASES, NEURONS, sweep, UNITS
 
 import snn_functional as snf
 from snn_functional import __main__ as command, _files, _folder, train
@@ -55,7 +54,8 @@ def test_as_a_program_with_its_defaults_it_shows_and_leaves_everything(tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.count("compiling") <= 1  # said where a kernel is not on disk yet
     lines = [line for line in done.stdout.splitlines() if not line.startswith(("compiling", "epoch 1:"))]
-    title, header, *rows, files, how, a, b, c, d, last = lines
+    title, header, *rows = lines[:5]
+    files, how, *code, last = lines[5:]
     assert title.startswith("digits: 1437 samples to train on, 360 to test; 64-128-128-10 leaky network, direct coding")
     assert header.split()[0] == "epoch" and [row.split()[0] for row in rows] == ["1", "2", "3"]
     folder = tmp_path / "runs" / "digits"
@@ -74,10 +74,10 @@ def test_as_a_program_with_its_defaults_it_shows_and_leaves_everything(tmp_path)
         assert picture.read_bytes()[:4] == b"\x89PNG" and picture.stat().st_size > 5000
 
     assert how == "to use the model:"
-    code = "\n".join(line.strip() for line in ("x = torch.rand(3, 64)", "xs = snf.encode.direct(x, 10)", b, c, d))
-    code = f"{a.strip()}\n{code}\nprint(answer.shape)"
+    code = "\n".join(line.strip() for line in code)
     used = subprocess.run([sys.executable, "-W", "error", "-c", code], cwd=tmp_path, capture_output=True, text=True)
-    assert (used.returncode, used.stdout, used.stderr) == (0, "torch.Size([3])\n", "")
+    assert (used.returncode, used.stderr) == (0, "")
+    assert used.stdout == f"tensor({metrics['test_accuracy']:.4f})\n"
 
     network = load_model(folder)
     hits = train.accuracy(network, load("digits").test, DIGITS)
@@ -93,24 +93,28 @@ def load_model(folder):
     return torch.load(folder / "model.pt")
 
 
-@sweep("neuron", list(train.HIDDEN), of=("leaky", "rsynaptic"))
+@sweep("neuron", list(train.HIDDEN), of=("leaky", "rsynaptic", "adlif"))
 def test_every_spiking_neuron_learns(neuron, here, unseen, capsys):
-    assert run(*TINY, "--neuron", neuron, "--hidden", 64, "--epochs", 4) == 0
+    assert run(*TINY, "--neuron", neuron, "--hidden", 64, "--epochs", 6, "--steps", 6, "--lr", 0.005) == 0
     assert float(capsys.readouterr().out.split()[-1]) > 0.8
     assert type(load_model(here / "runs" / "digits").hidden[0].neuron) is getattr(snf, neuron).Params
 
 
-def test_every_neuron_that_can_be_reset_and_has_no_weights_can_be_chosen():
-    neurons = {
-        case.neuron.Params for case in CASES if case.pointwise and hasattr(case.neuron.Params, "reset_mechanism")
-    }
-    assert {type(params) for params in train.HIDDEN.values()} == neurons - {alif.Params}
+def test_every_neuron_that_fires_and_has_no_weights_can_be_chosen():
+    mine = NEURONS.keys() - {"alif"}
+    assert mine == train.HIDDEN.keys() | train.UNFIT.keys() and not train.HIDDEN.keys() & train.UNFIT.keys()
+    of_numbers = {case.name for case in CASES if type(case) is Case and case.spiking and case.name not in UNITS} & mine
+    assert of_numbers >= train.HIDDEN.keys() >= {"leaky", "adlif", "tc_lif"}
+    assert all("no usual value" in train.UNFIT[name] for name in of_numbers - train.HIDDEN.keys())
+    assert train.UNFIT["slstm"] == "it needs input and hidden, of which there is no usual value"
+    assert all(type(params) is NEURONS[name].Params for name, params in train.HIDDEN.items())
 
 
 @pytest.mark.parametrize("coding", train.ENCODERS)
 def test_every_coding_learns(coding, here, unseen, capsys):
     assert run(*TINY, "--coding", coding, "--hidden", 64, "--epochs", 5, "--steps", 8) == 0
-    assert float(capsys.readouterr().out.split()[-1]) > 0.8
+    out = capsys.readouterr().out
+    assert float(out.split()[-1]) > 0.8 and abs(used_as_said(out, capsys) - float(out.split()[-1])) < 0.05
 
 
 def test_the_seed_decides_all(here, unseen):
@@ -133,6 +137,11 @@ def test_resumed_is_straight_bit_for_bit(here, unseen, capsys):
     capsys.readouterr()
     run("train", "--resume", "--out", "parts")
     assert "epoch  " not in (out := capsys.readouterr().out) and out.splitlines()[-1].startswith("test accuracy 0.")
+    more = "python -m snn_functional train --resume --epochs 6 --out parts"
+    said = f"this run is finished, it has its 3 epochs and its model; to go on, give it more: {more}"
+    assert said in out.splitlines()
+    assert run(*more.split()[3:]) == 0 and len(history(here / "parts")) == 6
+    assert "is finished" not in capsys.readouterr().out
 
 
 def test_ctrl_c_in_the_first_epoch(here, capsys, monkeypatch):
@@ -261,7 +270,15 @@ def test_divergence_is_one_line_and_keeps_the_last_good_checkpoint(here, unseen,
             "network with --steps 10 --batch 64 takes at least 37262423028893 GB, and",
         ),
         (["--steps", "9223372036854775807"], "give fewer --hidden neurons, fewer --steps, or a smaller --batch"),
-        (["--neuron", "izhikevich"], "argument --neuron: invalid choice: 'izhikevich'"),
+        (["--neuron", "lief"], "argument --neuron: no neuron is called 'lief': give adaptive_leaky, adlif, alpha, "),
+        (
+            ["--neuron", "izhikevich"],
+            "argument --neuron: izhikevich makes no hidden layer of this command: it rests at -65: a cell in mV, which currents",
+        ),
+        (
+            ["--neuron", "leaky_integrator"],
+            "leaky_integrator makes no hidden layer of this command: it does not fire; in a script",
+        ),
         (["--coding", "morse"], "argument --coding: invalid choice"),
         (["--data", "cifar"], "no data set is called 'cifar': give digits, fashion-mnist, mnist, nmnist, shd, vowels"),
         (["--data", "none.npz"], "none.npz is not there: numpy.savez("),
@@ -375,7 +392,7 @@ def test_sequences_of_your_own(here, unseen, capsys):
     assert run("train", "--data", "mine.npz", "--hidden", 8, "--epochs", 30, "--batch", 8) == 0
     out = capsys.readouterr().out
     assert "3-8-2 leaky network, direct coding, 5 steps" in out and float(out.split()[-1]) > 0.9
-    assert "read as images" not in out and "snf.train.scores(mems, lengths)" in out
+    assert "read as images" not in out and used_as_said(out, capsys) == pytest.approx(float(out.split()[-1]), abs=1e-3)
     for wrong in (["--coding", "rate"], ["--steps", "9"]):
         assert "leave --coding and --steps out" in refused(
             capsys, "train", "--data", "mine.npz", "--out", "new", *wrong
@@ -391,6 +408,43 @@ def test_what_is_padded_is_never_read():
     assert torch.equal(score(x), score(other))
     alone = train.network_apply(network, x[:4, :1])[0].mean(0)
     torch.testing.assert_close(score(x)[:1], alone)
+
+
+def test_frames_go_into_a_network_as_they_are():
+    generator = torch.Generator().manual_seed(0)
+    frames, flat = (xs := torch.rand(7, 3, 2, 6, 4)), xs.flatten(2)
+    for network in (
+        train.network_init(generator, (48, 8, 4), "leaky"),
+        train.network_init(generator, (48, 8, 4), "leaky", (3,), (2, 6, 4)),
+    ):
+        for got, want in zip(train.network_apply(network, frames), train.network_apply(network, flat)):
+            assert_equal(got, want)
+
+
+@pytest.mark.parametrize(
+    "shape, says",
+    [
+        (
+            (3, 48),
+            r"\(3, 48\) came. Time comes first: snf.encode.direct\(x, T\) of images x \[batch, inputs\], xs\[:, None\] of one",
+        ),
+        (
+            (7, 2, 6, 4),
+            r"\(7, 2, 6, 4\) came. The batch is missing: xs\[:, None\] of one sample, or snf.recordings.batch\(",
+        ),
+        (
+            (7, 3, 6, 4, 2),
+            r"xs is \[T, batch, 48\] or \[T, batch, 2, 6, 4\], but \(7, 3, 6, 4, 2\) came. Frames of recordings are",
+        ),
+        ((7, 3, 47), r"\(7, 3, 47\) came"),
+        ((48,), r"\(48,\) came"),
+    ],
+)
+def test_what_is_no_sequence_of_the_networks_inputs_is_refused(shape, says):
+    generator = torch.Generator().manual_seed(0)
+    network = train.network_init(generator, (48, 8, 4), "leaky", (3,), (2, 6, 4))
+    with pytest.raises(ValueError, match=rf"^network_apply\(network, xs\): .*{says}"):
+        train.network_apply(network, torch.rand(shape))
 
 
 def test_network_is_a_tree_whose_every_leaf_learns():

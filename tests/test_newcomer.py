@@ -3,12 +3,14 @@
 import csv
 import json
 import sys
+import types
+from pathlib import Path
 
 import numpy
 import pytest
 import recorded
 import torch
-from commands import refused, run
+from commands import refused, run, used_as_said
 from test_recordings_files import real, SHARED
 
 import snn_functional as snf
@@ -201,11 +203,26 @@ def test_convolutions_learn_and_each_channel_has_neurons_of_its_own(here, capsys
     assert [spk.shape[2:] for spk in spks] == [(6 * 16,), (8 * 4,), (16,)]
     hits = (snf.train.scores(mems).argmax(1) == test.y).double().mean()
     metrics = json.loads((folder / "metrics.json").read_text())
-    assert float(hits) == pytest.approx(metrics["test_accuracy"])
+    assert float(hits) == pytest.approx(metrics["test_accuracy"]) == pytest.approx(used_as_said(out, capsys), abs=1e-3)
     rates = [float(spk.mean()) for spk in spks]
     assert 0 < metrics["history"][-1]["spike_rate"] < 1 and all(0 < rate < 1 for rate in rates)
     for name in ("raster.png", "traces.png"):
         assert (folder / name).stat().st_size > 5000
+
+
+def test_a_model_of_a_gpu_is_used_on_the_cpu():
+    samples = data.Samples(torch.rand(3, 4), torch.zeros(3))
+    training = types.SimpleNamespace(order=torch.zeros(0, device="meta"))
+    run = types.SimpleNamespace(
+        recipe=train.Recipe("mine.npz"),
+        dataset=data.Dataset(samples, samples, 2),
+        folder=Path("a"),
+        training=training,
+        root=None,
+    )
+    assert "map_location='cpu'" in command.how_to_load(run)
+    training.order = torch.zeros(0)
+    assert "map_location" not in command.how_to_load(run)
 
 
 def test_a_convolutional_run_goes_on_bit_for_bit(here, unseen, capsys):
@@ -224,12 +241,15 @@ def test_nmnist(here, unseen, capsys, monkeypatch):
     assert run(*call) == 0
     out = capsys.readouterr().out
     assert "nmnist: 24 samples to train on, 6 to test; 2x34x34-8c-16c-64-2 leaky network, direct coding, 6 steps" in out
-    assert "snf.train.scores(mems, lengths)" in out
+    assert "snf.recordings.frames(events, window=10_000, size=(34, 34, 2))" in out and "[T, batch, 2, 34, 34]" in out
+    assert "snf.train.scores(mems, lengths)" in out  # of these few both would be right
+    assert used_as_said(out, capsys) == pytest.approx(float(out.split()[-1]), abs=1e-3)
     monkeypatch.setenv("SNN_DATA", str(here))
     dense = ["--hidden", 9, "--window", 20, "--epochs", 8, "--batch", 4, "--lr", 0.01]
     assert run("train", "--data", "nmnist", *dense) == 0
     out = capsys.readouterr().out
     assert "2312-9-2 leaky network, direct coding, 3 steps" in out and float(out.split()[-1]) == 1.0
+    assert "window=20_000" in out and used_as_said(out, capsys) == 1.0
     train, test, classes = data.load("nmnist")
     assert (
         train.x.dtype is torch.uint8 and train.x.shape == (24, 6, 2312) and classes == 2 and train.x.sum() == 24 * 400
@@ -265,7 +285,7 @@ def test_shd(here, unseen, capsys):
     assert run(*call) == 0
     out = capsys.readouterr().out
     assert "24 samples to train on, 6 to test; 700-16-2 leaky network, direct coding, 9 steps" in out
-    assert float(out.split()[-1]) == 1.0
+    assert float(out.split()[-1]) == 1.0 == used_as_said(out, capsys)
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy
 import pytest
+import recorded
 import torch
 
 import snn_functional as snf
@@ -95,7 +96,9 @@ def test_events_of_expelliarmus_are_read_by_name(tmp_path):
     assert torch.equal(frames(read, window=9000, size=SIZE), frames(events, window=9000, size=SIZE))
 
 
-def test_the_page_shows_a_data_set_of_tonics(ToFrame):
+def test_the_page_shows_a_data_set_of_tonics(ToFrame, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    recorded.nmnist_zip(tmp_path)
     page = (Path(__file__).parents[1] / "docs" / "events.md").read_text()
     blocks = re.findall(r"```python( tonic)?\n(.*?)```", page, flags=re.S)
     space = {"__name__": "page"}

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import numpy
 import pytest
+import recorded
 import torch
 
-from snn_functional.recordings import batch, channels, DroppedEvents, Events, frames, Recording
+from snn_functional.recordings import _frames, batch, channels, DroppedEvents, Events, frames, ManyFrames, Recording
 
 
 SIZE = (5, 4, 2)
@@ -110,6 +111,7 @@ def test_what_is_dropped_is_said_once_and_only_then():
         (dict(window=float("nan")), "window=nan"),
         (dict(window=None, bins=2.5), r"bins=2.5; expected a whole number"),
         (dict(window=1e-9), r"would have \S+e\+11 time steps; expected a window in the unit of the times"),
+        (dict(size=34), r"size=34; expected \(width, height, polarities\), as \(34, 34, 2\)"),
         (dict(size=(5, 4)), r"size=\(5, 4\); expected \(width, height, polarities\)"),
         (dict(size=(4, 4, 2)), r"event \d+ is outside the sensor: x is 4, expected 0 to 3 of size \(4, 4, 2\)"),
         (dict(size=(5, 3, 2)), "y is 3, expected 0 to 2"),
@@ -120,6 +122,75 @@ def test_what_is_dropped_is_said_once_and_only_then():
 def test_frames_refuses(change, says):
     with pytest.raises(ValueError, match=says):
         frames(drawn(), **{"window": 100, "size": SIZE, **change})
+
+
+def long(n, last, t=lambda t: t):
+    """A recording of the size of N-MNIST's, in microseconds."""
+    times = t(torch.linspace(0, last, n).long())
+    return Events(torch.arange(n) % 34, torch.arange(n) % 34, times, torch.arange(n) % 2)
+
+
+@pytest.mark.parametrize(
+    "of, call, says",
+    [
+        (
+            long(4000, 305_039),
+            dict(window=10),
+            r"window=10 makes 30,504 steps of 2 x 34 x 34 numbers \(0.28 GB\) of 4,000 events, nearly all of them empty. "
+            r"window is in the unit of the times, in which this recording is 305_039 long; in microseconds, 10 ms are window=10_000\.$",
+        ),
+        (
+            long(4000, 305_039, lambda t: t / 1e6),
+            dict(window=1e-5),
+            r".*in the unit of the times, in which this recording is 0.305 long; in seconds, 10 ms are window=0.01\.$",
+        ),
+        (
+            long(4000, 305_039),
+            dict(bins=10_000),
+            r"bins=10000 makes 10,000 steps of .* empty. bins= is how many steps there are; how long each is, is window=, in the",
+        ),
+        (
+            long(100_000, 305_039),
+            dict(bins=20_000, size=(1280, 720, 2)),
+            r"bins=20000 makes .*\(1.5e\+02 GB\), which takes 442 GB, and this machine has 25 GB",
+        ),
+    ],
+)
+def test_a_window_in_another_unit_and_what_no_memory_holds_are_refused(of, call, says, monkeypatch):
+    monkeypatch.setattr(_frames, "memory", lambda: 25e9)
+    monkeypatch.setattr(_frames, "_counts", None)  # it is known before anything of that size is made
+    with pytest.raises(ValueError, match=f"^frames: {says}"):
+        frames(of, **{"size": (34, 34, 2), **call})
+
+
+def test_a_step_in_another_unit_is_refused_of_channels():
+    says = "channels: dt=1 makes 305,040 steps of 700 numbers .* in microseconds, 10 ms are dt=10_000"
+    with pytest.raises(ValueError, match=says):
+        channels(torch.linspace(0, 305_039, 4000).long(), torch.arange(4000) % 700, 1, 700)
+    with pytest.raises(ValueError, match="steps=100000 makes .* how long each is, is dt, in the unit of the times"):
+        channels([0.1, 0.2], [1, 2], 0.1, 700, steps=100_000)
+
+
+def test_a_gigabyte_is_said(monkeypatch):
+    assert len(frames(long(4000, 305_039), window=100, size=(34, 34, 2))) == 3051  # fine, and as it is
+    monkeypatch.setattr(_frames, "SAID", 1e6)
+    with pytest.warns(ManyFrames, match=r"window=1000 makes 306 steps of 2 x 34 x 34 numbers \(0.0028 GB\)") as said:
+        assert len(frames(long(4000, 305_039), window=1000, size=(34, 34, 2))) == 306
+    assert said[0].filename == __file__
+
+
+def test_a_recording_is_shown_in_a_line():
+    events = long(4000, 305_039)
+    text = "4,000 events: x 0 to 33, y 0 to 33, t 0 to 305039, p 0 to 1"
+    assert repr(events) == f"Events({text})" and str([events]) == f"[Events({text})]"
+    assert repr(Recording(events, 3, "nmnist.zip: 1.bs2")) == f"Recording({text}; label 3; 'nmnist.zip: 1.bs2')"
+    line = Events(torch.tensor([3, 699]), None, torch.tensor([0.125, 1 / 3]), None)
+    assert repr(line) == "Events(2 events: x 3 to 699, t 0.125 to 0.333333)"
+    assert repr(Events(*[torch.zeros(0)] * 4)) == "Events(0 events)"
+    assert (
+        repr(Events([1], None, "t", None)) == "Events(x list, y NoneType, t str, p NoneType)"
+    )  # shown, whatever it holds
+    assert repr(Recording(None, 3, "here")) == "Recording(NoneType; label 3; 'here')"
 
 
 @pytest.mark.parametrize(
@@ -144,6 +215,28 @@ def test_what_is_no_events_is_refused(change, error, says):
     events = {**dict(x=[0, 1, 2], y=[0, 1, 2], t=[3, 5, 8], p=[0, 1, 1]), **change}
     with pytest.raises(error, match=f"^mine: {says}" if error is TypeError or "give" not in says else says):
         frames({f: v for f, v in events.items() if v is not None}, window=5, size=SIZE, where="mine")
+
+
+def test_numbers_of_numpy_are_numbers():
+    events, same = drawn(), frames(drawn(), window=100, size=SIZE)
+    for window in (numpy.int64(100), numpy.float32(100), torch.tensor(100)):
+        assert torch.equal(frames(events, window=window, size=numpy.array(SIZE)), same)
+    assert torch.equal(frames(events, bins=numpy.int64(7), size=SIZE), frames(events, bins=7, size=SIZE))
+    assert torch.equal(
+        channels([0.0, 0.3], [0, 1], numpy.float64(0.1), numpy.int64(2)), channels([0.0, 0.3], [0, 1], 0.1, 2)
+    )
+
+
+def test_recordings_and_files_in_the_place_of_events_are_refused():
+    one = Recording(Events(*(torch.from_numpy(drawn()[f]) for f in "xytp")), 3, "here")
+    with pytest.raises(
+        TypeError, match=r"list came. .* one after the other: \[frames\(one.events, ...\) for one in recordings\]"
+    ):
+        frames([one, one], window=5, size=SIZE)
+    with pytest.raises(TypeError, match=r"str came. .* once it is read: train, test = read_nmnist\(path\)"):
+        frames("nmnist.zip", window=5, size=SIZE)
+    with pytest.raises(ValueError, match=r"of size \(2, 4, 5\); it is \(width, height, polarities\), in this order"):
+        frames(one, window=5, size=(2, 4, 5))
 
 
 def test_a_table_without_names_is_refused():
@@ -216,6 +309,17 @@ def test_batch_pads_at_the_end_and_takes_any_array():
         ([(torch.ones(2, 3), 0.5)], ValueError, "the label of recording 0 is 0.5"),
         ([(torch.ones(0, 3), 0)], ValueError, "at least one step"),
         ([torch.ones(2, 3)], TypeError, "recording 0 is Tensor; expected"),
+        (
+            [Recording(None, 3, "here")],
+            TypeError,
+            r"recording 0 is Recording; .* Of each: \(frames\(one.events, window=10_000, size=",
+        ),
+        (
+            [(Events(*[torch.ones(3)] * 4), 3)],
+            TypeError,
+            r"recording 0 is events; expected their frames .*: \(frames\(one.events",
+        ),
+        ([(structured(drawn()), 3)], TypeError, "recording 0 is events; expected their frames"),
     ],
 )
 def test_batch_refuses(samples, error, says):
@@ -223,14 +327,20 @@ def test_batch_refuses(samples, error, says):
         batch(samples)
 
 
-def test_the_page_says_what_is_so():
+def test_the_page_says_what_is_so(tmp_path, monkeypatch, capsys):
     page = (Path(__file__).parents[1] / "docs" / "events.md").read_text()
+    monkeypatch.chdir(tmp_path)
+    recorded.nmnist_zip(tmp_path)
     space = {"__name__": "page"}
-    for block in re.findall(r"```python\n(.*?)```", page, flags=re.S):
-        exec(compile(block, "docs/events.md", "exec"), space)
+    first, second = re.findall(r"```python\n(.*?)```", page, flags=re.S)
+    exec(compile(first, "docs/events.md", "exec"), space)
     assert (
         space["xs"].shape == (30, 2, 2, 34, 34)
         and space["lengths"].tolist() == [20, 30]
         and space["y"].tolist() == [3, 8]
     )
-    assert space["grads"][0].weight.abs().sum() > 0
+    exec(compile(second, "docs/events.md", "exec"), space)
+    drawn, model = space["params"][0].weight, space["model"]
+    assert space["xs"].shape == (6, 6, 2, 34, 34) and space["lengths"].tolist() == [6, 6, 6, 5, 6, 6]
+    assert space["y"].tolist() == [1, 0] * 3 and not torch.equal(drawn, dict(model.named_parameters())["0.weight"])
+    assert 0 <= float(capsys.readouterr().out.strip().removeprefix("tensor(").removesuffix(")")) <= 1

@@ -434,7 +434,7 @@ LONG = "x" * 5000
         (["--data", "mnist", "--root", "a " * 5000], "name too long"),
         (["--out", LONG], "name too long"),
         (["--resume", "--out", LONG], "checkpoint.pt is not there"),
-        (["--neuron", LONG], "(choose from"),
+        (["--neuron", LONG], "': give adaptive_leaky, adlif, "),
         (["--epochs", "9" * 5000], "': expected an integer of at least 1"),
         (["--epochs", "9" * 500], "': expected at most 9223372036854775807"),
         (["--device", LONG], "cannot use it here; try --device cpu"),

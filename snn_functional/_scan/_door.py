@@ -36,10 +36,17 @@ def admit(step: Any, params: Any, state: Any, inputs: Any, length: int | None) -
         )
     steps = lengths[0]
     if any(other != steps for other in lengths[1:]):
+        turned = any(
+            len(x.shape) > 1 and tuple(x.shape[1::-1]) == tuple(y.shape[:2])
+            for x in xs
+            for y in xs
+            if x.shape[0] != y.shape[0]
+        )
         raise ValueError(
             f"scan(..., inputs): the time axes differ: {[tuple(x.shape) for x in xs]}"
             + (f" with length={length}" if length is not None else "")
             + ". Time comes first, [T, batch, ..., neurons], and T is the same everywhere."
+            + (" One of them has the batch first: give it as transpose(0, 1)." if turned else "")
         )
     if steps < 1:
         raise ValueError(

@@ -1,7 +1,7 @@
 """Sequences of different lengths in one batch."""
 
 import dataclasses
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -23,7 +23,12 @@ def valid_steps(lengths: Tensor, T: int) -> Tensor:
     """
     if not isinstance(lengths, Tensor) or lengths.is_floating_point() or lengths.dtype == torch.bool:
         came = lengths.dtype if isinstance(lengths, Tensor) else type(lengths).__name__
-        raise TypeError(f"valid_steps(lengths, T): lengths is a tensor of whole numbers [batch], but {came} came.")
+        help = (
+            " It is a mask already." if came == torch.bool else " Give torch.tensor(lengths)." if came == "list" else ""
+        )
+        raise TypeError(
+            f"valid_steps(lengths, T): lengths is a tensor of whole numbers [batch], but {came} came.{help}"
+        )
     if readable(lengths) and bool((lengths > T).any()):
         raise ValueError(f"valid_steps(lengths, T={T}): a length is {int(lengths.max())}, but there are {T} steps.")
     return torch.arange(T, device=lengths.device).reshape(T, *[1] * lengths.dim()) < lengths
@@ -49,6 +54,11 @@ class masked(Modifier):
 
     step: Step
 
+    _more: ClassVar[str] = (
+        "Lengths are part of the input: inputs = xs, valid_steps(lengths, len(xs)), and scan(net.step, params, "
+        "net.init(params, (xs[0], inputs[1][0])), inputs)."
+    )
+
     def rest(self, init: Any, params: Any, input: Any) -> Any:
         x, valid = self._pair(input)
         state = init(params, x)
@@ -60,6 +70,17 @@ class masked(Modifier):
         output, new = self.step(params, state, x)
         new = tree_map(lambda now, before: self._kept(valid, now, before), new, state)
         return tree_map(lambda leaf: self._kept(valid, leaf, torch.zeros_like(leaf)), output), new
+
+    def _help(self, valid: Tensor, now: Tensor) -> str:
+        if valid.dim() == 2 and now.dim() > 0 and now.shape[0] in valid.shape:
+            turned = "" if valid.shape[1] == now.shape[0] else ".T"
+            return f"One step of it is meant, [batch]: of a mask [{'batch, T' if turned else 'T, batch'}] that is mask{turned}[0]."
+        if valid.dim() == 1 and now.dim() > 1:
+            return (
+                f"One step of valid is [batch], ({now.shape[0]},) here. Time comes first, as valid_steps(lengths, T) makes it; of a mask "
+                "[batch, T] take mask.T, [T, batch]. What all samples share, running statistics say, cannot stand still for one."
+            )
+        return "Expected the batch in front of each. What all samples share, running statistics say, cannot stand still for one of them."
 
     def _pair(self, input: Any) -> tuple[Any, Tensor]:
         if not isinstance(input, tuple) or len(input) != 2 or getattr(input[1], "dtype", None) != torch.bool:
@@ -75,7 +96,7 @@ class masked(Modifier):
     def _kept(self, valid: Tensor, now: Tensor, otherwise: Tensor) -> Tensor:
         if now.shape[: valid.dim()] != valid.shape:
             raise ValueError(
-                f"masked: valid has shape {tuple(valid.shape)}, but a tensor of the state or output has {tuple(now.shape)}. Expected the "
-                "batch in front of each. What all samples share, running statistics say, cannot stand still for one of them."
+                f"masked: valid has shape {tuple(valid.shape)}, but a tensor of the state or output has {tuple(now.shape)}. "
+                + self._help(valid, now)
             )
         return torch.where(valid.reshape(valid.shape + (1,) * (now.dim() - valid.dim())), now, otherwise)

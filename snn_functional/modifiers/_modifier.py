@@ -7,14 +7,15 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from .._neuron import Neuron
+from .._names import Shown
+from .._neuron import Neuron, text_of
 from .._tree import replaced
 
 
 Step = Callable[[Any, Any, Any], tuple[Any, Any]]
 
 
-class Modifier:
+class Modifier(metaclass=Shown):
     """Subclass it as a frozen dataclass whose first field is `step`, and give `__call__`.
 
     `Params`, `State`: the trees that it puts around those of the neuron, where it does; then also `rest`.
@@ -23,8 +24,14 @@ class Modifier:
     step: Step
     Params: ClassVar[Any] = None
     State: ClassVar[Any] = None
+    _more: ClassVar[str] = ""  # what to do with what is no argument of it
 
     def __new__(cls, step: Any = None, *args: Any, **kwargs: Any) -> Any:
+        names = [field.name for field in dataclasses.fields(cls)]  # pyright: ignore[reportArgumentType]
+        if len(args) + len(kwargs) >= len(names):
+            raise TypeError(
+                f"{cls.__name__}({', '.join(['neuron', *names[1:]])}): {1 + len(args) + len(kwargs)} arguments came. {cls._more}".rstrip()
+            )
         if not isinstance(step, Neuron):
             return super().__new__(cls)
         modified = cls(step.step, *args, **kwargs)
@@ -76,6 +83,14 @@ class Modifier:
     def __repr__(self) -> str:
         step, *rest = (getattr(self, field.name) for field in dataclasses.fields(self))  # pyright: ignore
         return f"{name(self)}({', '.join([getattr(step, '__name__', repr(step)), *map(repr, rest)])})"
+
+    def __str__(self) -> str:
+        """Around a network its table, with a heading."""
+        inside = text_of(self.step)
+        if inside is None:
+            return repr(self)
+        own = ", ".join(f"{field.name}={getattr(self, field.name)!r}" for field in dataclasses.fields(self)[1:])  # pyright: ignore
+        return f"{name(self)}{f'({own})' if own else ''}: {inside}"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,10 +1,15 @@
 """Recordings of different lengths as one batch."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from ._events import Events, Recording
+
+
+FRAMES = "(frames(one.events, window=10_000, size=(34, 34, 2)), one.label)"  # how a recording becomes a sample
 
 
 def batch(recordings: Iterable[tuple[Any, Any]]) -> tuple[Tensor, Tensor, Tensor]:
@@ -26,7 +31,12 @@ def batch(recordings: Iterable[tuple[Any, Any]]) -> tuple[Tensor, Tensor, Tensor
     samples, labels = [], []
     for number, entry in enumerate(recordings):
         if not isinstance(entry, (tuple, list)) or len(entry) != 2:
-            raise TypeError(f"batch: recording {number} is {type(entry).__name__}; expected (frames [T, ...], label)")
+            help = ""
+            if isinstance(entry, Recording):
+                help = f". Of each: {FRAMES}"
+            raise TypeError(
+                f"batch: recording {number} is {type(entry).__name__}; expected (frames [T, ...], label){help}"
+            )
         samples.append(_sample(entry[0], number))
         labels.append(_label(entry[1], number))
     if not samples:
@@ -46,6 +56,8 @@ def batch(recordings: Iterable[tuple[Any, Any]]) -> tuple[Tensor, Tensor, Tensor
 
 
 def _sample(frames: Any, number: int) -> Tensor:
+    if isinstance(frames, (Events, Recording, Mapping)) or getattr(getattr(frames, "dtype", None), "names", None):
+        raise TypeError(f"batch: recording {number} is events; expected their frames [T, ...]: {FRAMES}")
     x = frames if isinstance(frames, Tensor) else torch.as_tensor(frames)
     if x.dim() < 1 or not len(x):
         raise ValueError(f"batch: recording {number} has shape {tuple(x.shape)}; expected [T, ...], at least one step")

@@ -1,6 +1,7 @@
 """Events of any make as four tensors, and the door in front of them."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -19,6 +20,10 @@ class DroppedEvents(UserWarning):
     """Some events are in no frame, as was asked for. To hear no more of it: `warnings.simplefilter("ignore", DroppedEvents)`."""
 
 
+class ManyFrames(UserWarning):
+    """One recording becomes more than a gigabyte. To hear no more of it: `warnings.simplefilter("ignore", ManyFrames)`."""
+
+
 class Events(NamedTuple):
     """One entry an event, in order of time, each [N].
 
@@ -32,6 +37,10 @@ class Events(NamedTuple):
     t: Tensor
     p: Tensor | None
 
+    def __repr__(self) -> str:
+        """In a line: how many, and from where to where each field reaches."""
+        return f"Events({_reach(self)})"
+
 
 class Recording(NamedTuple):
     """- `events`: what was recorded. `label`: its class, counted from 0. `name`: where it was read, for messages."""
@@ -39,6 +48,28 @@ class Recording(NamedTuple):
     events: Events
     label: int
     name: str
+
+    def __repr__(self) -> str:
+        """In a line, its thousands of numbers left out: a data set is a list of these."""
+        held = _reach(self.events) if isinstance(self.events, Events) else type(self.events).__name__
+        return f"Recording({held}; label {self.label}; {self.name!r})"
+
+
+def _reach(events: Events) -> str:
+    """4,681 events: x 0 to 33, y 0 to 33, t 937 to 305040, p 0 to 1"""
+    try:
+        reach = [
+            f"{field} {_plain(value.min())} to {_plain(value.max())}"
+            for field, value in zip(events._fields, events)
+            if value is not None and len(value)
+        ]
+        return f"{len(events.t):,} events{': ' if reach else ''}{', '.join(reach)}"
+    except (TypeError, ValueError, AttributeError, RuntimeError):  # fields of another make than the type says
+        return ", ".join(f"{field} {type(value).__name__}" for field, value in zip(events._fields, events))
+
+
+def _plain(value: Tensor) -> str:
+    return f"{value.item():.6g}" if value.is_floating_point() else f"{value.item()}"
 
 
 def admit(events: Any, where: str) -> Events:
@@ -84,6 +115,8 @@ def within(events: Events, size: Sequence[int], where: str) -> None:
         if value is not None and bool((out := (value < 0) | (value >= most)).any()):
             event = _first(out)
             help = "; polarities of -1 and 1 are made 0 and 1 by p > 0" if field == "p" and value[event] == -1 else ""
+            if len(size) == 3 and size[0] < 3 <= size[2]:
+                help = "; it is (width, height, polarities), in this order"
             raise ValueError(
                 f"{where}: event {event} is outside the sensor: {field} is {int(value[event])}, expected 0 to {most - 1} of size "
                 f"{tuple(size)}{help}"
@@ -102,9 +135,14 @@ def _fields(events: Any, where: str) -> tuple[Any, list[str]]:
     fields = getattr(events, "_fields", None)
     if fields:
         return lambda name: getattr(events, name), [name for name in fields if getattr(events, name) is not None]
+    help = "Of columns: dict(x=a[:, 0], y=a[:, 1], t=a[:, 2], p=a[:, 3])"
+    if isinstance(events, (list, tuple)) and any(isinstance(one, Recording) for one in events):
+        help = "Of a list of recordings, one after the other: [frames(one.events, ...) for one in recordings]"
+    elif isinstance(events, (str, Path)):
+        help = "Of a file, once it is read: train, test = read_nmnist(path), or tonic's readers"
     raise TypeError(
         f"{where}: events are a structured array, a dict of arrays or tensors, or Events, with fields x, y, t and p; "
-        f"{type(events).__name__} came. Of columns: dict(x=a[:, 0], y=a[:, 1], t=a[:, 2], p=a[:, 3])"
+        f"{type(events).__name__} came. {help}"
     )
 
 

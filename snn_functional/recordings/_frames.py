@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ._events import admit, DroppedEvents, Events, within
+from .._files import memory
+from ._events import admit, DroppedEvents, Events, ManyFrames, within
 
 
 def frames(
@@ -37,19 +38,23 @@ def frames(
     Source: tonic 1.7.0's `ToFrame(time_window=)` and `ToFrame(n_time_bins=)`; `include_incomplete=True` is `whole=False` here, but
     for a recording of exactly n windows, whose last event tonic leaves out.
 
-    Raises ValueError and TypeError for what is no events (see the room), events outside the sensor, a window or bins that are none.
+    Raises ValueError and TypeError for what is no events (see the room), events outside the sensor, a window or bins that are none;
+    ValueError for more frames than events where they are many, as a window in another unit than the times makes them, and for what
+    this machine's memory does not hold. Above 1 GB it is said, as the warning `ManyFrames`.
 
     >>> events = dict(x=[0, 1, 1], y=[0, 0, 1], t=[5, 9, 16], p=[1, 0, 1])
     >>> frames(events, window=10, size=(2, 2, 2)).sum((1, 2, 3))
     tensor([2., 1.])
     """
+    window, bins = _as_python(window), _as_python(bins)
+    size = tuple(map(_as_python, size)) if hasattr(size, "__iter__") else size
     if (window is None) == (bins is None):
         raise ValueError(f"{where}: give one of window= (how long a frame is) and bins= (how many there are)")
     if window is not None and not (isinstance(window, (int, float)) and 0 < window < math.inf):
         raise ValueError(f"{where}: window={window!r}; expected a time above 0, in the unit of t")
     if bins is not None and (type(bins) is not int or bins < 1):
         raise ValueError(f"{where}: bins={bins!r}; expected a whole number, 1 or more")
-    if len(size) != 3 or not all(type(n) is int and n > 0 for n in size):
+    if not isinstance(size, tuple) or len(size) != 3 or not all(type(n) is int and n > 0 for n in size):
         raise ValueError(f"{where}: size={size!r}; expected (width, height, polarities), as (34, 34, 2)")
     events = admit(events, where)
     events = _polarities(events, size[2], where)
@@ -61,6 +66,7 @@ def frames(
     shape = (polarities, width) if events.y is None else (polarities, height, width)
     if events.p is not None:
         pixel = pixel + events.p * math.prod(shape[1:])
+    _affordable(T, shape, dtype, events.t, where, **({"window": window} if window is not None else {"bins": T}))
     inside = (step >= 0) & (step < T)
     if not bool(inside.all()):
         place = f"window={window}" if bins is None else f"bins={bins}"
@@ -105,6 +111,7 @@ def channels(
             [1., 0., 0.],
             [1., 0., 0.]])
     """
+    dt, size, steps = map(_as_python, (dt, size, steps))
     if not (isinstance(dt, (int, float)) and 0 < dt < math.inf):
         raise ValueError(f"{where}: dt={dt!r}; expected a time above 0, in the unit of the times")
     if type(size) is not int or size < 1:
@@ -119,6 +126,7 @@ def channels(
         )
     step = events.t // dt if _exact(events.t, dt) else (events.t / dt + 1e-6).floor()
     T = _enough(float(step[-1]) + 1, where) if steps is None else steps
+    _affordable(T, (size,), dtype, events.t, where, **({"dt": dt} if steps is None else {"steps": steps}))
     inside = step < T
     if not bool(inside.all()):
         warnings.warn(
@@ -175,6 +183,8 @@ def _exact(t: Tensor, number: float) -> bool:
 
 
 MOST_STEPS = 10_000_000
+MOST_EMPTY = 10_000_000  # numbers, of frames of which most are empty
+SAID = 1e9  # bytes
 
 
 def _enough(steps: float, where: str) -> int:
@@ -184,6 +194,39 @@ def _enough(steps: float, where: str) -> int:
             "whose clock did not jump"
         )
     return int(steps)
+
+
+def _as_python(number: Any) -> Any:
+    """A number of numpy's, or a tensor of one, as Python's own."""
+    return number.item() if hasattr(number, "item") and getattr(number, "shape", None) == () else number
+
+
+def _affordable(T: int, shape: tuple[int, ...], dtype: torch.dtype, t: Tensor, where: str, **asked: float) -> None:
+    """Refuses what would fill the memory, and what nobody means: a window that is in another unit than the times makes thousands of
+    frames, nearly all of them empty. `asked`: how it was called, by its name."""
+    [(name, value)] = asked.items()
+    numbers, events, span = T * math.prod(shape), len(t), t[-1].item() - t[0].item()
+    holds = numbers * torch.zeros((), dtype=dtype).element_size()
+    made = (
+        f"{where}: {name}={value!r} makes {T:,} steps of {' x '.join(map(str, shape))} numbers ({holds / 1e9:.2g} GB)"
+    )
+    long = f"the times, in which this recording is {_number(span)} long"
+    if name in ("bins", "steps"):
+        help = f"{name}= is how many steps there are; how long each is, is {'window=' if name == 'bins' else 'dt'}, in the unit of {long}."
+    else:
+        unit, ten_ms = ("seconds", "0.01") if t.is_floating_point() else ("microseconds", "10_000")
+        help = f"{name} is in the unit of {long}; in {unit}, 10 ms are {name}={ten_ms}."
+    if T > events and numbers > MOST_EMPTY:
+        raise ValueError(f"{made} of {events:,} events, nearly all of them empty. {help}")
+    if (needs := holds + 8 * numbers) > (has := memory()):  # they are counted in int64
+        raise ValueError(f"{made}, which takes {needs / 1e9:.3g} GB, and this machine has {has / 1e9:.3g} GB. {help}")
+    if holds > SAID:
+        warnings.warn(f"{made}; {help}", ManyFrames, stacklevel=3)
+
+
+def _number(x: float) -> str:
+    """10_000 as it is written in Python, with the digits that tell of one that is not whole."""
+    return f"{int(x):_}" if float(x).is_integer() and abs(x) < 1e15 else f"{x:.4g}"
 
 
 def _counts(place: Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
