@@ -272,7 +272,8 @@ def _is_leaf_type(annotation: Any) -> bool:
 def _as_leaf(value: Any, cls: type, name: str) -> Any:
     if isinstance(value, type) or hasattr(value, "named_parameters"):
         raise TypeError(
-            f"{cls.__name__}({name}=...): {name} is a leaf of the tree, a number or a tensor, or a tree itself, but {described(value)} came. "
+            f"{cls.__name__}({name}=...): {name} is a leaf of the tree, a number or a tensor, or a tree itself, but "
+            f"{described(value)} came. "
             + ("Make one: " if isinstance(value, type) else "A layer's weights are a tree: ")
             + f"{name}={_made(value)}."
         )

@@ -106,10 +106,19 @@ def test_what_cannot_be_right_is_refused(build, error, says):
     "call, says",
     [
         (lambda x: snf.leaky_init(0.9, x), r"A neuron's params is a tree, LeakyParams\(beta=0.9\), but 0.9 came"),
-        (lambda x: snf.alpha_init(snf.AlphaParams, x), r"AlphaParams\(alpha, beta, .*\), but the class AlphaParams came"),
+        (
+            lambda x: snf.alpha_init(snf.AlphaParams, x),
+            r"AlphaParams\(alpha, beta, .*\), but the class AlphaParams came",
+        ),
         (lambda x: snf.leaky_step({"beta": 0.9}, snf.LeakyState(x), x), "params is a tree, .* but a dict came"),
-        (lambda x: snf.leaky_step(snf.LeakyParams(0.9), x, x), r"state is a tree, leaky_init\(params, input\).* a Tensor"),
-        (lambda x: snf.recurrent(snf.leaky).init(snf.RecurrentParams(0.9, 1.0), x), "params is a tree, .* a Tensor came"),
+        (
+            lambda x: snf.leaky_step(snf.LeakyParams(0.9), x, x),
+            r"state is a tree, leaky_init\(params, input\).* a Tensor",
+        ),
+        (
+            lambda x: snf.recurrent(snf.leaky).init(snf.RecurrentParams(0.9, 1.0), x),
+            "params is a tree, .* a Tensor came",
+        ),
     ],
 )
 def test_what_is_no_tree_is_refused_by_a_neuron(call, says):

@@ -6,6 +6,8 @@
     _memory.py        what else a forward may keep, which is refused
     _calls.py         what a forward calls its faces for: is it one step of time?
     _module.py        `module`: a pure neuron as a module
+    _trees.py         which tree of params belongs to which layer of it
+    _misfit.py        what helps where an input's dtype or device is not the module's
     _vmap.py          which buffers differ between the samples of a `vmap`
 
 The room knows no face: a module without any needs none to be loaded.

@@ -23,6 +23,13 @@ def admit(step: Any, params: Any, state: Any, inputs: Any, length: int | None) -
     for place, (kind, tree) in enumerate((("Params", params), ("State", state))):
         _belongs(step, kind, place, tree)
     _tensors(step, "state", state)
+    steps = length_of(inputs, length)
+    _one_device(params, state, inputs)
+    return steps
+
+
+def length_of(inputs: Any, length: int | None = None) -> int:
+    """The number of steps of these inputs. Raises TypeError or ValueError for what has no time axis, or several."""
     xs = tree_leaves(inputs)
     for x in xs:
         if not isinstance(x, Tensor):
@@ -50,7 +57,6 @@ def admit(step: Any, params: Any, state: Any, inputs: Any, length: int | None) -
         raise ValueError(
             f"scan(..., inputs): the time axis is empty: {[tuple(x.shape) for x in xs]}. Expected at least one time step."
         )
-    _one_device(params, state, inputs)
     return steps
 
 
