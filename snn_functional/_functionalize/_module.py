@@ -59,7 +59,7 @@ class Scanned(nn.Module):
             try:
                 outputs, state = self._scanned(xs, state)
             except (TypeError, ValueError, RuntimeError) as error:
-                said = misfit(error, self, xs, "model({})", "model")
+                said = misfit(error, self, xs, "model(xs.to({}))", "model")
                 if said is error:
                     raise
                 raise said from error
