@@ -173,6 +173,13 @@ def test_print_shows_each_layers_leaves_and_what_is_learned():
     assert "\n  (1): Scanned(\n    layer " in repr(nn.Sequential(nn.Linear(6, 6), model))
 
 
+def test_a_leaf_that_is_not_used_has_no_gradient():
+    """By which who goes to many processes sees what to leave out of `learn`."""
+    model = snf.module(OWN, {"beta": torch.tensor(0.5), "unused": torch.tensor(1.0)})
+    model(torch.rand(5, 3)).mean().backward()
+    assert [name for name, p in model.named_parameters() if p.grad is None] == ["unused"]
+
+
 OWN = snf.Neuron(dict, tuple, lambda params, x: (), lambda params, state, x: (params["beta"] * x, state))
 SHARED = snf.LeakyParams(0.9)
 BAD = {

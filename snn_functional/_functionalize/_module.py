@@ -103,7 +103,8 @@ def module(neuron: Neuron, params: Any, *, learn: Which = None) -> Scanned:
     So it works with `torch.optim` and its schedulers, `clip_grad_norm_`, `swa_utils.AveragedModel`, DistributedDataParallel,
     `torch.autocast` and GradScaler; it copies, and pickles where the neuron does.
 
-    `print(model)` shows each layer's leaves, and which are learned.
+    DistributedDataParallel wants a gradient for each parameter: what the step does not use is left out of `learn`, or it is made with
+    `find_unused_parameters=True`. `print(model)` shows each layer's leaves, and which are learned.
 
     Raises TypeError for what is no neuron, and for params that are not its own (of a chain too few, too many or in another order) or no
     tree of tensors; ValueError for a name in `learn` that no leaf has, and where one tensor
