@@ -153,6 +153,11 @@ def test_dtypes_are_advised_as_modules_have_them():
         with pytest.raises(TypeError, match=rf"give {name}\(input_.to\(torch.float32\)\), or net.to\(torch.float64\)"):
             face(x.double())
         copy.deepcopy(face).double()(x.double())
+    for face in (snn.LeakyParallel(7, 4), snn.LinearLeaky(0.9, 7, 4), snn.AssociativeLeaky(7, 2, 2)):
+        name = type(face).__name__
+        with pytest.raises(TypeError, match=rf"{name}.* give input_.to\(torch.float32\), or net.to\(torch.float64\)"):
+            face(X.double())
+        face.double()(X.double())
 
 
 # ------------------------------------------------------------------------------------------------ a state that vmap left behind
