@@ -222,6 +222,11 @@ BAD = {
         TypeError,
         r"params\[0\] is \(\), flatten has none, but a LeakyParams came",
     ),
+    "a tensor for a plain function": (
+        lambda: snf.module(snf.chain(torch.relu, snf.leaky), (torch.rand(3), SHARED)),
+        TypeError,
+        r"params\[0\] is \(\), relu has none, but a Tensor came",
+    ),
     "no dictionary for a module": (
         lambda: snf.module(snf.chain(snf.layer(nn.BatchNorm1d(3))[0], snf.leaky), ((), SHARED)),
         TypeError,

@@ -16,13 +16,12 @@ def layers_of(step: Any) -> tuple[Neuron, ...] | None:
 def parts(step: Any, params: Any, path: str = "") -> list[tuple[str, str, Any]]:
     """Of each layer, those within another one too, its place ("2.0", "" where there is but one), its name and its params."""
     inside = layers_of(step)
-    within = getattr(step, "step", None)
-    if (
-        inside is None and getattr(step, "Params", None) is None and layers_of(within)
-    ):  # `masked`, whose trees are the chain's
-        return parts(within, params, path)
     if inside is None:
-        return [(path, name_of(step), params)]
+        within = getattr(
+            step, "step", None
+        )  # a modifier's; the trees of some, as of `masked`, are those of the chain within
+        same = getattr(step, "Params", None) is None and layers_of(within) is not None
+        return parts(within, params, path) if same else [(path, name_of(step), params)]
     each = zip(range(len(inside)), inside, params)
     return [part for i, layer, tree in each for part in parts(layer.step, tree, f"{path}.{i}" if path else f"{i}")]
 
@@ -46,7 +45,7 @@ def _refuse(call: str, neuron: Neuron, tree: Any, where: str) -> None:
             _refuse(call, layer, part, f"{where}[{i}]")
         return
     if hasattr(step, "function"):  # a plain one, which has no params
-        if tree != ():
+        if not isinstance(tree, tuple) or tree:
             raise TypeError(f"{call}: {where} is (), {name_of(step)} has none, but {described(tree)} came.")
     elif hasattr(own, "__leaves__"):
         if not isinstance(tree, own):
@@ -75,10 +74,6 @@ def _written(layer: Neuron) -> str:
         return _each(layers)
     if hasattr(layer.step, "function"):
         return "()"
-    return (
-        getattr(layer.Params, "__name__", "...")
-        if hasattr(layer.Params, "__leaves__")
-        else "{...}"
-        if layer.Params is dict
-        else "..."
-    )
+    if hasattr(layer.Params, "__leaves__"):
+        return layer.Params.__name__
+    return "{...}" if layer.Params is dict else "..."

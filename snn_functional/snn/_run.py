@@ -55,7 +55,7 @@ def run(net: nn.Module, xs: Tensor) -> Any:
     `explain` says so.
 
     Raises TypeError and ValueError for what is no sequence of tensors, TypeError for a face that has no state from one step to the next,
-    for a forward that takes its states, `forward(x, mem)`, and for one that holds the time loop itself.
+    for a forward that takes its states, `forward(x, mem)`, or holds the time loop itself, and for a layer that takes whole sequences.
     """
     _admit(net, xs)
     if is_compiling() and xs.shape[0] > 1 and not any(_counts(m) for m in net.modules()):
@@ -255,6 +255,17 @@ def _admit(net: Any, xs: Any) -> None:
         hint = " Give torch.stack(xs)." if isinstance(xs, (list, tuple)) else ""
         hint = " Give torch.from_numpy(xs), in the dtype of the net: .float()." if hasattr(xs, "__array__") else hint
         raise TypeError(f"snn.run(net, xs): xs is one tensor [T, batch, ...], not {type(xs).__name__}.{hint}")
+    if xs.dim() == 0 or xs.shape[0] == 0:
+        raise ValueError(
+            f"snn.run(net, xs): xs has shape {tuple(xs.shape)}; expected [T, batch, ...] with at least one step. For T equal steps "
+            "give x.expand(T, *x.shape)."
+        )
+    if not is_compiling():  # which cannot read what a forward takes
+        _one_step(net)
+
+
+def _one_step(net: nn.Module) -> None:
+    """Raises TypeError for a net that does not take one step alone."""
     if whole := next((type(m).__name__ for m in net.modules() if isinstance(m, TakesSequences)), None):
         raise TypeError(
             f"snn.run(net, xs): each step is net(xs[t]), but {whole} takes whole sequences [T, batch, ...]. Where the layers beside it do, "
@@ -262,8 +273,3 @@ def _admit(net: Any, xs: Any) -> None:
         )
     if says := takes_states("snn.run(net, xs)", net):
         raise TypeError(says)
-    if xs.dim() == 0 or xs.shape[0] == 0:
-        raise ValueError(
-            f"snn.run(net, xs): xs has shape {tuple(xs.shape)}; expected [T, batch, ...] with at least one step. For T equal steps "
-            "give x.expand(T, *x.shape)."
-        )
