@@ -24,7 +24,7 @@ from ._functionalize import Functional, has_tensors
 from ._functorch import intercepted
 from ._neuron import name_of, Neuron
 from ._scan._loop import unchanged
-from ._tree import tree_map
+from ._tree import described, tree_map
 
 
 def chain(*layers: Neuron | Callable[[Any], Any]) -> Neuron:
@@ -107,7 +107,7 @@ class Chain:
             for number, (tree, own) in enumerate(zip(trees, owns)):
                 if hasattr(own, "__leaves__") and not isinstance(tree, own):
                     raise TypeError(
-                        f"{self!r}: {name}[{number}] is a tree of {own.__name__}, but {type(tree).__name__} came."
+                        f"{self!r}: {name}[{number}] is a tree of {own.__name__}, but {described(tree)} came."
                     )
         return zip(self.layers, params, state)
 

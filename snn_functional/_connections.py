@@ -136,7 +136,7 @@ def _floating(connection: Any, spikes: Any) -> Tensor:
     if not isinstance(spikes, Tensor):
         raise TypeError(
             f"{type(connection).__name__}: the input is one tensor, not {type(spikes).__name__}. In a chain it is what the layer "
-            "before puts out."
+            "before puts out." + (" Of a list of steps give torch.stack(steps)." if isinstance(spikes, list) else "")
         )
     own = connection.weight.dtype
     wide = at_least(own, spikes) if own.is_floating_point else spikes
@@ -204,7 +204,7 @@ def _check(connection: Any, x: Tensor, axes: int, features: int, groups: int = 1
         floats = "input.float()" if weight.dtype == torch.float32 else f"input.to({weight.dtype})"
         raise TypeError(f"{name}(weight {weight.dtype}) cannot take {x.dtype}: give {floats}.")
     raise TypeError(
-        f"{name}(weight {weight.dtype}) cannot take {x.dtype}: give the connection the input's dtype, "
+        f"{name}(weight {weight.dtype}) cannot take {x.dtype}: give input.to({weight.dtype}), or the connection in the input's dtype, "
         f"optree.tree_map(lambda leaf: leaf.to({x.dtype}), params)."
     )
 

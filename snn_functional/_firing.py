@@ -98,7 +98,7 @@ def diagnose(step: Any, params: Any, state: Any, inputs: Any) -> Diagnosis:
     >>> diagnose(net.step, params, net.init(params, xs[0]), xs)
     layer 1 (leaky): 0.0000 spikes a neuron and step
     layer 1 (leaky) never fires: larger weights, or a lower threshold, as with_rates(net, params, xs) finds them
-    layer 1 (leaky) passes no gradient: its spikes have no surrogate slope, or none of its membranes is where that is not 0
+    layer 1 (leaky) passes no gradient: its spikes have no slope, as surrogate.atan()(mem - threshold) has, or it is 0 at every membrane
     """
     problems, rates, seen = [], {}, []
     for name, tree in (("params", params), ("state", state), ("inputs", inputs)):
@@ -119,7 +119,8 @@ def diagnose(step: Any, params: Any, state: Any, inputs: Any) -> Diagnosis:
                 )
     if not any("NaN" in problem or "infinite" in problem for problem in problems):
         problems += [
-            f"{layer.name} passes no gradient: its spikes have no surrogate slope, or none of its membranes is where that is not 0"
+            f"{layer.name} passes no gradient: its spikes have no slope, as surrogate.atan()(mem - threshold) has, or it is 0 at every "
+            "membrane"
             for layer in seen
             if _ends_gradients(layer)
         ]
@@ -185,8 +186,12 @@ def _ends_gradients(layer: _Seen) -> bool:
     floats = lambda tree: [x for x in tree_leaves(tree) if isinstance(x, Tensor) and x.is_floating_point()]
     by_inputs = bool(floats(layer.inputs))
     wanted = layer.inputs if by_inputs else layer.params
-    if not floats(wanted) or not floats(layer.outputs):
+    if not floats(wanted):
         return False
+    if not floats(
+        layer.outputs
+    ):  # spikes as mem > 1, which nothing differentiates; other whole numbers may be meant so
+        return spikes_of(layer) is not None
 
     def weighted(*leaves: Tensor) -> Tensor:
         given = iter(leaves)

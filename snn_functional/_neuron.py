@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ._functorch import readable
-from ._tree import tree_leaves
+from ._tree import described, tree_leaves
 
 
 SPIKES = (torch.bool, torch.uint8)
@@ -141,6 +141,8 @@ def admit(params: Any, state: Any, input: Tensor) -> Tensor:
     Raises TypeError for dtypes and ValueError for shapes and devices that do not fit.
     """
     _check_input(params, input)
+    if not hasattr(type(state), "__leaves__"):
+        raise _no_tree("state", state)
     dtype = _precision(params, input.dtype)
     for name in state.__leaves__:
         leaf = getattr(state, name)
@@ -199,6 +201,8 @@ def beside(params: Any, state: Any, like: Tensor) -> None:
 
 
 def _check_input(params: Any, input: Any) -> None:
+    if not hasattr(type(params), "__leaves__"):
+        raise _no_tree("params", params)
     if not isinstance(input, Tensor):
         raise TypeError(
             f"The input to {_neuron_of(params)} is a tensor [batch, ..., neurons], not {type(input).__name__}."
@@ -208,6 +212,13 @@ def _check_input(params: Any, input: Any) -> None:
             f"The input to {_neuron_of(params)} is {input.dtype}; expected a floating tensor, or spikes as bool or uint8: "
             "give input.float()."
         )
+
+
+def _no_tree(which: str, came: Any) -> TypeError:
+    made = fields_of(came) if hasattr(came, "__leaves__") else "LeakyParams(beta=0.9)"
+    if which == "state":
+        made = "leaky_init(params, input), neuron.init of any"
+    return TypeError(f"A neuron's {which} is a tree, {made}, but {described(came)} came.")
 
 
 def _check_params(params: Any, input: Tensor, dtype: torch.dtype) -> None:

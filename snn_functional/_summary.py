@@ -5,11 +5,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ._chain import Chain, Residual
 from ._firing import run_layers, share, spikes_of
 from ._functionalize._module import Scanned
-from ._neuron import name_of, Neuron
-from ._tree import named_leaves, tree_leaves, tree_map
+from ._functionalize._trees import parts, refuse_other_trees
+from ._neuron import Neuron
+from ._scan._door import length_of
+from ._tree import described, named_leaves, tree_leaves, tree_map
 
 
 class Row(NamedTuple):
@@ -30,8 +31,8 @@ class Summary(str):
 
     rows: tuple[Row, ...]
 
-    def __new__(cls, rows: list[Row]) -> "Summary":
-        self = super().__new__(cls, _table(rows))
+    def __new__(cls, rows: list[Row], of: str = "") -> "Summary":
+        self = super().__new__(cls, "\n".join([_table(rows), of]).rstrip())
         self.rows = tuple(rows)
         return self
 
@@ -43,11 +44,13 @@ class Summary(str):
 def summary(net: Any, params: Any = None, x: Any = None, *, xs: Any = None) -> Summary:
     """The layers of a chain, or the one neuron that `net` is, as a table: shapes, how many numbers, and how often each layer fires.
 
-    - `net`, `params`: a neuron or a chain, and its tree; or a module that `module` made of them.
+    - `net`, `params`: a neuron or a chain, and its tree. A module that `module` made of them has its params: `summary(model, x)`,
+      `summary(model, xs=xs)`.
     - `x`: one step of input, `xs[0]` [batch, ...]: shapes of the states and outputs. Without it there are those of the params alone.
     - `xs`: instead of it a whole sequence [T, batch, ...], over which the network is run from rest: firing rates, too.
 
-    Raises TypeError for what is no neuron.
+    The last line says what was taken for one step: `xs` given as `x` is one step with an axis more. Raises TypeError for what is no neuron,
+    and for params that are not its own.
 
     >>> net = chain(linear, leaky)
     >>> params = (Linear(torch.eye(3)), LeakyParams(beta=0.9))
@@ -56,17 +59,33 @@ def summary(net: Any, params: Any = None, x: Any = None, *, xs: Any = None) -> S
     0  linear  weight (3, 3), bias ()       10              (2, 3)
     1  leaky   beta (), threshold ()         2  mem (2, 3)  (2, 3)  0.200
     total                                   12
+    5 steps of input (2, 3)
     """
-    if isinstance(net, Scanned) and params is None:
+    call = "summary(net, params)"
+    if isinstance(net, Scanned):
+        call = "summary(model)"
+        if params is not None:
+            if x is not None or not _is_input(params):
+                raise TypeError(
+                    "summary(model): a module has its params. Give one step of input, summary(model, xs[0]), or a whole sequence, "
+                    "summary(model, xs=xs)."
+                )
+            x = params
         net, params = net.neuron, net.params
     if not isinstance(net, Neuron):
         raise TypeError(
-            f"summary(net, params): net is a neuron or a chain, chain(linear, leaky), but {net!r:.80} came."
+            "summary(net, params): net is a neuron or a chain, chain(linear, leaky), or what module makes of one, but "
+            f"{described(net)} came."
+            + (" A module of faces shows itself: print(net)." if hasattr(net, "named_parameters") else "")
         )
     if x is not None and xs is not None:
-        raise TypeError("summary(net, params): one step `x` and a sequence `xs` came. Give one of them.")
+        raise TypeError(f"{call}: one step `x` and a sequence `xs` came. Give one of them.")
+    refuse_other_trees(call, net, params)
     if x is None and xs is None:
-        return Summary([_row(name, layer, p, None, None, None) for name, layer, p in _layers("", net.step, params)])
+        named = [(f"{path}  {name}" if path else name, tree) for path, name, tree in parts(net.step, params)]
+        return Summary([_row(name, tree, None, None, None) for name, tree in named])
+    if xs is not None:
+        length_of(xs)
     whole = tree_map(lambda leaf: leaf[None], x) if xs is None else xs
     seen: list[Any] = []
     run_layers("", net.step, params, net.init(params, tree_map(lambda leaf: leaf[0], whole)), whole, seen)
@@ -74,22 +93,24 @@ def summary(net: Any, params: Any = None, x: Any = None, *, xs: Any = None) -> S
     for layer in seen:
         spk = None if xs is None else spikes_of(layer)
         rate = None if spk is None else float(share(layer, spk))
-        rows.append(_row(layer.name, layer.step, layer.params, layer.state, layer.outputs, rate))
-    return Summary(rows)
+        rows.append(_row(layer.name, layer.params, layer.state, layer.outputs, rate))
+    one = ", ".join(str(tuple(leaf.shape[1:])) for leaf in tree_leaves(whole))
+    T = len(tree_leaves(whole)[0])
+    if xs is not None:
+        return Summary(rows, f"{T} steps of input {one}" if T > 1 else f"1 step of input {one}")
+    return Summary(
+        rows, f"one step of input {one}; firing rates: {call[:-1]}, xs=xs), a whole sequence [T, batch, ...]"
+    )
 
 
-def _layers(name: str, step: Any, params: Any) -> Any:
-    chain = step.chain if isinstance(step, Residual) else step
-    if not isinstance(chain, Chain):
-        return [(f"layer {name} ({name_of(step)})" if name else name_of(step), step, params)]
-    of = [
-        _layers(f"{name}.{i}" if name else f"{i}", layer.step, p)
-        for i, (layer, p) in enumerate(zip(chain.layers, params))
-    ]
-    return sum(of, [])
+def _is_input(given: Any) -> bool:
+    """Can it be one step of input, and no tree of params?"""
+    return isinstance(given, Tensor) or (
+        isinstance(given, tuple) and bool(given) and all(isinstance(x, Tensor) for x in given)
+    )
 
 
-def _row(name: str, step: Any, params: Any, state: Any, outputs: Any, rate: float | None) -> Row:
+def _row(name: str, params: Any, state: Any, outputs: Any, rate: float | None) -> Row:
     count = sum(leaf.numel() for leaf in tree_leaves(params) if isinstance(leaf, Tensor))
     named = name.removeprefix("layer ").replace(" (", "  ", 1).removesuffix(")") if name.startswith("layer ") else name
     return Row(named, _shapes(params), count, _shapes(state), _shapes(tree_map(lambda leaf: leaf[0], outputs)), rate)

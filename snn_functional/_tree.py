@@ -123,6 +123,11 @@ def pytree(cls: type[T]) -> type[T]:
             value = getattr(self, name)
             if isinstance(value, type) and hasattr(value, "shadow"):
                 raise TypeError(f"{cls.__name__}({name}={value.__name__}): a class. Give {value.__name__}().")
+            if name == "spike_grad" and not callable(value):
+                raise TypeError(
+                    f"{cls.__name__}(spike_grad={value!r:.60}): expected a surrogate, as snn_functional.surrogate.atan(), or another "
+                    "function of mem - threshold."
+                )
         if check is not None:
             check(self)
 
@@ -265,6 +270,13 @@ def _is_leaf_type(annotation: Any) -> bool:
 
 
 def _as_leaf(value: Any, cls: type, name: str) -> Any:
+    if isinstance(value, type) or hasattr(value, "named_parameters"):
+        raise TypeError(
+            f"{cls.__name__}({name}=...): {name} is a leaf of the tree, a number or a tensor, or a tree itself, but "
+            f"{described(value)} came. "
+            + ("Make one: " if isinstance(value, type) else "A layer's weights are a tree: ")
+            + f"{name}={_made(value)}."
+        )
     if isinstance(value, (bool, complex, str)) or (callable(value) and not hasattr(value, "__leaves__")):
         raise TypeError(
             f"{cls.__name__}({name}={value!r}): {name} is a leaf of the tree, a number or a tensor. "
@@ -273,6 +285,31 @@ def _as_leaf(value: Any, cls: type, name: str) -> Any:
     if isinstance(value, (int, float)):
         return torch.tensor(float(value))
     return value
+
+
+def _made(value: Any) -> str:
+    """How a tree is made of a class that came, or of a module."""
+    kind = value if isinstance(value, type) else type(value)
+    trees = {"Linear": "Linear(layer.weight, layer.bias)", "Conv2d": "Conv2d(layer.weight, layer.bias)"}
+    if not isinstance(value, type) or hasattr(kind, "named_parameters"):
+        return trees.get(kind.__name__, "a number, a tensor or Linear(weight, bias)")
+    return f"{kind.__name__}(...)"
+
+
+def described(value: Any) -> str:
+    """What came, in words, for a message: short, and never a tensor's numbers."""
+    if isinstance(value, type):
+        return f"the class {value.__name__}"
+    if hasattr(value, "named_parameters"):
+        return f"the module {type(value).__name__}"
+    if isinstance(value, (bool, int, float, complex, str)):
+        return f"{value!r:.60}"
+    if value is None:
+        return "None"
+    if callable(value) and hasattr(value, "__name__"):
+        return f"the function {value.__name__}"
+    name = type(value).__name__
+    return f"{'an' if name[:1] in 'AEIOUaeiou' else 'a'} {name}"
 
 
 def refuse_number(value: Any, cls: type, name: str) -> None:

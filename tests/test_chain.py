@@ -268,9 +268,9 @@ def test_bad_trees_are_refused():
         with pytest.raises(ValueError, match=r"Linear\(weight \(7, 5\)\) takes \[..., in\] with in = 5"):
             snf.scan(step, params, state, xs[..., :3], kind=kind)
     eye, leak, x = snf.Linear(torch.eye(7)), snf.LeakyParams(0.9), xs[0]
-    with pytest.raises(TypeError, match=r"params\[0\] is a tree of Linear, but LeakyParams came"):
+    with pytest.raises(TypeError, match=r"params\[0\] is a tree of Linear, but a LeakyParams came"):
         snf.chain(snf.linear, snf.leaky).init((leak, eye), x)
-    with pytest.raises(TypeError, match=r"params\[1\] is a tree of RecurrentParams, but LeakyParams came"):
+    with pytest.raises(TypeError, match=r"params\[1\] is a tree of RecurrentParams, but a LeakyParams came"):
         snf.chain(snf.linear, snf.recurrent(snf.leaky)).init((eye, leak), x)
     with pytest.raises(TypeError, match=r"Linear: the input is one tensor, not tuple"):
         snf.chain(snf.record(snf.leaky), snf.linear).init((leak, eye), x)

@@ -284,7 +284,7 @@ BAD = {
     "another dtype": (
         lambda: snn.SLSTM(7, 5)(torch.rand(3, 7).double()),
         TypeError,
-        "give the connection the input's dtype",
+        "or the connection in the input's dtype",
     ),
     "a state of another batch": (
         lambda: snn.SLSTM(7, 5)(torch.rand(3, 7), torch.zeros(2, 5), torch.zeros(2, 5)),

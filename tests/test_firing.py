@@ -111,7 +111,12 @@ def test_a_step_without_a_surrogate_is_found():
     [problem] = found.problems
     assert problem.startswith("layer 3 (own) passes no gradient: ") and "layer 3 (own)" in found.rates
     alone = snf.diagnose(own_step, (), torch.zeros(4, 8), XS)
-    assert alone.problems[0].startswith("own passes no gradient")
+    assert (
+        alone.problems[0].startswith("own passes no gradient") and "as surrogate.atan()(mem - threshold) has" in alone
+    )
+    truth = lambda params, state, x: (state + x > 1, 0.9 * state + x)
+    [problem] = snf.diagnose(truth, (), torch.zeros(4, 8), XS).problems
+    assert problem.startswith("<lambda> passes no gradient")
     dead = seen(params(*(ALIVE[0], ALIVE[2][0]), spike_grad=flat), XS)
     assert [problem.partition(" passes")[0] for problem in dead.problems] == ["layer 1 (leaky)", "layer 2.1 (leaky)"]
 

@@ -698,7 +698,7 @@ BAD = {
     "no states": (
         lambda: snf.functionalize(snn.Leaky(0.9)),
         TypeError,
-        r"functionalize\(module, mem\), or make the face with init_hidden",
+        r"functionalize\(module, mem\); a membrane at rest is torch.zeros\(\(\)\). Or make the face with init_hidden",
     ),
     "too few": (lambda: snf.functionalize(Explicit(), X[0]), TypeError, r"takes \(x, mem, pair\), but 1 states came"),
     "too many": (lambda: snf.functionalize(dense(), X[0]), TypeError, r"takes \(x\), but 1 states came"),

@@ -152,7 +152,28 @@ def test_a_summary_of_a_module_is_that_of_its_tree():
     net = snf.chain(snf.linear, snf.leaky)
     params = (snf.Linear(torch.eye(3)), snf.LeakyParams(0.9))
     xs = torch.rand(5, 2, 3)
-    assert snf.summary(snf.module(net, params), xs=xs) == snf.summary(net, params, xs=xs)
+    model = snf.module(net, params)
+    assert snf.summary(model, xs=xs) == snf.summary(net, params, xs=xs) and snf.summary(model) == snf.summary(
+        net, params
+    )
+    assert snf.summary(model, xs[0]).rows == snf.summary(net, params, xs[0]).rows
+    assert snf.summary(snf.module(snf.masked(net), params)).rows == snf.summary(net, params).rows
+
+
+def test_a_summary_says_what_it_took_for_one_step():
+    net, params, xs = (
+        snf.chain(snf.linear, snf.leaky),
+        (snf.Linear(torch.eye(3)), snf.LeakyParams(0.9)),
+        torch.rand(5, 2, 3),
+    )
+    last = lambda said: str(said).splitlines()[-1]
+    assert last(snf.summary(net, params, xs=xs)) == "5 steps of input (2, 3)"
+    assert last(snf.summary(net, params, xs=xs[:1])) == "1 step of input (2, 3)"
+    rates = "a whole sequence [T, batch, ...]"
+    one = last(snf.summary(net, params, xs))  # which a user may have meant otherwise
+    assert one == f"one step of input (5, 2, 3); firing rates: summary(net, params, xs=xs), {rates}"
+    model = snf.module(net, params)
+    assert last(snf.summary(model, xs)) == f"one step of input (5, 2, 3); firing rates: summary(model, xs=xs), {rates}"
 
 
 def test_a_summary_of_what_is_no_network_is_refused():
@@ -160,3 +181,17 @@ def test_a_summary_of_what_is_no_network_is_refused():
         snf.summary(snf.leaky_step, snf.LeakyParams(0.9))
     with pytest.raises(TypeError, match="Give one of them"):
         snf.summary(snf.leaky, snf.LeakyParams(0.9), torch.zeros(1, 3), xs=torch.zeros(2, 1, 3))
+    with pytest.raises(
+        TypeError, match=r"but the module Sequential came. A module of faces shows itself: print\(net\)"
+    ):
+        snf.summary(torch.nn.Sequential(snf.snn.Leaky(0.9)))
+    with pytest.raises(
+        TypeError, match=r"summary\(net, params\): params is a tuple of 1, .*\(LeakyParams,\); None came"
+    ):
+        snf.summary(snf.chain(snf.leaky))
+    with pytest.raises(ValueError, match="the time axis is empty"):
+        snf.summary(snf.leaky, snf.LeakyParams(0.9), xs=torch.zeros(0, 1, 3))
+    model = snf.module(snf.leaky, snf.LeakyParams(0.9))
+    for given in ((snf.LeakyParams(0.9),), (torch.zeros(1, 3), torch.zeros(1, 3))):
+        with pytest.raises(TypeError, match=r"a module has its params. .* summary\(model, xs=xs\)"):
+            snf.summary(model, *given)

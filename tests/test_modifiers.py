@@ -240,6 +240,15 @@ def test_recurrent_leaky_is_rleaky(V):
     assert_allclose((g.V, g.inner.beta, g.inner.threshold), (expected.V, expected.beta, expected.threshold))
 
 
+def test_feedback_is_drawn_as_a_linear_layer_is():
+    drawn = lambda make, **how: make(generator=torch.Generator().manual_seed(1), dtype=torch.float64, **how)
+    for how in ({}, {"bias": False}):
+        params = drawn(lambda **how: snf.RecurrentParams.random(LEAKY, 6, **how), **how)
+        assert params.inner is LEAKY
+        assert_equal(params.V, drawn(lambda **how: snf.Linear.random(6, 6, **how), **how))
+    assert params.V.weight.shape == (6, 6) and params.V.weight.dtype == torch.float64 and not params.V.bias.any()
+
+
 def test_a_whole_network_may_be_recurrent():
     net = snf.recurrent(snf.chain(snf.linear, snf.leaky))
     w, v = torch.randn(5, 6), torch.randn(6, 5) / 2

@@ -146,6 +146,41 @@ def test_a_partition_is_put_together_again_and_learns_its_part():
     assert list(snf.partition(params, None)[1]) == [] and list(snf.partition(params, [])[0]) == []
 
 
+def test_print_shows_each_layers_leaves_and_what_is_learned():
+    net = snf.chain(snf.linear, snf.recurrent(snf.leaky), torch.relu, snf.residual(snf.linear, snf.leaky))
+    params = (
+        snf.Linear.random(6, 5),
+        snf.RecurrentParams.random(snf.LeakyParams(0.9), 5),
+        (),
+        (snf.Linear.random(5, 5), snf.LeakyParams(torch.full((5,), 0.8))),
+    )
+    text = """Scanned(
+  layer                     learned                             fixed
+  0    linear                weight (5, 6), bias (5,)
+  1    recurrent(leaky_step)  inner.beta (), V.weight (5, 5), V.bias (5,)  inner.threshold ()
+  2    relu
+  3.0  linear                weight (5, 5), bias (5,)
+  3.1  leaky                 beta (5,)                           threshold ()
+  101 of 103 numbers are learned
+)"""
+    model = snf.module(net, params, learn=["weight", "bias", "beta"])
+    assert [line.split() for line in repr(model).splitlines()] == [line.split() for line in text.splitlines()]
+    masked = repr(snf.module(snf.masked(net), params)).splitlines()
+    assert masked[0].startswith("Scanned(masked(chain(linear") and masked[2].split()[:2] == ["0", "linear"]
+    assert repr(snf.module(snf.leaky, snf.LeakyParams(0.9), learn="beta")) == (
+        "Scanned(\n  layer  learned  fixed\n  leaky  beta ()  threshold ()\n  1 of 2 numbers are learned\n)"
+    )
+    assert "\n  (1): Scanned(\n    layer " in repr(nn.Sequential(nn.Linear(6, 6), model))
+
+
+def test_a_leaf_that_is_not_used_has_no_gradient():
+    """By which who goes to many processes sees what to leave out of `learn`."""
+    model = snf.module(OWN, {"beta": torch.tensor(0.5), "unused": torch.tensor(1.0)})
+    model(torch.rand(5, 3)).mean().backward()
+    assert [name for name, p in model.named_parameters() if p.grad is None] == ["unused"]
+
+
+OWN = snf.Neuron(dict, tuple, lambda params, x: (), lambda params, state, x: (params["beta"] * x, state))
 SHARED = snf.LeakyParams(0.9)
 BAD = {
     "an unknown leaf": (
@@ -160,7 +195,78 @@ BAD = {
         "0.beta and 1.beta are one tensor",
     ),
     "a step": (lambda: snf.module(snf.leaky_step, SHARED), TypeError, "neuron is a bundle"),
-    "numbers": (lambda: snf.module(snf.leaky, {"beta": 0.9}), TypeError, "every leaf of params is a tensor, but 0.9"),
+    "numbers": (lambda: snf.module(OWN, {"beta": 0.9}), TypeError, "every leaf of params is a tensor, but 0.9"),
+    "too few trees": (
+        lambda: snf.module(NET, tree()[:3]),
+        TypeError,
+        r"params is a tuple of 4, one for each layer: \(Linear, LeakyParams, Linear, LeakyParams\); 3 came",
+    ),
+    "too many trees, masked": (
+        lambda: snf.module(snf.masked(snf.every_layer(NET)), (*tree(), SHARED)),
+        TypeError,
+        "LeakyParams, Linear, LeakyParams.; 5 came",
+    ),
+    "a list of trees": (lambda: snf.module(NET, list(tree())), TypeError, r"a list came: give tuple\(params\)"),
+    "another order": (
+        lambda: snf.module(NET, tree()[::-1]),
+        TypeError,
+        r"params\[0\] is a tree of Linear, but a LeakyParams came. Make one: Linear\(weight, bias=0.0\)",
+    ),
+    "a class for a tree": (
+        lambda: snf.module(NET, (*tree()[:3], snf.LeakyParams)),
+        TypeError,
+        r"params\[3\] is a tree of LeakyParams, but the class LeakyParams came",
+    ),
+    "a tree for a plain function": (
+        lambda: snf.module(snf.chain(snf.flatten, snf.leaky), (SHARED, SHARED)),
+        TypeError,
+        r"params\[0\] is \(\), flatten has none, but a LeakyParams came",
+    ),
+    "a tensor for a plain function": (
+        lambda: snf.module(snf.chain(torch.relu, snf.leaky), (torch.rand(3), SHARED)),
+        TypeError,
+        r"params\[0\] is \(\), relu has none, but a Tensor came",
+    ),
+    "no dictionary for a module": (
+        lambda: snf.module(snf.chain(snf.layer(nn.BatchNorm1d(3))[0], snf.leaky), ((), SHARED)),
+        TypeError,
+        r"params\[0\] is a dictionary, as layer\(module\) gives it .* but a tuple came",
+    ),
+    "another neuron's tree within a modifier": (
+        lambda: snf.module(
+            snf.recurrent(snf.refractory(snf.leaky, 2)), snf.RecurrentParams(snf.AlphaParams(0.9, 0.8), 0.1)
+        ),
+        TypeError,
+        "params.inner is a tree of LeakyParams, but an AlphaParams came",
+    ),
+    "too few in a block": (
+        lambda: snf.module(snf.chain(snf.leaky, snf.residual(snf.linear, snf.leaky)), (SHARED, (SHARED,))),
+        TypeError,
+        r"params\[1\] is a tuple of 2, one for each layer: \(Linear, LeakyParams\); 1 came",
+    ),
+    "no axis of time": (lambda: snf.module(snf.leaky, SHARED)(torch.tensor(1.0)), ValueError, "0-d tensor has no time"),
+    "no time": (lambda: snf.module(snf.leaky, SHARED)(torch.rand(0, 3)), ValueError, "the time axis is empty"),
+    "an array": (lambda: snf.module(snf.leaky, SHARED)(torch.rand(5, 3).numpy()), TypeError, "torch.from_numpy"),
+    "doubles": (
+        lambda: snf.module(NET, tree())(torch.rand(7, 3, 6).double()),
+        TypeError,
+        r"give model\(xs.to\(torch.float32\)\), or model.to\(torch.float64\)",
+    ),
+    "a module of doubles": (
+        lambda: snf.module(snf.leaky, snf.LeakyParams(torch.full((6,), 0.9))).double()(torch.rand(7, 3, 6)),
+        TypeError,
+        r"beta is torch.float64 .* give model\(xs.to\(torch.float64\)\), or model.to\(torch.float32\)",
+    ),
+    "whole numbers": (
+        lambda: snf.module(NET, tree())(torch.ones(7, 3, 6).long()),
+        TypeError,
+        r"module torch.float32: give model\(xs.to\(torch.float32\)\)\.$",
+    ),
+    "another device": (
+        lambda: snf.module(NET, tree())(torch.rand(7, 3, 6, device="meta")),
+        (RuntimeError, ValueError),
+        r"The input is on meta, the module on cpu: give model\(xs.to\('cpu'\)\), or model.to\('meta'\)",
+    ),
 }
 
 

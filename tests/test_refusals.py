@@ -83,6 +83,83 @@ def test_hidden_and_watched_faces_do_not_warn():
                 call()
 
 
+# ------------------------------------------------------------------------------------------------ what a face is made of, and given
+
+
+MADE = {
+    "a number that is not there": (lambda: snn.Leaky(), r"Leaky: missing a required argument: 'beta'. It is Leaky\(beta, threshold=1.0, "),
+    "a misspelt name": (lambda: snn.Leaky(0.9, treshold=1.0), r"argument 'treshold'. Is it threshold\? It is Leaky\(beta"),
+    "an unknown name": (lambda: snn.Alpha(0.9, 0.8, spam=1), r"argument 'spam'. It is Alpha\(alpha, beta"),
+    "a surrogate's name": (lambda: snn.Leaky(0.9, spike_grad="atan"), r"spike_grad='atan'\): expected .*surrogate.atan\(\)"),
+    "a module for V": (
+        lambda: snn.RLeaky(0.9, V=nn.Linear(7, 7), all_to_all=False),
+        r"RLeaky\(V=...\): .* the module Linear came.* RLeaky\(..., linear_features=64\)",
+    ),
+    "a class for V": (lambda: snn.RSynaptic(0.9, 0.8, V=nn.Linear, linear_features=7), "the class Linear came"),
+    "a connection for V": (lambda: snn.RLeaky(0.9, V=snf.Linear.random(7, 7)), "a Linear came. .* snf.recurrent"),
+    "half a neuron": (lambda: snn.RLeaky(0.9, linear_features=7.0), r"RLeaky\(linear_features=7.0\): expected a whole number"),
+    "half a channel": (lambda: snn.RLeaky(0.9, conv2d_channels=1.5, kernel_size=3), r"conv2d_channels=1.5\): expected a whole"),
+    "a kernel's word": (lambda: snn.RLeaky(0.9, conv2d_channels=4, kernel_size="same"), "kernel_size='same': expected a whole number"),
+    "a kernel of three axes": (lambda: snn.SConv2dLSTM(1, 4, (3, 3, 3)), r"kernel_size=\(3, 3, 3\): expected .* height and width"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", MADE)
+def test_what_a_face_cannot_be_made_of(what):
+    call, says = MADE[what]
+    with pytest.raises(TypeError, match=says):
+        call()
+
+
+def test_the_recurrent_faces_take_what_snntorchs_take():
+    images = torch.rand(2, 4, 5, 5)
+    for made, x in (
+        (snn.RLeaky(0.9, linear_features=7), X[0]),
+        (snn.RLeaky(0.9, all_to_all=False, V=0.5), X[0]),
+        (snn.RSynaptic(0.9, 0.8, all_to_all=False, V=torch.rand(7), learn_recurrent=False), X[0]),
+        (snn.RLeaky(0.9, conv2d_channels=4, kernel_size=3), images),
+        (snn.RLeaky(0.9, conv2d_channels=4, kernel_size=(3, 5)), images),
+        (
+            snn.RSynaptic(0.9, 0.8, V=0.5, conv2d_channels=4, kernel_size=[1, 3]),
+            images,
+        ),  # of V snnTorch makes nothing, either
+    ):
+        assert made(x)[0].shape == x.shape
+
+
+def test_what_another_face_returned_is_named():
+    with pytest.raises(
+        TypeError, match=r"not tuple. Is it what another face returns, \(spk, mem\)\? .* init_hidden=True"
+    ):
+        snn.Leaky(0.9)(snn.Leaky(0.9)(X[0]))
+    with pytest.raises(TypeError, match=r"not ndarray. Give torch.from_numpy\(input_\)"):
+        snn.Leaky(0.9)(X[0].numpy())
+
+
+def test_dtypes_are_advised_as_modules_have_them():
+    hidden, explicit = snn.Leaky(**LEAKY), snn.Synaptic(0.9, 0.8)
+    hidden(X[0])
+    with pytest.raises(
+        TypeError, match=r"state mem is torch.float32 .* give input_.to\(torch.float32\), or snn.utils.reset\(net\)"
+    ):
+        hidden(X[1].double())
+    assert hidden.double()(X[1].double()).dtype == torch.float64  # its state, too
+    with pytest.raises(
+        TypeError, match=r"the state syn is .* give input_.to\(torch.float32\), or syn.to\(torch.float64\)"
+    ):
+        explicit(X[0].double(), X[0], X[0])
+    for face, x in ((snn.RLeaky(0.9, linear_features=7), X[0]), (snn.SConv2dLSTM(1, 2, 3), torch.rand(2, 1, 5, 5))):
+        name = type(face).__name__
+        with pytest.raises(TypeError, match=rf"give {name}\(input_.to\(torch.float32\)\), or net.to\(torch.float64\)"):
+            face(x.double())
+        copy.deepcopy(face).double()(x.double())
+    for face in (snn.LeakyParallel(7, 4), snn.LinearLeaky(0.9, 7, 4), snn.AssociativeLeaky(7, 2, 2)):
+        name = type(face).__name__
+        with pytest.raises(TypeError, match=rf"{name}.* give input_.to\(torch.float32\), or net.to\(torch.float64\)"):
+            face(X.double())
+        face.double()(X.double())
+
+
 # ------------------------------------------------------------------------------------------------ a state that vmap left behind
 
 
@@ -297,7 +374,7 @@ def test_the_cast_that_is_advised_fits_the_weights():
         double(WHOLE.int())
     with pytest.raises(TypeError, match=r"cannot take torch.uint8: give input.float\(\)"):
         LINEAR(WHOLE.byte())  # which `linear`, the layer, takes for spikes
-    with pytest.raises(TypeError, match="give the connection the input's dtype"):
+    with pytest.raises(TypeError, match=r"give input.to\(torch.float32\), or the connection in the input's dtype"):
         LINEAR(WHOLE.double())
 
 

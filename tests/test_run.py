@@ -401,7 +401,8 @@ def test_the_kernel_is_found_again():
     "call, error, says",
     [
         (lambda: snn.run(snf.leaky_step, X), TypeError, r"net is a module, not function. .* snf.scan\(step, ...\)"),
-        (lambda: snn.run(dense(), [X]), TypeError, "xs is one tensor"),
+        (lambda: snn.run(dense(), [*X]), TypeError, r"xs is one tensor .* Give torch.stack\(xs\)"),
+        (lambda: snn.run(dense(), X.numpy()), TypeError, r"not ndarray. Give torch.from_numpy\(xs\)"),
         (lambda: snn.run(dense(), X[:0]), ValueError, "at least one step"),
         (lambda: snn.run(dense(), torch.tensor(1.0)), ValueError, r"xs has shape \(\)"),
     ],
@@ -409,6 +410,146 @@ def test_the_kernel_is_found_again():
 def test_bad_input(call, error, says):
     with warnings.catch_warnings(), pytest.raises(error, match=says):
         call()
+
+
+class Explicit(nn.Module):
+    """As snnTorch's tutorials write it."""
+
+    def __init__(self):
+        super().__init__()
+        self.fc1, self.lif1 = nn.Linear(7, 9), snn.Leaky(beta=0.9)
+        self.fc2, self.lif2 = nn.Linear(9, 4), snn.Leaky(beta=0.9, threshold=0.1)
+
+    def forward(self, x, mem1, mem2):
+        spk, mem1 = self.lif1(self.fc1(x), mem1)
+        spk, mem2 = self.lif2(self.fc2(spk), mem2)
+        return spk, mem1, mem2
+
+
+class Optional(Explicit):
+    def forward(self, x, mem1=None, mem2=None):
+        return super().forward(x, mem1, mem2)
+
+
+def test_a_net_whose_states_come_and_go_is_told_both_ways():
+    for go in (snn.run, snn.explain):
+        with pytest.raises(TypeError, match=r"the forward of Explicit takes \(x, mem1, mem2\)") as told:
+            go(Explicit(), X)
+        assert "lif1, lif2:\n    self.lif1 = snn.Leaky(..., init_hidden=True)\n" in str(told.value)
+    with pytest.raises(TypeError, match="Layer 'lif1', .* or pass mem through forward") as other:
+        snn.run(Optional(), X)
+    for net, said in ((Explicit(), told), (Optional(), other)):  # and the way that is shown goes
+        names = {"snf": snf, "torch": torch, "net": net, "xs": X}
+        lines = str(said.value).splitlines()[-2:]
+        exec("\n".join(line.strip() for line in lines), names)
+        mems, spks = [torch.zeros(()), torch.zeros(())], []
+        for x in X:
+            spk, *mems = net(x, *mems)
+            spks.append(spk)
+        assert torch.equal(names["spks"], torch.stack(spks)) and names["spks"].any()
+        assert torch.equal(names["state"]["mem1"], mems[0])
+
+
+class WithLabels(nn.Linear):
+    def forward(self, x, labels):
+        return super().forward(x)
+
+
+def test_a_forward_that_takes_more_without_any_face():
+    with pytest.raises(
+        TypeError, match=r"each step is net\(x\), but the forward of WithLabels takes \(x, labels\)\.\nAs it is"
+    ):
+        snn.run(WithLabels(7, 7), X)
+
+
+HIDDEN = {"beta": 0.9, "init_hidden": True}
+PASSED = {
+    "explicit": (
+        lambda: nn.Sequential(nn.Linear(7, 9), snn.Leaky(0.9), nn.Linear(9, 4), snn.Leaky(0.9)),
+        r"Layer '1', Leaky\(init_hidden=False\), returns \(spk, mem\), .* layer '2', Linear, .* init_hidden=True of each: '1', '3'",
+    ),
+    "with output": (
+        lambda: nn.Sequential(nn.Linear(7, 9), snn.Leaky(**HIDDEN, output=True), nn.Linear(9, 4), snn.Leaky(**HIDDEN)),
+        r"Layer '1', Leaky\(output=True\), returns .* Say output=False of it",
+    ),
+    "face after face": (
+        lambda: nn.Sequential(snn.Synaptic(0.9, 0.8), snn.Leaky(**HIDDEN)),
+        r"Layer '0', Synaptic\(init_hidden=False\), returns \(spk, syn, mem\), .* layer '1', Leaky, .* of each: '0'",
+    ),
+    "nested": (
+        lambda: nn.Sequential(nn.Identity(), nn.Sequential(nn.Sequential(nn.Linear(7, 9), snn.RLeaky(0.9, linear_features=9)), nn.ReLU())),
+        r"Layer '1.0.1', RLeaky\(init_hidden=False\), returns \(spk, mem\), all of which goes on to layer '1.1', ReLU",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", PASSED)
+def test_a_tuple_that_goes_on_in_a_sequential_is_named(what):
+    net, says = PASSED[what][0](), PASSED[what][1]
+    with pytest.raises(TypeError, match=rf"snn.run\(net, xs\): {says}") as told:
+        snn.run(net, X)
+    assert isinstance(told.value.__cause__, (TypeError, AttributeError))
+    step, params, state = snf.functionalize(net)
+    for call in (lambda: snf.scan(step, params, state, X), lambda: step(params, state, X[0])):
+        with pytest.raises(TypeError, match=says):
+            call()
+
+
+class TakesBoth(nn.Module):
+    def forward(self, both):
+        return both[0] + 0 * both[1]
+
+
+def test_a_tuple_goes_on_to_who_takes_it():
+    assert_is_the_loop(nn.Sequential(nn.Linear(7, 9), snn.Leaky(**LEAKY, output=True), nn.Identity(), TakesBoth()), X)
+
+
+IMAGES = torch.rand(3, 1, 8, 8)
+IMAGES_NET = nn.Sequential(
+    nn.Conv2d(1, 4, 3), snn.Leaky(**LEAKY), nn.Flatten(), nn.Linear(4 * 36, 4), snn.Leaky(**LEAKY)
+)
+
+
+@pytest.mark.parametrize(
+    "net, x",
+    [
+        (IMAGES_NET, IMAGES),
+        (nn.Sequential(nn.Linear(7, 4), nn.BatchNorm1d(4), snn.Leaky(**LEAKY)), X[0]),
+        (nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), snn.Leaky(**LEAKY)), IMAGES),
+    ],
+)
+def test_a_batch_without_time_is_told_where_its_step_fails(net, x):
+    with pytest.raises(
+        ValueError, match=r"which the net does not take: .*axis of time\? .*snn.run\(net, xs.expand\(T, "
+    ) as told:
+        snn.run(net, x)
+    assert f"xs is {tuple(x.shape)}, [T, batch, ...], so each step is {tuple(x.shape[1:])}, which" in str(told.value)
+    assert not states(net)
+    assert snn.run(net, x.expand(5, *x.shape)).shape[:2] == (5, 3)
+    snn.utils.reset(net)
+
+
+def test_what_fails_otherwise_is_not_taken_for_a_batch():
+    net = nn.Sequential(nn.Linear(8, 4), snn.Leaky(**LEAKY))
+    with pytest.raises(RuntimeError, match="cannot be multiplied") as told:
+        snn.run(net, X)
+    assert "axis of time" not in str(told.value)
+
+
+@pytest.mark.parametrize(
+    "net, xs, says",
+    [
+        (dense(), X.double(), r"module torch.float32: give snn.run\(net, xs.to\(torch.float32\)\), or net.to\(torch.float64\)"),
+        (dense().double(), X, r"module torch.float64: give snn.run\(net, xs.to\(torch.float64\)\), or net.to\(torch.float32\)"),
+        (dense(), X > 0.5, r"input is torch.bool, the module torch.float32: give snn.run\(net, xs.to\(torch.float32\)\)\.$"),
+        (dense(), X.to("meta"), r"on meta, the module on cpu: give snn.run\(net, xs.to\('cpu'\)\), or net.to\('meta'\)"),
+        (OfItsOwn().double(), X, r"give snn.run\(net, xs.to\(torch.float64\)\)"),
+        (nn.Sequential(snn.LeakyParallel(7, 4)), X, r"LeakyParallel takes whole sequences .* call net\(xs\); .*layer\(snn.run"),
+    ],
+)  # fmt: skip
+def test_another_dtype_place_or_kind_of_layer(net, xs, says):
+    with pytest.raises((TypeError, ValueError, RuntimeError), match=says):
+        snn.run(net, xs)
 
 
 class Odd(nn.Module):

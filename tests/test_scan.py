@@ -1,5 +1,6 @@
 """The contract of `scan` and `explain`, on steps that are no neuron of ours. The neurons' laws are in test_neurons.py."""
 
+import dataclasses
 import itertools
 import re
 
@@ -242,6 +243,21 @@ def test_explain_says_what_auto_takes():
     )
 
 
+@dataclasses.dataclass
+class Plain:
+    """No tree, to which no transform looks."""
+
+    mem: torch.Tensor
+
+
+def test_what_is_no_tree_in_params_runs_and_is_explained():
+    """As the loop has it: numbers and objects come to the step as they are."""
+    scaled = lambda p, s, x: (s, p[0] * p[1].mem * s + x)
+    params = 0.5, Plain(torch.tensor(0.5))
+    assert torch.equal(snf.scan(scaled, params, X[0], X)[1], snf.scan(scaled, params, X[0], X, kind="loop")[1])
+    assert snf.explain(scaled, params, X[0], X).kind == "loop"
+
+
 P, X = snf.LeakyParams(0.9), torch.rand(5, 3)
 S = snf.leaky_init(P, X[0])
 step = snf.leaky_step
@@ -299,6 +315,66 @@ BAD = {
         lambda k: snf.scan(snf.learning.sltt(snf.leaky_step, lambda spk, y: spk.sum()).step, P, S, (X, X), kind=k),
         TypeError,
         "state is a tree of LearningState, but a LeakyState came",
+    ),
+    "a class for params": (
+        lambda k: snf.scan(step, snf.LeakyParams, S, X, kind=k),
+        TypeError,
+        r"LeakyParams, but the class LeakyParams came. Make one: LeakyParams\(beta, threshold=1.0",
+    ),
+    "a class for a state": (
+        lambda k: snf.scan(step, P, snf.LeakyState, X, kind=k),
+        TypeError,
+        r"the class LeakyState came. At rest it is leaky_init\(params, inputs\[0\]\)",
+    ),
+    "an init for a state": (
+        lambda k: snf.scan(step, P, snf.leaky_init, X, kind=k),
+        TypeError,
+        r"but the function leaky_init came. At rest it is leaky_init\(params, inputs\[0\]\)",
+    ),
+    "a class for one's own params": (
+        lambda k: snf.scan(affine, snf.LeakyParams, X[0], (X, X), kind=k),
+        TypeError,
+        r"params is a tree of tensors, but the class LeakyParams came. Make one: LeakyParams\(...\)",
+    ),
+    "a number for a state": (
+        lambda k: snf.scan(affine, P, (X[0], 0.0), (X, X), kind=k),
+        TypeError,
+        r"but state\[1\] is 0.0. Give torch.tensor\(0.0\)",
+    ),
+    "a dataclass that is no tree for a state": (
+        lambda k: snf.scan(affine, P, Plain(X[0]), (X, X), kind=k),
+        TypeError,
+        "state is a Plain. A dataclass of tensors is a tree with @snn_functional.pytree in place of @dataclass above Plain",
+    ),
+    "an array": (
+        lambda k: snf.scan(step, P, S, X.numpy(), kind=k),
+        TypeError,
+        r"but a ndarray came. Give torch.from_numpy\(x\)",
+    ),
+    "a step of two arguments": (
+        lambda k: snf.scan(snf.leaky_init, P, S, X, kind=k),
+        TypeError,
+        r"called as step\(params, state, input\), but leaky_init\(params, input\) came",
+    ),
+    "a module for a step": (
+        lambda k: snf.scan(torch.nn.Linear(3, 3), P, S, X, kind=k),
+        TypeError,
+        r"Linear\(input\) came. Of a module make one: step, params, state = functionalize\(module\)",
+    ),
+    "a face for a step": (
+        lambda k: snf.scan(snf.snn.Leaky(0.9), P, S, X, kind=k),
+        TypeError,
+        r"Leaky\(input_, ...\) came. Of a module make one",
+    ),
+    "a class for a step": (
+        lambda k: snf.scan(snf.snn.Leaky, P, S, X, kind=k),
+        TypeError,
+        "step is a function, but the class Leaky came",
+    ),
+    "the state before the output": (
+        lambda k: snf.scan(lambda p, s, x: snf.leaky_step(p, s, x)[::-1], P, S, X, kind=k),
+        ValueError,
+        r"\(LeakyState\[\(\)\], \[\*\]\)\)\n.*\nA step returns \(output, state\), in this order",
     ),
     "a step without a pair": (
         lambda k: snf.scan(lambda p, s, x: x, P, S, X, kind=k),

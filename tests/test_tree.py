@@ -74,6 +74,14 @@ def test_trees_nest_and_pass_through_torch_func():
     [
         (lambda: Cell("0.9"), TypeError, r"Cell\(decay='0.9'\): decay is a leaf"),
         (lambda: Cell(True), TypeError, "is a leaf of the tree, a number or a tensor"),
+        (lambda: Cell(Cell), TypeError, r"Cell\(decay=...\): .* but the class Cell came. Make one: decay=Cell\(...\)"),
+        (
+            lambda: snf.RecurrentParams(snf.LeakyParams(0.9), torch.nn.Linear(3, 3)),
+            TypeError,
+            r"but the module Linear came. A layer's weights are a tree: V=Linear\(layer.weight, layer.bias\)",
+        ),
+        (lambda: snf.RecurrentParams(snf.LeakyParams(0.9), snf.Linear), TypeError, "the class Linear came"),
+        (lambda: snf.LeakyParams(0.9, spike_grad="atan"), TypeError, r"spike_grad='atan'\): .*surrogate.atan\(\)"),
         (lambda: Cell([0.9, 0.8]), TypeError, r"Cell\(decay=...\) takes a number or a tensor, not list"),
         (
             lambda: Cell(torch.tensor([1, 2])),
@@ -92,6 +100,30 @@ def test_trees_nest_and_pass_through_torch_func():
 def test_what_cannot_be_right_is_refused(build, error, says):
     with pytest.raises(error, match=says):
         build()
+
+
+@pytest.mark.parametrize(
+    "call, says",
+    [
+        (lambda x: snf.leaky_init(0.9, x), r"A neuron's params is a tree, LeakyParams\(beta=0.9\), but 0.9 came"),
+        (
+            lambda x: snf.alpha_init(snf.AlphaParams, x),
+            r"AlphaParams\(alpha, beta, .*\), but the class AlphaParams came",
+        ),
+        (lambda x: snf.leaky_step({"beta": 0.9}, snf.LeakyState(x), x), "params is a tree, .* but a dict came"),
+        (
+            lambda x: snf.leaky_step(snf.LeakyParams(0.9), x, x),
+            r"state is a tree, leaky_init\(params, input\).* a Tensor",
+        ),
+        (
+            lambda x: snf.recurrent(snf.leaky).init(snf.RecurrentParams(0.9, 1.0), x),
+            "params is a tree, .* a Tensor came",
+        ),
+    ],
+)
+def test_what_is_no_tree_is_refused_by_a_neuron(call, says):
+    with pytest.raises(TypeError, match=says):
+        call(torch.rand(2, 3))
 
 
 def test_infinity_is_a_threshold():

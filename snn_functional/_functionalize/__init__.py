@@ -4,8 +4,11 @@
     _has_state.py     what is known of a face: `HasState`, which the faces extend
     _arguments.py     the states that forward takes and returns, and the names of tensors
     _memory.py        what else a forward may keep, which is refused
+    _passed.py        what goes from layer to layer and should not, in words
     _calls.py         what a forward calls its faces for: is it one step of time?
     _module.py        `module`: a pure neuron as a module
+    _trees.py         which tree of params belongs to which layer of it
+    _misfit.py        what helps where an input's dtype or device is not the module's
     _vmap.py          which buffers differ between the samples of a `vmap`
 
 The room knows no face: a module without any needs none to be loaded.

@@ -62,8 +62,8 @@ def names_of(module: nn.Module, states: tuple[Any, ...]) -> tuple[str, ...]:
         takes, given = ", ".join(["x", *names]), ", ".join(names[:needed] or names)
         raise TypeError(
             f"functionalize({name}): its forward takes ({takes}), but {len(states)} states came. Give what they are before the "
-            f"first step, functionalize(module{given and ', '}{given})"
-            + (", or make the face with init_hidden=True." if isinstance(module, HasState) else ".")
+            f"first step, functionalize(module{given and ', '}{given}); a membrane at rest is torch.zeros(())"
+            + (". Or make the face with init_hidden=True." if isinstance(module, HasState) else ".")
         )
     for i, state in enumerate(states):
         for leaf in tree_leaves(state) if state is not None else [None]:

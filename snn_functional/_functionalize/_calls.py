@@ -21,7 +21,9 @@ from torch import nn, Tensor
 from .._functorch import outside
 from .._identity import generators, Reach, undone
 from .._tree import tree_leaves
+from ._arguments import arguments
 from ._has_state import HasState, layers
+from ._passed import as_a_step
 
 
 class Call(NamedTuple):
@@ -63,16 +65,18 @@ def watched(faces: Mapping[str, HasState]) -> Iterator[Calls]:
 
 
 @contextlib.contextmanager
-def remembering(faces: Mapping[str, HasState]) -> Iterator[Calls]:
-    """Around one step of many. Raises TypeError after it for a face that got no state in it, and holds none."""
+def remembering(faces: Mapping[str, HasState], net: nn.Module) -> Iterator[Calls]:
+    """Around one step of many of the net. Raises TypeError after it for a face that got no state in it, and holds none."""
     with watched(faces) as calls:
         yield calls
     for name, face in faces.items():
         if calls[name] and not face.init_hidden and not any(call.given for call in calls[name]):
             states = ", ".join(face.neuron.State.__leaves__)
+            passed = arguments(net).names
+            step = f"\n{as_a_step(passed)}" if passed and name else ""  # that forward can be given them
             raise TypeError(
                 f"Layer {name!r}, {type(face).__name__}(init_hidden=False), got no state: it would be at rest at every step. "
-                f"Say init_hidden=True, or pass {states} through forward."
+                f"Say init_hidden=True, or pass {states} through forward.{step}"
             )
 
 

@@ -30,6 +30,7 @@ from ._calls import (
 )
 from ._has_state import HasState, layers
 from ._memory import Memory, NATIVE, of_library, STATE
+from ._passed import passed_on
 from ._vmap import advice, Buffer, tried, ways_to_batch
 
 
@@ -189,8 +190,14 @@ class Functional:
             put_back_later(self._put, [tensors[name] for _, _, name, _ in self._places])
             for keys, face in self._faces:
                 face.lend(face.neuron.State.__rebuild__([state[key] for key in keys], ()))
-            with remembering(self._outside) if self._outside and not is_compiling() else contextlib.nullcontext():
-                returned = go(self._module, *(tensors[name] for name in self._explicit if name in tensors))
+            watch = bool(self._outside) and not is_compiling()
+            with remembering(self._outside, self._module) if watch else contextlib.nullcontext():
+                try:
+                    returned = go(self._module, *(tensors[name] for name in self._explicit if name in tensors))
+                except (TypeError, AttributeError) as error:
+                    if says := passed_on(self._module):
+                        raise TypeError(says) from error
+                    raise
             if not is_compiling() and (changed := [*self._memory.changed(), *self._replaced(tensors)]):
                 raise self._remembers(changed)
             for buffer in self._kept:

@@ -6,9 +6,13 @@ from typing import Any
 import torch
 from torch import nn, Tensor
 
+from .._functorch import is_compiling
 from .._neuron import Neuron
 from .._scan import scan
-from .._tree import named_leaves, partition, tree_leaves, tree_map, Which, with_leaves
+from .._scan._door import length_of
+from .._tree import described, named_leaves, partition, tree_leaves, tree_map, Which, with_leaves
+from ._misfit import misfit
+from ._trees import layers_of, parts, refuse_other_trees
 
 
 class Scanned(nn.Module):
@@ -48,12 +52,39 @@ class Scanned(nn.Module):
 
     def forward(self, xs: Any, state: Any = None, *, return_state: bool = False) -> Any:
         """The outputs over time, from `state` on, at rest if there is none. With `return_state`: `(outputs, state)`."""
-        state = self.init(xs) if state is None else state
-        outputs, state = scan(self.neuron.step, self.params, state, xs)
+        if is_compiling():
+            outputs, state = self._scanned(xs, state)
+        else:
+            length_of(xs)
+            try:
+                outputs, state = self._scanned(xs, state)
+            except (TypeError, ValueError, RuntimeError) as error:
+                said = misfit(error, self, xs, "model(xs.to({}))", "model")
+                if said is error:
+                    raise
+                raise said from error
         return (outputs, state) if return_state else outputs
 
-    def extra_repr(self) -> str:
-        return f"{getattr(self.neuron.step, '__name__', repr(self.neuron.step))}, learned: {', '.join(dict(self.named_parameters()))}"
+    def _scanned(self, xs: Any, state: Any) -> tuple[Any, Any]:
+        return scan(self.neuron.step, self.params, self.init(xs) if state is None else state, xs)
+
+    def __repr__(self) -> str:
+        """A row for each layer: its leaves, with their shapes."""
+        learned = dict(self.named_parameters())
+        rows, step = [("layer", "learned", "fixed")], self.neuron.step
+        layers = parts(step, self._like)
+        for path, name, tree in layers:
+            cells: tuple[list[str], list[str]] = [], []
+            for leaf, x in named_leaves(tree).items():
+                full = ".".join(filter(None, (path, leaf)))
+                cells[full not in learned].append(f"{leaf or 'params'} {tuple(x.shape)}")
+            rows.append((f"{path}  {name}" if path else name, ", ".join(cells[0]), ", ".join(cells[1])))
+        wide = [max(len(row[i]) for row in rows) for i in range(3)]
+        lines = ["  ".join(cell.ljust(n) for cell, n in zip(row, wide)).rstrip() for row in rows]
+        every = sum(x.numel() for x in tree_leaves(self._like))
+        lines.append(f"{sum(p.numel() for p in learned.values()):,} of {every:,} numbers are learned")
+        around = repr(step) if layers[0][0] and not layers_of(step) else ""  # a modifier of a whole chain
+        return "\n  ".join([f"{type(self).__name__}({around}", *lines]) + "\n)"
 
 
 def module(neuron: Neuron, params: Any, *, learn: Which = None) -> Scanned:
@@ -72,7 +103,11 @@ def module(neuron: Neuron, params: Any, *, learn: Which = None) -> Scanned:
     So it works with `torch.optim` and its schedulers, `clip_grad_norm_`, `swa_utils.AveragedModel`, DistributedDataParallel,
     `torch.autocast` and GradScaler; it copies, and pickles where the neuron does.
 
-    Raises TypeError for what is no neuron, or no tree of tensors; ValueError for a name in `learn` that no leaf has, and where one tensor
+    DistributedDataParallel wants a gradient for each parameter: what the step does not use is left out of `learn`, or it is made with
+    `find_unused_parameters=True`. `print(model)` shows each layer's leaves, and which are learned.
+
+    Raises TypeError for what is no neuron, and for params that are not its own (of a chain too few, too many or in another order) or no
+    tree of tensors; ValueError for a name in `learn` that no leaf has, and where one tensor
     stands at two leaves, which a module could not keep as one.
 
     >>> model = module(leaky, LeakyParams(beta=0.9), learn="beta")
@@ -83,11 +118,12 @@ def module(neuron: Neuron, params: Any, *, learn: Which = None) -> Scanned:
     """
     if not isinstance(neuron, Neuron):
         raise TypeError(
-            f"module(neuron, params): neuron is a bundle, leaky or chain(linear, leaky), but {type(neuron).__name__} came."
+            f"module(neuron, params): neuron is a bundle, leaky or chain(linear, leaky), but {described(neuron)} came."
         )
+    refuse_other_trees("module(neuron, params)", neuron, params)
     for leaf in tree_leaves(params):
         if not isinstance(leaf, Tensor):
-            raise TypeError(f"module(neuron, params): every leaf of params is a tensor, but {leaf!r:.80} came.")
+            raise TypeError(f"module(neuron, params): every leaf of params is a tensor, but {described(leaf)} came.")
     first: dict[int, str] = {}
     for name, leaf in named_leaves(params).items():
         if (other := first.setdefault(id(leaf), name)) != name:

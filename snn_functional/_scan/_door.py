@@ -1,11 +1,14 @@
 """The door of `scan`: what cannot be scanned is refused here, before anything is run."""
 
+import dataclasses
+import inspect
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from .._tree import tree_leaves
+from .._neuron import fields_of
+from .._tree import described, tree_leaves, tree_paths
 from ._loop import step_name
 
 
@@ -16,13 +19,22 @@ def admit(step: Any, params: Any, state: Any, inputs: Any, length: int | None) -
         raise TypeError(
             f"scan(step, params, state, inputs): step is called at each time step, but came as {type(step).__name__}.{hint}"
         )
+    _three_arguments(step)
     for place, (kind, tree) in enumerate((("Params", params), ("State", state))):
         _belongs(step, kind, place, tree)
+    _tensors(step, "state", state)
+    steps = length_of(inputs, length)
+    _one_device(params, state, inputs)
+    return steps
+
+
+def length_of(inputs: Any, length: int | None = None) -> int:
+    """The number of steps of these inputs. Raises TypeError or ValueError for what has no time axis, or several."""
     xs = tree_leaves(inputs)
     for x in xs:
         if not isinstance(x, Tensor):
             raise TypeError(
-                f"scan(..., inputs): every leaf is a tensor [T, ...], but a {type(x).__name__} came: {x!r}."
+                f"scan(..., inputs): every leaf is a tensor [T, ...], but {described(x)} came.{_instead(x)}"
             )
         if x.dim() == 0:
             raise ValueError(
@@ -52,24 +64,81 @@ def admit(step: Any, params: Any, state: Any, inputs: Any, length: int | None) -
         raise ValueError(
             f"scan(..., inputs): the time axis is empty: {[tuple(x.shape) for x in xs]}. Expected at least one time step."
         )
-    _one_device(params, state, inputs)
     return steps
+
+
+def _three_arguments(step: Any) -> None:
+    """Refuses what cannot be called with a step's arguments, where it says so."""
+    if isinstance(step, type):
+        raise TypeError(f"scan(step, params, state, inputs): step is a function, but the class {step.__name__} came.")
+    if hasattr(step, "init_hidden"):
+        raise _no_step(step, "input_, ...")
+    function = step.forward if hasattr(step, "named_parameters") else step
+    code = getattr(function if inspect.isroutine(function) else type(function).__call__, "__code__", None)
+    if code is None or code.co_argcount - (function is step and not inspect.isfunction(step)) == 3:
+        return
+    try:
+        inspect.signature(function).bind(None, None, None)
+    except TypeError:
+        raise _no_step(step, ", ".join(inspect.signature(function).parameters)) from None
+    except ValueError:  # it does not say what it takes
+        pass
+
+
+def _no_step(step: Any, takes: str) -> TypeError:
+    module = hasattr(step, "named_parameters")
+    hint = " Of a module make one: step, params, state = functionalize(module); or snn.run(module, inputs)."
+    return TypeError(
+        "scan(step, params, state, inputs): step is called as step(params, state, input), but "
+        f"{type(step).__name__ if module else step_name(step)}({takes}) came.{hint if module else ''}"
+    )
 
 
 def _belongs(step: Any, kind: str, place: int, tree: Any) -> None:
     """Refuses the tree of another neuron, where the step says which is its own: by an annotation, or as a modifier does."""
     around = getattr(step, kind, None)
-    own = around or _annotation(step, place)
+    own = around or annotation(step, place)
+    name = kind.lower()
     if isinstance(own, type) and hasattr(own, "__leaves__") and not isinstance(tree, own):
+        init = step_name(step).removesuffix("_step") + "_init" if step_name(step).endswith("_step") else "neuron.init"
+        made = f"At rest it is {init}(params, inputs[0])." if kind == "State" else f"Make one: {fields_of(own)}."
         raise TypeError(
-            f"scan({step_name(step)}, params, state, inputs): {kind.lower()} is a tree of {own.__name__}, but "
-            f"{'an' if type(tree).__name__[:1] in 'AEIOU' else 'a'} {type(tree).__name__} came."
+            f"scan({step_name(step)}, params, state, inputs): {name} is a tree of {own.__name__}, but {described(tree)} came. {made}"
+        )
+    if isinstance(tree, type):
+        raise TypeError(
+            f"scan({step_name(step)}, params, state, inputs): {name} is a tree of tensors, but {described(tree)} came. "
+            f"Make one: {tree.__name__}(...)."
         )
     if hasattr(step, kind) and callable(getattr(step, "step", None)):
         _belongs(step.step, kind, place, tree.inner if around else tree)
 
 
-def _annotation(step: Any, place: int) -> Any:
+def _tensors(step: Any, name: str, tree: Any) -> None:
+    """Refuses a tree with a leaf that is no tensor."""
+    for i, leaf in enumerate(tree_leaves(tree)):
+        if not isinstance(leaf, Tensor):
+            raise TypeError(
+                f"scan({step_name(step)}, ...): {name} is a tree of tensors, but {tree_paths(tree, name)[i]} is {described(leaf)}."
+                f"{_instead(leaf)}"
+            )
+
+
+def _instead(leaf: Any) -> str:
+    """What to give instead of something that is no tensor."""
+    if isinstance(leaf, (bool, int, float)):
+        return f" Give torch.tensor({leaf!r})."
+    if hasattr(leaf, "__array__"):
+        return " Give torch.from_numpy(x)."
+    if dataclasses.is_dataclass(leaf):
+        return f" A dataclass of tensors is a tree with @snn_functional.pytree in place of @dataclass above {type(leaf).__name__}."
+    if callable(leaf) and hasattr(leaf, "__name__"):
+        return f" Call it: {leaf.__name__}(...)."
+    return ""
+
+
+def annotation(step: Any, place: int) -> Any:
+    """The tree that a function says to take at this place; None where it does not say."""
     function = getattr(step, "__func__", step)
     code = getattr(function, "__code__", None)
     place += function is not step  # a method's first argument is given

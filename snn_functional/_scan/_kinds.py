@@ -50,7 +50,8 @@ def once(step: Step, params: Any, state: Any, inputs: Any) -> None:
         return
     with undone([*generators(), *what.hold()]), torch.no_grad():
         first = tree_map(lambda x: x[:1], inputs)
-        loop(step, *(tree_map(torch.clone, tree) for tree in (params, state, first)), 1, False)  # pyright: ignore
+        copied = lambda x: x.clone() if isinstance(x, torch.Tensor) else x  # a number in params, say
+        loop(step, *(tree_map(copied, tree) for tree in (params, state, first)), 1, False)  # pyright: ignore
 
 
 def _warn(reason: str) -> None:

@@ -108,7 +108,8 @@ def same_form(old: Any, new: Any, step: Any, broadcast: bool = False) -> None:
     news, new_tree = tree_flatten(new)
     if old_tree != new_tree:
         raise ValueError(
-            f"scan: {step_name(step)} changed the structure of its state:\n    from {old_tree}\n    to   {new_tree}"
+            f"scan: {step_name(step)} changed the structure of its state:\n    from {old_tree}\n    to   {new_tree}\n"
+            "A step returns (output, state), in this order."
         )
     for a, b in zip(olds, news):
         if not isinstance(b, Tensor):

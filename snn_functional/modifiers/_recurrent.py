@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._connections import check_connection, connect
+from .._connections import check_connection, connect, Linear
 from .._neuron import at_least, beside, Neuron
 from .._tree import pytree
 from ._modifier import Modifier, Step
@@ -25,6 +25,13 @@ class RecurrentParams:
     def __check__(self) -> None:
         if not isinstance(self.V, tuple) and not hasattr(self.V, "__leaves__"):
             check_connection(self, "V")
+
+    @classmethod
+    def random(
+        cls, inner: Any, neurons: int, *, bias: bool = True, generator: Any = None, **place: Any
+    ) -> "RecurrentParams":
+        """`inner`, and a feedback from all to all of so many neurons, drawn as `Linear.random` draws it. `place`: dtype, device."""
+        return cls(inner, Linear.random(neurons, neurons, bias=bias, generator=generator, **place))
 
 
 @pytree
@@ -46,6 +53,7 @@ class recurrent(Modifier):
 
         neuron = recurrent(leaky)
         params = RecurrentParams(LeakyParams(0.9), Linear(weight))                     weight (neurons, neurons)
+        params = RecurrentParams.random(LeakyParams(0.9), neurons)                     the same, drawn
         spks, state = scan(neuron.step, params, neuron.init(params, xs[0]), xs)
 
     What has a memory of its own stands beside the neuron, a layer of a chain, and V is its params: delays, of which the shortest is one

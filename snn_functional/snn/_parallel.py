@@ -70,7 +70,12 @@ class Whole(TakesSequences):
             )
         if len(input_) == 0:
             raise ValueError(f"{name}(input_): the time axis of {tuple(input_.shape)} is empty.")
-        return at_least(dtype, input_)
+        x = at_least(dtype, input_)
+        if x.is_floating_point() and x.dtype != dtype and any(p.dim() > 1 for p in self.parameters()):
+            raise TypeError(
+                f"{name}(input_): the input is {x.dtype}, the weights are {dtype}: give input_.to({dtype}), or net.to({x.dtype})."
+            )
+        return x
 
     def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any, **kwargs: Any) -> None:
         rest = {

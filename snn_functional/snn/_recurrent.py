@@ -6,6 +6,7 @@ import torch
 from torch import nn, Tensor
 
 from .._connections import Conv2d, Linear
+from .._tree import described
 from ..neurons import rleaky, rsynaptic, sconv2dlstm, slstm
 from ._face import stateful
 from ._stateful import Stateful
@@ -41,6 +42,16 @@ class _Recurrent(Stateful):
 def _feedback(name: str, options: dict[str, Any]) -> nn.Linear | nn.Conv2d | None:
     features, channels, kernel = (options[key] for key in ("linear_features", "conv2d_channels", "kernel_size"))
     given = f"linear_features={features}, conv2d_channels={channels}, kernel_size={kernel}"
+    V = options["V"]
+    if callable(V) and not isinstance(V, Tensor):  # a layer, a connection, or the class of one
+        raise TypeError(
+            f"{name}(V=...): V is a number, or one for each neuron with all_to_all=False, but {described(V)} came. The layer that spikes "
+            f"go back through is made of a number of neurons, {name}(..., linear_features=64), or by conv2d_channels and kernel_size; its "
+            "weights are then in layer.recurrent. Through any other: snf.recurrent(snf.leaky, through)."
+        )
+    for key, size in (("linear_features", features), ("conv2d_channels", channels)):
+        if size and (isinstance(size, bool) or not isinstance(size, int) or size < 1):
+            raise TypeError(f"{name}({key}={size!r}): expected a whole number, 1 or more.")
     if not options["all_to_all"]:
         if features or channels or kernel:
             raise TypeError(
@@ -58,7 +69,10 @@ def _feedback(name: str, options: dict[str, Any]) -> nn.Linear | nn.Conv2d | Non
 
 
 def _padding(kernel: Any) -> tuple[int, int]:
-    height, width = (kernel, kernel) if isinstance(kernel, int) else kernel
+    sizes = (kernel, kernel) if isinstance(kernel, int) else kernel
+    if not (isinstance(sizes, (tuple, list)) and len(sizes) == 2 and all(isinstance(n, int) and n > 0 for n in sizes)):
+        raise TypeError(f"kernel_size={kernel!r}: expected a whole number, as 3, or two of them, height and width.")
+    height, width = sizes
     if height % 2 == 0 or width % 2 == 0:
         raise ValueError(
             f"kernel_size={kernel}: an even kernel changes the size of what it is given. Take an odd one, as 3."

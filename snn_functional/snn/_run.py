@@ -24,7 +24,10 @@ from .._functionalize._calls import (
     watched,
 )
 from .._functionalize._functional import Functional
+from .._functionalize._has_state import TakesSequences
 from .._functionalize._memory import NATIVE, STATE
+from .._functionalize._misfit import misfit
+from .._functionalize._passed import passed_on, takes_states
 from .._functorch import is_compiling
 from .._scan import scan
 from .._scan._explain import Explanation, planned
@@ -39,7 +42,11 @@ def run(net: nn.Module, xs: Tensor) -> Any:
 
         spks = snn.run(net, xs)             spks = torch.stack([net(x) for x in xs])
 
-    - `xs`: time first, [T, batch, ...]. For an input that is the same at every step give `x.expand(T, *x.shape)`.
+    - `xs`: time first, [T, batch, ...]. A batch of images or of features x [batch, ...] has no axis of time, and [batch, features] would be
+      run as so many steps of one sample: give `x.expand(T, *x.shape)`, the same at every step, or spikes, `snn.spikegen.rate(x, T)`:
+
+          spks = snn.run(net, images.expand(25, *images.shape))       images [batch, 1, 28, 28], 25 steps
+
     - `net`: any module that takes one step x [batch, ...], its faces with `init_hidden=True`. Its hidden state goes on from where it
       is: call `snn.utils.reset(net)` between batches, as for the loop.
 
@@ -48,13 +55,13 @@ def run(net: nn.Module, xs: Tensor) -> Any:
     `explain` says so.
 
     Raises TypeError and ValueError for what is no sequence of tensors, TypeError for a face that has no state from one step to the next,
-    and for a net whose own forward holds the time loop.
+    for a forward that takes its states, `forward(x, mem)`, or holds the time loop itself, and for a layer that takes whole sequences.
     """
     _admit(net, xs)
     if is_compiling() and xs.shape[0] > 1 and not any(_counts(m) for m in net.modules()):
         return _compiled(net, xs)
     if _obstacle(net) is None:
-        with contextlib.suppress(Unsupported, NoCompiler), _read(net) as live:
+        with contextlib.suppress(Unsupported, NoCompiler), _fitting(net, xs), _read(net) as live:
             return live.run(xs)
     begun = _first_steps(net, xs)
     steps = [*begun, *(net(x) for x in xs[len(begun) :].unbind(0))]
@@ -152,13 +159,17 @@ def _first_steps(net: nn.Module, xs: Tensor) -> list[Any]:
     refusal = functools.partial(loops_itself, "snn.run(net, xs)", net)
     returned: list[Any] = []
     try:
-        with remembering(faces) as first:
+        with remembering(faces, net) as first:
             returned.append(net(xs[0]))
     except Exception as error:
         if takes_all_of_time(xs, lambda x: on_a_copy(net, x)):
-            _put_back(held)
-            raise refusal(None, OTHERWISE) from error
-        raise
+            said = refusal(None, OTHERWISE)
+        else:
+            said = _in_words(net, xs, error)
+        if said is error:
+            raise
+        _put_back(held)
+        raise said from error
 
     def second() -> Calls:
         with watched(faces) as calls:
@@ -169,6 +180,32 @@ def _first_steps(net: nn.Module, xs: Tensor) -> list[Any]:
         _put_back(held)
         raise refusal(first, OTHERWISE)
     return returned
+
+
+@contextlib.contextmanager
+def _fitting(net: nn.Module, xs: Tensor) -> Iterator[None]:
+    """Adds to an error what helps, where the input's dtype or device is not the net's."""
+    try:
+        yield
+    except (TypeError, ValueError, RuntimeError) as error:
+        if (said := misfit(error, net, xs, "snn.run(net, xs.to({}))", "net")) is error:
+            raise
+        raise said from error
+
+
+def _in_words(net: nn.Module, xs: Tensor, error: Exception) -> Exception:
+    """An error of the first step, and what to do about it, where that can be told; else the error itself."""
+    if isinstance(error, (TypeError, AttributeError)) and (says := passed_on(net)):
+        return TypeError(f"snn.run(net, xs): {says}")
+    if (said := misfit(error, net, xs, "snn.run(net, xs.to({}))", "net")) is not error:
+        return said
+    if on_a_copy(net, xs[0]) is not None or on_a_copy(net, xs) is None:
+        return error
+    return ValueError(
+        f"snn.run(net, xs): xs is {tuple(xs.shape)}, [T, batch, ...], so each step is {tuple(xs.shape[1:])}, which the net does not take: "
+        f"{error}. All of xs it takes for one step: is it a batch without an axis of time? For T equal steps give "
+        "snn.run(net, xs.expand(T, *xs.shape)); as spikes snn.run(net, snn.spikegen.rate(xs, T))."
+    )
 
 
 def _held(net: nn.Module) -> dict[Any, Any]:
@@ -215,9 +252,24 @@ def _admit(net: Any, xs: Any) -> None:
             f"snn.run(net, xs): net is a module, not {type(net).__name__}. For a pure step: snf.scan(step, ...)."
         )
     if not isinstance(xs, Tensor):
-        raise TypeError(f"snn.run(net, xs): xs is one tensor [T, batch, ...], not {type(xs).__name__}.")
+        hint = " Give torch.stack(xs)." if isinstance(xs, (list, tuple)) else ""
+        hint = " Give torch.from_numpy(xs), in the dtype of the net: .float()." if hasattr(xs, "__array__") else hint
+        raise TypeError(f"snn.run(net, xs): xs is one tensor [T, batch, ...], not {type(xs).__name__}.{hint}")
     if xs.dim() == 0 or xs.shape[0] == 0:
         raise ValueError(
             f"snn.run(net, xs): xs has shape {tuple(xs.shape)}; expected [T, batch, ...] with at least one step. For T equal steps "
             "give x.expand(T, *x.shape)."
         )
+    if not is_compiling():  # which cannot read what a forward takes
+        _one_step(net)
+
+
+def _one_step(net: nn.Module) -> None:
+    """Raises TypeError for a net that does not take one step alone."""
+    if whole := next((type(m).__name__ for m in net.modules() if isinstance(m, TakesSequences)), None):
+        raise TypeError(
+            f"snn.run(net, xs): each step is net(xs[t]), but {whole} takes whole sequences [T, batch, ...]. Where the layers beside it do, "
+            "too, call net(xs); else each in its turn: layer(snn.run(before, xs))."
+        )
+    if says := takes_states("snn.run(net, xs)", net):
+        raise TypeError(says)

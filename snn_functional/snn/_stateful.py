@@ -5,6 +5,7 @@ the input; it is no buffer, never in `state_dict()`, and only a layer with `init
 """
 
 import dataclasses
+import difflib
 import inspect
 import sys
 import warnings
@@ -16,6 +17,7 @@ import torch
 from torch import nn, Tensor
 
 from .._functionalize._has_state import HasState
+from .._functionalize._misfit import misfit
 from .._functorch import intercepted, is_compiling
 from .._neuron import HALF
 from .._scan import scan
@@ -57,8 +59,7 @@ class Stateful(HasState):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__()
-        given = self.switches.bind(*args, **kwargs)
-        given.apply_defaults()
+        given = self._bound(args, kwargs)
         options = given.arguments
         numbers = {name: options[name] for name in self.numbers}
         learned = {name for name in self.numbers if options.get(f"learn_{name}")}
@@ -95,6 +96,11 @@ class Stateful(HasState):
             if cure := refused_function(error):
                 raise type(error)(f"{error}{cure}") from error
             raise
+        except TypeError as error:
+            said = self._of_dtypes(error, before, input_)
+            if said is error:
+                raise
+            raise said from error
         if self._watcher is not None:
             given = any(x is not None for x in (*args, *kwargs.values()))
             begun = before if given or self._hidden is not None else None
@@ -170,10 +176,40 @@ class Stateful(HasState):
         """The states that are returned beside the spikes."""
         return tuple(name for name in self.neuron.State.__leaves__ if name != "spk")
 
+    def _bound(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> inspect.BoundArguments:
+        """The constructor's arguments. Raises TypeError for what it does not take."""
+        try:
+            given = self.switches.bind(*args, **kwargs)
+        except TypeError as error:
+            name, known = type(self).__name__, self.switches.parameters
+            like = [x for key in kwargs if key not in known for x in difflib.get_close_matches(key, known, 1)]
+            hint = f" Is it {', '.join(like)}?" if like else ""
+            raise TypeError(f"{name}: {error}.{hint} It is {name}{self.switches}.") from None
+        given.apply_defaults()
+        return given
+
+    def _of_dtypes(self, error: TypeError, before: Any, input_: Tensor) -> Exception:
+        """The error, and what helps, if the input's dtype is not that of the states or of the numbers; else the error itself."""
+        name, fields = type(self).__name__, vars(before)
+        for field, x in fields.items() if str(error).startswith(type(before).__name__) else ():
+            if x.dim() and input_.is_floating_point() and x.dtype != input_.dtype:
+                cure = "snn.utils.reset(net) between batches" if self.init_hidden else f"{field}.to({input_.dtype})"
+                return TypeError(
+                    f"{name}: the state {field} is {x.dtype} and cannot hold an input of {input_.dtype}: give input_.to({x.dtype}), or "
+                    f"{cure}."
+                )
+        return misfit(error, self, input_, f"{name}(input_.to({{}}))", "net")
+
     def _admit(self, input_: Any) -> None:
         if not isinstance(input_, Tensor):
+            hint = " Give torch.from_numpy(input_)." if hasattr(input_, "__array__") else ""
+            if isinstance(input_, tuple):
+                hint = (
+                    " Is it what another face returns, (spk, mem)? Give its spikes: spk, mem = layer(x); or make that one with "
+                    "init_hidden=True and without output=True, which returns spk alone."
+                )
             raise TypeError(
-                f"{type(self).__name__}(input_) takes a tensor [batch, ..., neurons], not {type(input_).__name__}."
+                f"{type(self).__name__}(input_) takes a tensor [batch, ..., neurons], not {type(input_).__name__}.{hint}"
             )
         if self.inhibition and input_.dim() > 2:
             raise ValueError(
