@@ -88,7 +88,9 @@ def test_under_autocast_the_state_and_the_spikes_are_float32(case):
 SUMS = needs_torch("2.4", "torch 2.0 adds up products of bfloat16 in bfloat16: over all of time they stand still")
 
 
-@pytest.mark.parametrize("kind", ["loop", "checkpointed", pytest.param("auto", marks=SUMS)])
+@pytest.mark.parametrize(
+    "kind", ["loop", pytest.param("checkpointed", marks=pytest.mark.slow), pytest.param("auto", marks=SUMS)]
+)
 @pytest.mark.parametrize("per_neuron", [False, True])
 def test_a_chain_under_autocast(kind, per_neuron):
     net = snf.chain(snf.linear, snf.leaky, snf.linear, snf.leaky)

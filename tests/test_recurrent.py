@@ -248,8 +248,8 @@ def transforms(step, params, state, xs, kind):
 
 
 # The others are as these under a transform.
-FEW = {"whole rows": ("biased", "two_layers", "gated", "detached")}
-FEW["calls one after another"] = ("biased", "two_layers", *IMAGES)
+FEW = {"whole rows": ("two_layers", "gated", "detached")}
+FEW["calls one after another"] = ("two_layers", "gated_images", "depthwise")
 
 
 @pytest.mark.parametrize(
