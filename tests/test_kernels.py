@@ -18,7 +18,8 @@ from torch.func import grad, jacfwd, jacrev, jvp, vmap
 
 import snn_functional as snf
 from snn_functional import kernels
-from snn_functional.kernels import _build
+from snn_functional.kernels import _build, _plan
+from snn_functional.kernels._program import Unsupported
 
 
 pytestmark = needs_kernels
@@ -456,6 +457,39 @@ def test_second_derivatives_of_a_loss_in_every_order():
         for inner in (jacrev, jacfwd):
             close(lambda k, o=outer, i=inner: o(i(loss(k), (0, 1)), (0, 1))(smooth, x), 1e-10, 1e-12)
     close(lambda k: grad(lambda p: grad(lambda p: grad(loss(k))(p, x).beta)(p).threshold)(smooth), 1e-10, 1e-12)
+
+
+def rectified(p, s, x):
+    """In its derivatives a sum over neurons meets zeros that are no constant: those of `relu`, whose slope does not move."""
+    s = torch.relu(p) - 0.3 * x + p * s
+    return s, s
+
+
+TWICE = {
+    "Grad Jvp": lambda f: lambda *a: grad(lambda *b: jvp(f, b, a)[1], (0, 1, 2))(*a),
+    "Jvp Grad": lambda f: lambda *a: jvp(grad(f, (0, 1, 2)), a, a)[1],
+    "Grad Grad": lambda f: lambda *a: grad(lambda *b: sum(x.sum() for x in grad(f, (0, 1, 2))(*b)), (0, 1, 2))(*a),
+    "Jvp Jvp": lambda f: lambda *a: jvp(lambda *b: jvp(f, b, a)[1], a, a)[1],
+}
+
+
+@pytest.mark.parametrize("order", TWICE)
+@pytest.mark.parametrize("kind", ["fused", "auto"])
+def test_sums_that_meet_zeros_and_what_has_no_second_derivative(order, kind, monkeypatch):
+    args = torch.tensor(0.3).double(), torch.rand(2, 3).double(), torch.rand(4, 2, 3).double()
+    of = lambda kind: TWICE[order](lambda *a: snf.scan(rectified, *a, kind=kind)[0].square().sum())(*args)
+    slow = optree.tree_leaves(of("loop"))
+    if kind == "auto":  # as a step that has a kernel, and its derivative one, but not that one's derivative
+
+        def none(*args):
+            raise Unsupported("there is no kernel for its second derivative")
+
+        monkeypatch.setattr(_plan.Plan, "twice", none)
+    for a, b in zip(optree.tree_leaves(of(kind)), slow, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-12)
+    if kind == "auto":
+        with pytest.raises(ValueError, match="no kernel for its second derivative"):
+            of("fused")
 
 
 def test_memory_of_a_gradient_is_a_small_part_of_the_input():

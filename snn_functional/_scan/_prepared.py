@@ -104,9 +104,10 @@ class Prepare(NamedTuple):
             self.known.plan.pullback(self.source)
         if "dual" in done:
             self.known.plan.tangent(self.source)
-        if done and depth() > 1 and sum(level in ("Grad", "Jvp") for level in transforms()) > 1:
+        if done and depth() > 1 and len(levels := [x for x in transforms() if x in ("Grad", "Jvp")]) > 1:
             if not self.known.plan.faithful(self.source):
                 raise Unsupported(f"it {HIDDEN}")
+            self.known.plan.twice(levels[-1], levels[-2], self.source)
         return done
 
 

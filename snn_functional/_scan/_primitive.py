@@ -104,7 +104,7 @@ class Adjoint(torch.autograd.Function):
         lanes, uniform = lanes_of(plan, leaves)
         if not lanes.numel():
             return tuple(torch.zeros_like(leaves[i]) for i in wanted)
-        kernel = plan.backward(uniform, wanted, leaves[0].device.type, source)
+        kernel = _told(lambda source: plan.backward(uniform, wanted, leaves[0].device.type, source), source)
         every = every or min(T, checkpointing(T, plan, False) or T)
         if not checkpoints and every == T:
             checkpoints = [state[None] for state in plan.signature.leaves.split(leaves)[1]]

@@ -61,6 +61,7 @@ class Sums:
 
     def __init__(self, allowed: bool, summed: Collection[Node] = ()) -> None:
         self.allowed, self.summed = allowed, set(summed)
+        self.zeros: set[Node] = set()  # of nothing but zeros: added to a sum they change it for no neuron
 
     @classmethod
     def of(cls, tape: Tape, cotangents: int) -> "Sums":
@@ -72,6 +73,8 @@ class Sums:
         return cls(True, [x for x in flowing if _stripped(x.shape) != _stripped(lanes)])
 
     def admit(self, node: Node) -> None:
+        if self._is_zero(node):
+            self.zeros.add(node)
         tensors = [x for x in (*node.args, *node.kwargs.values()) if isinstance(x, Node)]
         parts = [x for x in tensors if x in self.summed]
         if node.name in SUMS:
@@ -93,16 +96,33 @@ class Sums:
         if name in SHAPES or name in SAME or name in VIEWS or name in ("neg", "_to_copy"):
             return True
         if name in ("add", "sub"):
-            return all(known or zero(x) for known, x in zip(is_sum, args))
+            return all(known or self._zero(x) for known, x in zip(is_sum, args))
         if name == "mul":
             return is_sum.count(True) == 1
         if name == "div" or name.endswith("_backward"):
             return is_sum[0] and is_sum.count(True) == 1
         if name == "where":
-            return not is_sum[0] and all(known or zero(x) for known, x in zip(is_sum[1:], args[1:]))
+            return not is_sum[0] and all(known or self._zero(x) for known, x in zip(is_sum[1:], args[1:]))
         if name == "masked_fill":
-            return is_sum[0] and not is_sum[1] and zero(args[2])
+            return is_sum[0] and not is_sum[1] and self._zero(args[2])
         return False
+
+    def _zero(self, x: Any) -> bool:
+        return x in self.zeros if isinstance(x, Node) else zero(x)
+
+    def _is_zero(self, node: Node) -> bool:
+        """Of nothing but zeros, or NaN for every neuron, which a sum is then too."""
+        name, args = node.name, node.args
+        if zero(node):
+            return True
+        if name == "mul":
+            return any(map(self._zero, args))
+        if name in ("add", "sub"):
+            return all(map(self._zero, args[:2]))
+        if name == "where":
+            return all(map(self._zero, args[1:]))
+        linear = name in SHAPES or name in SAME or name in VIEWS or name in SUMS or name in ("neg", "_to_copy", "div")
+        return (linear or name.endswith("_backward")) and self._zero(args[0])
 
 
 def zero(x: Any) -> bool:

@@ -291,6 +291,12 @@ class Plan:
 
         return self._once("adjoint", make)
 
+    def twice(self, inner: str, outer: str, source: Later = None) -> None:
+        """Reads what a derivative of a derivative takes, each "Grad" or "Jvp". Raises Unsupported where there is no kernel for it."""
+        first = (self.tangent(source),) if inner == "Jvp" else (self.adjoint(source), self.trajectory())
+        for plan in first:
+            plan.pullback() if outer == "Grad" else plan.tangent()
+
     def _flowing_back(self) -> Products:
         """The products of the adjoint."""
         if not self.products.each:
