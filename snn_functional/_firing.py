@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ._chain import Chain, EveryLayer, Residual
+from ._lengths import check_lengths
 from ._neuron import name_of, Neuron
 from ._scan import scan
 from ._tree import tree_leaves, tree_map, tree_paths
@@ -39,9 +40,7 @@ def firing_rates(spks: Any, lengths: Tensor | None = None) -> Any:
         dtype = spk.dtype if spk.is_floating_point() else torch.get_default_dtype()
         if lengths is None:
             return spk.to(dtype).mean()
-        if spk.dim() < 2 or lengths.shape != spk.shape[1:2]:
-            shapes = f"lengths {tuple(lengths.shape)} and spikes {tuple(spk.shape)}"
-            raise ValueError(f"firing_rates: {shapes} came. Expected lengths [batch] and spikes [T, batch, ...].")
+        check_lengths(f"firing_rates(spks {tuple(spk.shape)}, lengths)", lengths, len(spk), tuple(spk.shape[1:2]))
         return spk.to(dtype).sum() / (lengths.sum() * math.prod(spk.shape[2:]))
 
     return tree_map(rate, spks)

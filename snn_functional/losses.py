@@ -18,6 +18,10 @@ Common options, as in `snntorch.functional` 1.0.0, whose names, order, defaults 
     weight             (classes,): each sample's loss is multiplied by the weight of its class, before the mean
     population_code    with `num_classes`: each class has a group of neurons, whose spikes are summed
 
+Padded sequences: no loss takes lengths. Outputs of `masked` are 0 behind a sample's end, so losses of counts (`ce_count_loss`,
+`l1_rate_sparsity`) are right as they are; a mean over each sample's own steps, of spikes or membranes, is
+`torch.nn.functional.cross_entropy(snf.train.scores(spks, lengths), targets)`, with `masked` or without.
+
 All raise TypeError for outputs that are no floating tensor and targets that are no integer one, and ValueError for an empty time
 axis, for targets that are not one a sample or not a class, and for options that cannot be right.
 """
@@ -52,7 +56,7 @@ def ce_rate_loss(
     """
     choose("ce_rate_loss", reduction=reduction)
     spk = pooled("ce_rate_loss", check_output("ce_rate_loss", spk_out), population_code, num_classes)
-    y = classes("ce_rate_loss", spk[0], targets)
+    y = classes("ce_rate_loss", spk[0], targets, len(spk))
     loss = _cross_entropy(spk, y.expand(len(spk), *y.shape), _weights("ce_rate_loss", weight, spk))
     return _reduced(loss.sum(0), reduction) / len(spk)
 
@@ -72,7 +76,7 @@ def ce_count_loss(
     """
     choose("ce_count_loss", reduction=reduction)
     counts = pooled("ce_count_loss", check_output("ce_count_loss", spk_out), population_code, num_classes).sum(0)
-    y = classes("ce_count_loss", counts, targets)
+    y = classes("ce_count_loss", counts, targets, len(spk_out))
     return _reduced(_cross_entropy(counts, y, _weights("ce_count_loss", weight, counts)), reduction)
 
 
@@ -87,7 +91,7 @@ def ce_max_membrane_loss(
     """
     choose("ce_max_membrane_loss", reduction=reduction)
     highest = check_output("ce_max_membrane_loss", mem_out).max(0).values
-    y = classes("ce_max_membrane_loss", highest, targets)
+    y = classes("ce_max_membrane_loss", highest, targets, len(mem_out))
     return _reduced(_cross_entropy(highest, y, _weights("ce_max_membrane_loss", weight, highest)), reduction)
 
 
@@ -116,7 +120,8 @@ def mse_count_loss(
             f"mse_count_loss(correct_rate={on}, incorrect_rate={off}): expected shares of the steps, numbers in [0, 1]."
         )
     counts = pooled("mse_count_loss", out, population_code, num_classes).sum(0)
-    y, T, group = classes("mse_count_loss", counts, targets), len(out), out.size(-1) / counts.size(-1)
+    T, group = len(out), out.size(-1) / counts.size(-1)
+    y = classes("mse_count_loss", counts, targets, T)
     goal = _goal(y, counts, int(T * on * group), int(T * off * group))
     return _square_error(counts, goal, y, _weights("mse_count_loss", weight, counts), reduction) / T
 
@@ -146,7 +151,7 @@ def mse_membrane_loss(
             targets = targets.view(-1, *[1] * (mem.dim() - 2)).expand(-1, *mem.shape[1:-1])
         y = classes(name, mem, targets)
     else:
-        y = classes(name, mem[0], targets)
+        y = classes(name, mem[0], targets, len(mem))
     y = y.expand(mem.shape[:-1])
     goal = _goal(y, mem, on_target, off_target)
     loss = _square_error(mem, goal, y, _weights(name, weight, mem), "none").mean(0)
@@ -196,7 +201,7 @@ def ce_temporal_loss(
     """
     choose("ce_temporal_loss", inverse=inverse, reduction=reduction)
     time = spike_times(check_output("ce_temporal_loss", spk_out))[0]
-    y, weight = classes("ce_temporal_loss", time, targets), _weights("ce_temporal_loss", weight, time)
+    y, weight = classes("ce_temporal_loss", time, targets, len(spk_out)), _weights("ce_temporal_loss", weight, time)
     loss = _cross_entropy(-time if inverse == "negate" else 1 / (time + 1), y, weight)
     if weight is not None and reduction == "mean":
         return loss.sum() / _at(y, weight).sum()
@@ -248,7 +253,7 @@ def _timed(
     if target_is_time:
         goal = _given_times(name, spk_out, targets, multi_spike)
     else:
-        y = classes(name, spk_out[0], targets)
+        y = classes(name, spk_out[0], targets, T)
         steps = [torch.as_tensor(at, dtype=spk_out.dtype, device=spk_out.device) for at in (on_target, off_target)]
         if any(at.dim() > multi_spike for at in steps) or steps[0].numel() != steps[1].numel():
             raise ValueError(

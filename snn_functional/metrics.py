@@ -71,7 +71,7 @@ def accuracy_rate(
     """
     name = "accuracy_rate"
     counts = pooled(name, check_output(name, spk_out, floating=False), population_code, num_classes).sum(0)
-    return (counts.argmax(-1) == classes(name, counts, targets)).double().mean()
+    return (counts.argmax(-1) == classes(name, counts, targets, len(spk_out))).double().mean()
 
 
 def accuracy_temporal(spk_out: Tensor, targets: Tensor) -> Tensor:
@@ -82,7 +82,7 @@ def accuracy_temporal(spk_out: Tensor, targets: Tensor) -> Tensor:
     Raises as the losses do: see `snf.losses`.
     """
     first = _steps(check_output("accuracy_temporal", spk_out, floating=False), 1)[0]
-    return (first.argmin(-1) == classes("accuracy_temporal", first, targets)).double().mean()
+    return (first.argmin(-1) == classes("accuracy_temporal", first, targets, len(spk_out))).double().mean()
 
 
 def _steps(spk_out: Tensor, count: int) -> Tensor:
@@ -122,8 +122,8 @@ def pooled(name: str, out: Tensor, population_code: bool, num_classes: int | boo
     return out
 
 
-def classes(name: str, scores: Tensor, targets: Any) -> Tensor:
-    """`targets` as int64, if they are class indices [batch, ...] for `scores [batch, ..., classes]`."""
+def classes(name: str, scores: Tensor, targets: Any, T: int | None = None) -> Tensor:
+    """`targets` as int64, if they are class indices [batch, ...] for `scores [batch, ..., classes]`, of outputs of `T` steps."""
     if (
         not isinstance(targets, Tensor)
         or targets.is_floating_point()
@@ -136,9 +136,12 @@ def classes(name: str, scores: Tensor, targets: Any) -> Tensor:
             "From one-hot or float labels: targets.argmax(-1), targets.long()."
         )
     if targets.shape != scores.shape[:-1]:
+        turned = ""
+        if scores.dim() > 1 and targets.shape == (T, *scores.shape[1:-1]):
+            turned = " The outputs have the batch first: give outputs.transpose(0, 1)."
         raise ValueError(
             f"{name}: targets {tuple(targets.shape)} for outputs [T, {', '.join(map(str, scores.shape))}]; "
-            f"expected one class index a sample, {tuple(scores.shape[:-1])}."
+            f"expected one class index a sample, {tuple(scores.shape[:-1])}.{turned}"
         )
     C = scores.size(-1)
     if readable(targets) and targets.numel() and not (0 <= int(targets.min()) and int(targets.max()) < C):

@@ -25,6 +25,7 @@ from torch import Tensor
 import snn_functional as snf
 
 from ._adam import adam_init, adam_update, AdamState
+from ._lengths import check_lengths
 from ._names import show as _show
 from ._network import (
     halved,
@@ -153,11 +154,24 @@ def network_init(
 
 
 def scores(mems: Tensor, lengths: Tensor | None = None) -> Tensor:
-    """[T, batch, classes] -> [batch, classes]: the membrane's mean over time, where `lengths` are given over each one's own."""
+    """[T, batch, classes] -> [batch, classes]: the mean over time, where `lengths` [batch] are given over each sample's own steps.
+
+    Of membranes, or of spikes, which makes it rates. What is behind a sample's end does not count, whatever it is.
+
+        loss = cross_entropy(scores(spks, lengths), y)
+
+    Raises TypeError for lengths that are no whole numbers, ValueError for one below 1 or beyond T, and for another number of them.
+
+    >>> scores(torch.tensor([[[1.0, 0.0]], [[0.0, 0.0]], [[5.0, 5.0]]]), torch.tensor([2]))
+    tensor([[0.5000, 0.0000]])
+    """
     if lengths is None:
         return mems.mean(0)
-    counts = torch.arange(len(mems), device=mems.device)[:, None, None] < lengths[:, None]
-    return (mems * counts).sum(0) / lengths[:, None]
+    if mems.dim() != 3:
+        raise ValueError(f"scores(mems, lengths): expected mems [T, batch, classes], but {tuple(mems.shape)} came.")
+    check_lengths("scores(mems, lengths)", lengths, len(mems), tuple(mems.shape[1:2]), least=1)
+    valid = torch.arange(len(mems), device=mems.device)[:, None, None] < lengths[:, None]
+    return mems.where(valid, mems.new_zeros(())).sum(0) / lengths[:, None]
 
 
 def encode(x: Tensor, recipe: Recipe, generator: torch.Generator) -> Tensor:

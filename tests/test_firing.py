@@ -60,7 +60,7 @@ def test_rates_have_the_spikes_gradient_under_transforms():
     each = vmap(grad(rate), in_dims=(None, 1))(p, XS)
     assert each[0].weight.abs().sum() > 0
     torch.testing.assert_close(each[0].weight.mean(0), grad(rate)(p, XS)[0].weight)
-    with pytest.raises(ValueError, match=r"lengths \(3,\) and spikes \(12, 4, 8\)"):
+    with pytest.raises(ValueError, match=r"spks \(12, 4, 8\), lengths\): lengths is \(3,\)"):
         snf.firing_rates(XS, torch.tensor([1, 2, 3]))
 
 

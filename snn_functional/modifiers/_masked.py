@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from .._functorch import readable
+from .._lengths import check_lengths
 from .._tree import tree_map
 from ._modifier import Modifier, Step
 
@@ -14,23 +14,14 @@ from ._modifier import Modifier, Step
 def valid_steps(lengths: Tensor, T: int) -> Tensor:
     """The steps that each sample has, of `T`: bool [T, batch], True in the first `lengths` [batch] of them.
 
-    Raises TypeError for lengths that are no whole numbers, ValueError for one beyond T.
+    Raises TypeError for lengths that are no whole numbers, ValueError for one below 0 or beyond T.
 
     >>> valid_steps(torch.tensor([1, 3]), 3)
     tensor([[ True,  True],
             [False,  True],
             [False,  True]])
     """
-    if not isinstance(lengths, Tensor) or lengths.is_floating_point() or lengths.dtype == torch.bool:
-        came = lengths.dtype if isinstance(lengths, Tensor) else type(lengths).__name__
-        help = (
-            " It is a mask already." if came == torch.bool else " Give torch.tensor(lengths)." if came == "list" else ""
-        )
-        raise TypeError(
-            f"valid_steps(lengths, T): lengths is a tensor of whole numbers [batch], but {came} came.{help}"
-        )
-    if readable(lengths) and bool((lengths > T).any()):
-        raise ValueError(f"valid_steps(lengths, T={T}): a length is {int(lengths.max())}, but there are {T} steps.")
+    check_lengths(f"valid_steps(lengths, T={T})", lengths, T)
     return torch.arange(T, device=lengths.device).reshape(T, *[1] * lengths.dim()) < lengths
 
 

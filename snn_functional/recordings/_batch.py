@@ -20,13 +20,30 @@ def batch(recordings: Iterable[tuple[Any, Any]]) -> tuple[Tensor, Tensor, Tensor
         DataLoader(dataset, batch_size=64, collate_fn=batch)
 
     Arrays of numpy and tensors alike. Whole numbers become float32, as neurons take them; floating ones keep their dtype. `lengths`
-    is what `valid_steps`, `masked` and the losses take. int64, as y.
+    and y are int64.
+
+    A network runs on padded zeros, too. What is behind a sample's end is left out by one of:
+
+        scores = snf.train.scores(spks, lengths)                a mean over each sample's own steps [batch, classes], of spikes or membranes
+        valid = snf.valid_steps(lengths, len(xs))               bool [T, batch]: `masked(net)` takes the pair (xs, valid), and puts out 0
+        rates = snf.firing_rates(spks, lengths)
+
+    The losses of `snf.losses` take no lengths. Those of counts are right on what `masked` puts out: `ce_count_loss(spks, y)`; for a mean
+    over time it is `cross_entropy(snf.train.scores(spks, lengths), y)`, which needs no `masked`.
 
     Raises ValueError for no samples, for samples of different shapes, for a label that is missing.
 
     >>> xs, y, lengths = batch([(torch.ones(2, 5), 1), (torch.ones(4, 5), 0)])
     >>> xs.shape, y, lengths
     (torch.Size([4, 2, 5]), tensor([1, 0]), tensor([2, 4]))
+
+    A spiking network and its loss, in which padding does not count:
+
+    >>> from snn_functional import train
+    >>> net = chain(linear, leaky)
+    >>> params = (Linear(torch.eye(5)), LeakyParams(beta=0.9))
+    >>> spks, _ = scan(net.step, params, net.init(params, xs[0]), xs)
+    >>> loss = torch.nn.functional.cross_entropy(train.scores(spks, lengths), y)
     """
     samples, labels = [], []
     for number, entry in enumerate(recordings):

@@ -1,0 +1,82 @@
+"""What a new user tripped over: each call is refused, or answered, with the one that works; and that one does."""
+
+import pytest
+import torch
+
+import snn_functional as snf
+from snn_functional import losses, metrics, train
+
+
+# ------------------------------------------------------------------------------------------------ sequences of different lengths
+
+
+SPKS = (torch.rand(6, 3, 4, generator=torch.Generator().manual_seed(0)) < 0.4).float()
+WRONG = {
+    "beyond the end": (torch.tensor([2, 7, 1]), ValueError, "a length is 7, but there are 6 steps"),
+    "below 0": (torch.tensor([2, -1, 1]), ValueError, "a length is -1; expected"),
+    "shares": (torch.tensor([2.0, 3.0, 1.0]), TypeError, "whole numbers .*torch.float32 came. Give lengths.long()"),
+    "a mask": (torch.ones(3, dtype=torch.bool), TypeError, "torch.bool came. It is a mask already"),
+    "a list": ([2, 3, 1], TypeError, r"list came. Give torch.tensor\(lengths\)"),
+    "another batch": (torch.tensor([2, 3]), ValueError, r"lengths is \(2,\); expected \(3,\), one a sample"),
+}
+
+
+@pytest.mark.parametrize("what", WRONG)
+@pytest.mark.parametrize("takes", ["scores", "firing_rates", "valid_steps"])
+def test_lengths_are_refused_alike(takes, what):
+    lengths, error, says = WRONG[what]
+    calls = {
+        "scores": lambda: train.scores(SPKS, lengths),
+        "firing_rates": lambda: snf.firing_rates(SPKS, lengths),
+        "valid_steps": lambda: snf.valid_steps(lengths, 6),
+    }
+    if (takes, what) == ("valid_steps", "another batch"):  # which knows of none
+        calls[takes]()
+        return
+    with pytest.raises(error, match=rf"^{takes}\(.*{says}"):
+        calls[takes]()
+
+
+def test_a_mean_over_no_step_is_refused_and_padding_counts_for_nothing():
+    with pytest.raises(ValueError, match=r"scores\(mems, lengths\): a length is 0; expected 1 to 6 steps"):
+        train.scores(SPKS, torch.tensor([2, 0, 1]))
+    lengths = torch.tensor([2, 6, 1])
+    spoilt = SPKS.clone()
+    spoilt[2:, 0], spoilt[1:, 2] = float("nan"), float("inf")
+    found = train.scores(spoilt, lengths)
+    assert all(torch.equal(found[i], SPKS[:n, i].sum(0) / n) for i, n in enumerate(lengths.tolist()))
+
+
+def test_the_docstring_of_batch_names_what_takes_lengths():
+    doc = snf.recordings.batch.__doc__
+    assert "snf.train.scores(spks, lengths)" in doc and "`masked` and the losses take" not in doc
+    net = snf.chain(snf.linear, snf.leaky)
+    params = snf.Linear(3 * torch.eye(4)), snf.LeakyParams(0.9)
+    alone = [(SPKS[:n, i], i) for i, n in enumerate((2, 6, 3))]
+    xs, y, lengths = snf.recordings.batch(alone)
+    run = lambda net, xs, first: snf.scan(net.step, params, net.init(params, first), xs)[0]
+    each = [run(net, x[:, None], x[:1])[:, 0] for x, _ in alone]
+    masked, valid = snf.masked(net), snf.valid_steps(lengths, len(xs))
+    assert torch.equal(train.scores(run(net, xs, xs[0]), lengths), torch.stack([x.mean(0) for x in each]))
+    of_masked = run(masked, (xs, valid), (xs[0], valid[0]))
+    counts = torch.stack([x.sum(0) for x in each])
+    assert torch.equal(losses.ce_count_loss(of_masked, y), losses.ce_count_loss(counts[None], y)) and counts.any()
+
+
+# ------------------------------------------------------------------------------------------------ a batch in front of time
+
+
+OF_CLASSES = {
+    **{name: getattr(losses, name) for name in losses.__all__ if name.startswith(("ce_", "mse_")) or name == "spike_time"},
+    **{name: getattr(metrics, name) for name in metrics.__all__ if name.startswith("accuracy")},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", OF_CLASSES)
+def test_outputs_with_the_batch_in_front_are_to_be_turned(name):
+    function, y = OF_CLASSES[name], torch.tensor([0, 1, 2])
+    with pytest.raises(ValueError, match=rf"^{name}: targets \(3,\).*batch first: give outputs.transpose\(0, 1\)\.$"):
+        function(SPKS.transpose(0, 1), y)
+    with pytest.raises(ValueError, match=rf"^{name}: targets \(5,\)(?!.*transpose)"):
+        function(SPKS.transpose(0, 1), torch.zeros(5, dtype=torch.int64))
+    function(SPKS, y)
