@@ -107,6 +107,8 @@ def bare(function: type[torch.autograd.Function], *args: Any) -> Any:
 def pulled(backward: Any) -> Any:
     """A Function's `backward(ctx, *cotangents)`; where torch's old vmap goes over the cotangents, which no rule sees, by the new one."""
 
+    backward = once_or_told(backward)
+
     @functools.wraps(backward)
     def rule(ctx: Any, *cotangents: Any) -> Any:
         if not under_old_vmap(cotangents):
@@ -114,6 +116,27 @@ def pulled(backward: Any) -> Any:
         return _pulled_by_vmap(functools.partial(backward, ctx), cotangents)
 
     return rule
+
+
+def once_or_told(backward: Any) -> Any:
+    """A Function's `backward(ctx, *cotangents)`; where torch refuses it because the graph is gone, with what may help."""
+
+    @functools.wraps(backward)
+    def told(ctx: Any, *cotangents: Any) -> Any:
+        try:
+            return backward(ctx, *cotangents)
+        except RuntimeError as error:
+            if "through the graph a second time" not in str(error) or CARRIED in str(error):
+                raise
+            raise RuntimeError(f"{error}{CARRIED}") from error
+
+    return told
+
+
+CARRIED = """
+Was a state carried on from a batch whose backward is done? It belongs to that graph. Begin anew, or cut it off:
+    snn.utils.reset(net)                                     faces at rest again; face.detach_hidden() keeps where they are
+    state = optree.tree_map(torch.Tensor.detach, state)      a state that scan or module returned, before it goes on"""
 
 
 def _pulled_by_vmap(rule: Any, cotangents: tuple[Any, ...]) -> tuple[Any, ...]:

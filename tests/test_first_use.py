@@ -1,10 +1,11 @@
 """What a new user tripped over: each call is refused, or answered, with the one that works; and that one does."""
 
+import optree
 import pytest
 import torch
 
 import snn_functional as snf
-from snn_functional import losses, metrics, train
+from snn_functional import losses, metrics, snn, train
 
 
 # ------------------------------------------------------------------------------------------------ sequences of different lengths
@@ -80,3 +81,59 @@ def test_outputs_with_the_batch_in_front_are_to_be_turned(name):
     with pytest.raises(ValueError, match=rf"^{name}: targets \(5,\)(?!.*transpose)"):
         function(SPKS.transpose(0, 1), torch.zeros(5, dtype=torch.int64))
     function(SPKS, y)
+
+
+# ------------------------------------------------------------------------------------------------ a state that is carried on
+
+
+XS = torch.rand(6, 3, 7, generator=torch.Generator().manual_seed(1))
+NET = snf.chain(snf.linear, snf.leaky)
+PARAMS = snf.Linear.random(7, 5, generator=torch.Generator().manual_seed(2)), snf.LeakyParams(0.9)
+
+
+def by_run():
+    net = torch.nn.Sequential(torch.nn.Linear(7, 5), snn.Leaky(0.9, init_hidden=True))
+    return lambda: snn.run(net, XS), lambda: net[1].detach_hidden()
+
+
+def by_module():
+    model, kept = snf.module(NET, PARAMS), [None]
+
+    def run():
+        spks, kept[0] = model(XS, kept[0], return_state=True)
+        return spks
+
+    return run, lambda: kept.append(optree.tree_map(torch.Tensor.detach, kept.pop()))
+
+
+def by_scan(kind):
+    def make():
+        weight = PARAMS[0].weight.clone().requires_grad_()
+        params = snf.Linear(weight), PARAMS[1]
+        kept = [NET.init(params, XS[0])]
+
+        def run():
+            spks, kept[0] = snf.scan(NET.step, params, kept[0], XS, kind=kind)
+            return spks
+
+        return run, lambda: kept.append(optree.tree_map(torch.Tensor.detach, kept.pop()))
+
+    return make
+
+
+@pytest.mark.parametrize(
+    "make",
+    [by_run, by_module, by_scan("auto"), by_scan("checkpointed")],
+    ids=["snn.run", "module", "scan", "checkpointed"],
+)
+def test_a_backward_through_a_carried_state_is_told_how_to_cut_it_off(make):
+    run, cut = make()
+    run().sum().backward()
+    with pytest.raises(RuntimeError, match=r"a second time(?s:.)*snn.utils.reset\(net\)(?s:.)*tree_map\(torch") as told:
+        run().sum().backward()
+    assert str(told.value).count("Was a state carried on") == 1
+    cut()
+    run().sum().backward()
+    cut()
+    run().sum().backward(retain_graph=True)
+    run().sum().backward()  # which goes through both on purpose

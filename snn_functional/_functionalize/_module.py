@@ -94,7 +94,8 @@ def module(neuron: Neuron, params: Any, *, learn: Which = None) -> Scanned:
         net = chain(linear, leaky, linear, leaky)
         model = module(net, params, learn=["weight", "bias", "3.beta"])
         spks = model(xs)                                        xs [T, batch, ...]
-        spks, state = model(xs, state, return_state=True)       goes on from state
+        spks, state = model(xs, state, return_state=True)       goes on from state, and so does its gradient
+        state = optree.tree_map(torch.Tensor.detach, state)     after a backward: else the next goes through the same graph again
         params = model.params                                   the tree, as it is now
 
     - `learn`: which leaves are learned, as in `partition`; None for all. They are the module's parameters, under the dotted names of

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from .._functorch import depends, transforms
 from .._identity import generators, Held, identify, undone
+from .._primitives import once_or_told
 from .._tree import tree_flatten, tree_leaves, tree_map, tree_unflatten
 from ..kernels import only_floats
 from ._loop import loop, P, S, Step, step_name, X, Y
@@ -97,6 +98,7 @@ class _Again(torch.autograd.Function):
         ctx.mark_non_differentiable(*(out for out in output if not out.is_floating_point()))
 
     @staticmethod
+    @once_or_told
     def backward(ctx: Any, *cotangents: Tensor) -> Any:
         leaves = ctx.saved_tensors
         floats, run = only_floats(ctx.run, leaves)

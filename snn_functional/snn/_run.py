@@ -48,7 +48,8 @@ def run(net: nn.Module, xs: Tensor) -> Any:
           spks = snn.run(net, images.expand(25, *images.shape))       images [batch, 1, 28, 28], 25 steps
 
     - `net`: any module that takes one step x [batch, ...], its faces with `init_hidden=True`. Its hidden state goes on from where it
-      is: call `snn.utils.reset(net)` between batches, as for the loop.
+      is: call `snn.utils.reset(net)` between batches, as for the loop. A state that goes on belongs to the graph of the steps before it,
+      and a backward through these again is what torch refuses ("a second time"): reset it, or keep it and call `face.detach_hidden()`.
 
     The same numbers as the loop's, to the rounding of larger matrix products; what is drawn from torch's generator (dropout, noise) is what
     the loop draws. A network that branches on values, counts its steps, writes to what it holds or has hooks runs step by step;

@@ -12,7 +12,10 @@ from ._stateful import Stateful
 def reset(net: nn.Module) -> None:
     """Forget the hidden states of every neuron layer in `net`, nested ones too; other networks keep theirs.
 
-    Call it between batches. snnTorch 1.0.0 looks at direct children only, and then resets all layers of that class, whoever's.
+    Call it between batches: a state that goes on belongs to the graph of the steps before it, and once their backward is done, the next
+    one raises "Trying to backward through the graph a second time". To go on from the state without its graph: `face.detach_hidden()`.
+
+    snnTorch 1.0.0 looks at direct children only, and then resets all layers of that class, whoever's.
     """
     for layer in _layers(net).values():
         layer.reset_hidden()
