@@ -16,6 +16,7 @@ What is not there raises FileNotFoundError (or ImportError for a missing reader)
 import gzip
 import math
 import os
+import warnings
 import zlib
 from collections.abc import Callable
 from importlib.util import find_spec
@@ -28,7 +29,7 @@ from torch import Tensor
 from ._files import memory
 from ._names import show as _show
 from ._tree import tree_map
-from .recordings import channels, frames, read_nmnist, read_shd, Recording
+from .recordings import channels, frames, OneFrame, read_nmnist, read_shd, Recording
 from .recordings._nmnist import SIZE as NMNIST
 from .recordings._shd import UNITS as SHD_UNITS
 
@@ -347,11 +348,13 @@ def _recorded(
             f"{len(train) + len(test)} recordings of up to {steps:.0f} steps take {needs / 1e9:.0f} GB, and this machine has "
             f"{has / 1e9:.0f} GB; give a longer --window"
         )
-
-    def samples(recordings: list[Recording]) -> list[Tensor]:
-        return [counts(each, each.name).flatten(1) for each in recordings]
-
-    both = samples(train), samples(test)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", OneFrame)  # of a few; of many it is refused
+        both = [[counts(each, each.name).flatten(1) for each in part] for part in (train, test)]
+    short = sum(len(x) == 1 for xs in both for x in xs)
+    if 2 * short > len(train) + len(test):
+        many = f"{short} of {len(train) + len(test)} recordings become one time step"
+        raise ValueError(f"{many}; --window is in milliseconds, {WINDOW:g} by default: give a shorter one")
     longest = max(len(x) for xs in both for x in xs)
 
     def padded(xs: list[Tensor], recordings: list[Recording]) -> Samples:

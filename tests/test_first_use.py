@@ -2,6 +2,7 @@
 
 import optree
 import pytest
+import recorded
 import torch
 
 import snn_functional as snf
@@ -137,3 +138,46 @@ def test_a_backward_through_a_carried_state_is_told_how_to_cut_it_off(make):
     cut()
     run().sum().backward(retain_graph=True)
     run().sum().backward()  # which goes through both on purpose
+
+
+# ------------------------------------------------------------------------------------------------ a window in another unit
+
+
+EVENTS = {"x": torch.arange(50) % 4, "y": torch.arange(50) % 3, "p": torch.arange(50) % 2, "t": torch.arange(50) * 6000}
+SECONDS = {**EVENTS, "t": EVENTS["t"] / 1e6}
+IN_FRAMES = lambda events, window: snf.recordings.frames(events, window=window, size=(4, 3, 2))
+IN_CHANNELS = lambda events, dt: snf.recordings.channels(events["t"], events["x"], dt, 4)
+
+
+@pytest.mark.parametrize("events, window, right", [(EVENTS, 1e7, "10_000"), (SECONDS, 10_000, "0.01")])
+@pytest.mark.parametrize("take, name, one", [(IN_FRAMES, "window", "bins=1"), (IN_CHANNELS, "dt", "steps=1")])
+def test_a_window_longer_than_the_recording_is_said(take, name, one, events, window, right):
+    with pytest.warns(
+        snf.recordings.OneFrame, match=rf"{name}=.* longer than a whole recording.*{name}={right}.*{one}"
+    ):
+        assert len(take(events, window)) == 1
+    span = events["t"][-1].item()
+    assert (
+        len(take(events, span)) == 2 and len(take(events, float(right.replace("_", "")))) == 30
+    )  # which warn of nothing
+    one_moment = {key: x[:1] for key, x in events.items()}
+    assert len(take(one_moment, window)) == 1
+
+
+def test_a_window_far_too_short_says_the_unit_too():
+    with pytest.raises(
+        ValueError, match=r"window is in the unit of the times, .* 294_000 long; .* 10 ms are window=10_000"
+    ):
+        IN_FRAMES(EVENTS, 0.01)
+    with pytest.raises(ValueError, match=r"dt is in the unit of the times, .* 294_000 long; .* 10 ms are dt=10_000"):
+        IN_CHANNELS(EVENTS, 0.01)
+
+
+def test_training_on_one_step_of_recordings_is_refused(tmp_path):
+    recorded.nmnist(tmp_path / "nmnist")
+    with pytest.raises(
+        ValueError, match="^30 of 30 recordings become one time step; --window is in milliseconds, 10 by"
+    ):
+        snf.data.load("nmnist", tmp_path, window=10_000.0)
+    some = snf.data.load("nmnist", tmp_path, window=52.0)  # the shorter ones are one step, of which nothing is said
+    assert 1 in some.train.lengths and 2 in some.train.lengths

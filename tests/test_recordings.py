@@ -110,7 +110,10 @@ def test_what_is_dropped_is_said_once_and_only_then():
         (dict(window=0), "window=0; expected a time above 0"),
         (dict(window=float("nan")), "window=nan"),
         (dict(window=None, bins=2.5), r"bins=2.5; expected a whole number"),
-        (dict(window=1e-9), r"would have \S+e\+11 time steps; expected a window in the unit of the times"),
+        (
+            dict(window=1e-9),
+            r"would have \S+e\+11 time steps; its clock jumped, or window is in the unit of the times, in which this recording is \S+ long",
+        ),
         (dict(size=34), r"size=34; expected \(width, height, polarities\), as \(34, 34, 2\)"),
         (dict(size=(5, 4)), r"size=\(5, 4\); expected \(width, height, polarities\)"),
         (dict(size=(4, 4, 2)), r"event \d+ is outside the sensor: x is 4, expected 0 to 3 of size \(4, 4, 2\)"),

@@ -18,7 +18,13 @@ damaged, outside the sensor, or goes back in time is refused, with the place.
 
 from .._names import show as _show
 from ._batch import batch as batch
-from ._events import DroppedEvents as DroppedEvents, Events as Events, ManyFrames as ManyFrames, Recording as Recording
+from ._events import (
+    DroppedEvents as DroppedEvents,
+    Events as Events,
+    ManyFrames as ManyFrames,
+    OneFrame as OneFrame,
+    Recording as Recording,
+)
 from ._frames import channels as channels, frames as frames
 from ._nmnist import read_nmnist as read_nmnist
 from ._shd import read_shd as read_shd
@@ -31,6 +37,7 @@ __all__ = [
     "Events",
     "frames",
     "ManyFrames",
+    "OneFrame",
     "read_nmnist",
     "read_shd",
     "Recording",

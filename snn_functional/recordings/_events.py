@@ -24,6 +24,11 @@ class ManyFrames(UserWarning):
     """One recording becomes more than a gigabyte. To hear no more of it: `warnings.simplefilter("ignore", ManyFrames)`."""
 
 
+class OneFrame(UserWarning):
+    """A window is longer than a whole recording: it may be in another unit. To hear no more of it: `warnings.simplefilter("ignore",
+    OneFrame)`."""
+
+
 class Events(NamedTuple):
     """One entry an event, in order of time, each [N].
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from .._files import memory
-from ._events import admit, DroppedEvents, Events, ManyFrames, within
+from ._events import admit, DroppedEvents, Events, ManyFrames, OneFrame, within
 
 
 def frames(
@@ -40,7 +40,8 @@ def frames(
 
     Raises ValueError and TypeError for what is no events (see the room), events outside the sensor, a window or bins that are none;
     ValueError for more frames than events where they are many, as a window in another unit than the times makes them, and for what
-    this machine's memory does not hold. Above 1 GB it is said, as the warning `ManyFrames`.
+    this machine's memory does not hold. Above 1 GB it is said, as the warning `ManyFrames`; and as `OneFrame`, where a window is longer
+    than the whole recording.
 
     >>> events = dict(x=[0, 1, 1], y=[0, 0, 1], t=[5, 9, 16], p=[1, 0, 1])
     >>> frames(events, window=10, size=(2, 2, 2)).sum((1, 2, 3))
@@ -67,6 +68,8 @@ def frames(
     if events.p is not None:
         pixel = pixel + events.p * math.prod(shape[1:])
     _affordable(T, shape, dtype, events.t, where, **({"window": window} if window is not None else {"bins": T}))
+    if window is not None:
+        _divides(events.t, window, where, "window", "one frame on purpose is bins=1")
     inside = (step >= 0) & (step < T)
     if not bool(inside.all()):
         place = f"window={window}" if bins is None else f"bins={bins}"
@@ -125,7 +128,9 @@ def channels(
             f"{where}: the first spike is at {events.t[0].item()}; expected times from 0 on: times - times[0]"
         )
     step = events.t // dt if _exact(events.t, dt) else (events.t / dt + 1e-6).floor()
-    T = _enough(float(step[-1]) + 1, where) if steps is None else steps
+    T = _enough(float(step[-1]) + 1, where, events.t, "dt") if steps is None else steps
+    if steps is None:
+        _divides(events.t, dt, where, "dt", "one step on purpose is steps=1")
     _affordable(T, (size,), dtype, events.t, where, **({"dt": dt} if steps is None else {"steps": steps}))
     inside = step < T
     if not bool(inside.all()):
@@ -169,7 +174,7 @@ def _steps(
         return torch.where(offset < 0, -1.0, step.clamp(max=bins - 1)).long(), bins
     else:
         assert window is not None
-        T = _enough(max(span // window, 1) if whole else span // window + 1, where)
+        T = _enough(max(span // window, 1) if whole else span // window + 1, where, t, "window")
     if _exact(t, begin) and _exact(t, window):
         return (t - int(begin)).div(int(window), rounding_mode="floor"), T
     edges = begin + torch.arange(T + 1, dtype=torch.float64) * window
@@ -187,13 +192,30 @@ MOST_EMPTY = 10_000_000  # numbers, of frames of which most are empty
 SAID = 1e9  # bytes
 
 
-def _enough(steps: float, where: str) -> int:
+def _enough(steps: float, where: str, t: Tensor, name: str) -> int:
     if steps > MOST_STEPS:
         raise ValueError(
-            f"{where}: the recording would have {steps:.3g} time steps; expected a window in the unit of the times, or a recording "
-            "whose clock did not jump"
+            f"{where}: the recording would have {steps:.3g} time steps; its clock jumped, or {_in_unit(t, name, True)}"
         )
     return int(steps)
+
+
+def _divides(t: Tensor, window: float, where: str, name: str, otherwise: str) -> None:
+    """Says it where a window is longer than the whole recording; of a single moment any is."""
+    if window > t[-1].item() - t[0].item() > 0:
+        warnings.warn(
+            f"{where}: {name}={_number(window)} is longer than a whole recording, which is one step then; {_in_unit(t, name, False)} "
+            f"Or {otherwise}.",
+            OneFrame,
+            stacklevel=3,
+        )
+
+
+def _in_unit(t: Tensor, name: str, long: bool) -> str:
+    """Which unit a window is in, with how long this recording is where that helps."""
+    unit, ten_ms = ("seconds", "0.01") if t.is_floating_point() else ("microseconds", "10_000")
+    span = f", in which this recording is {_number(t[-1].item() - t[0].item())} long" if long else ""
+    return f"{name} is in the unit of the times{span}; in {unit}, 10 ms are {name}={ten_ms}."
 
 
 def _as_python(number: Any) -> Any:
@@ -210,12 +232,11 @@ def _affordable(T: int, shape: tuple[int, ...], dtype: torch.dtype, t: Tensor, w
     made = (
         f"{where}: {name}={value!r} makes {T:,} steps of {' x '.join(map(str, shape))} numbers ({holds / 1e9:.2g} GB)"
     )
-    long = f"the times, in which this recording is {_number(span)} long"
     if name in ("bins", "steps"):
-        help = f"{name}= is how many steps there are; how long each is, is {'window=' if name == 'bins' else 'dt'}, in the unit of {long}."
+        long = f"in the unit of the times, in which this recording is {_number(span)} long"
+        help = f"{name}= is how many steps there are; how long each is, is {'window=' if name == 'bins' else 'dt'}, {long}."
     else:
-        unit, ten_ms = ("seconds", "0.01") if t.is_floating_point() else ("microseconds", "10_000")
-        help = f"{name} is in the unit of {long}; in {unit}, 10 ms are {name}={ten_ms}."
+        help = _in_unit(t, name, True)
     if T > events and numbers > MOST_EMPTY:
         raise ValueError(f"{made} of {events:,} events, nearly all of them empty. {help}")
     if (needs := holds + 8 * numbers) > (has := memory()):  # they are counted in int64
