@@ -181,3 +181,49 @@ def test_training_on_one_step_of_recordings_is_refused(tmp_path):
         snf.data.load("nmnist", tmp_path, window=10_000.0)
     some = snf.data.load("nmnist", tmp_path, window=52.0)  # the shorter ones are one step, of which nothing is said
     assert 1 in some.train.lengths and 2 in some.train.lengths
+
+
+# ------------------------------------------------------------------------------------------------ into NIR
+
+
+ZERO = PARAMS[0], snf.LeakyParams(0.9, reset_mechanism="zero")
+FACES = torch.nn.Sequential(torch.nn.Linear(7, 5), snn.Leaky(0.9, init_hidden=True))
+
+
+@pytest.mark.parametrize("params", [PARAMS, ZERO], ids=["subtract", "zero"])
+def test_a_platform_that_is_none_is_refused_before_all_else(params):
+    net = torch.nn.Sequential(torch.nn.Linear(7, 5), snn.Leaky(0.9, reset_mechanism=params[1].reset_mechanism))
+    for call in (
+        lambda: snf.nir.write(NET, params, platform="foo"),
+        lambda: snn.export_nir.export_to_nir(net, XS[0], platform="foo"),
+    ):
+        with pytest.raises(ValueError, match="platform='foo' is not known. It is one of norse, snntorch, .*lava"):
+            call()
+
+
+@pytest.mark.parametrize("platform", [None, "norse", "sinabs"])
+def test_a_reset_by_subtraction_names_the_readers_that_subtract(platform):
+    with pytest.raises(
+        ValueError, match=r'reset_mechanism="zero"\. No reader .*\(spinnaker2, rockpool, sinabs, spyx\) train lif'
+    ):
+        snf.nir.write(NET, PARAMS, platform=platform)
+
+
+def test_what_is_written_to_nir_is_a_network_with_its_params():
+    with pytest.raises(TypeError, match=r"^nir.write\(neuron, params\): the params are missing"):
+        snf.nir.write(NET)
+    with pytest.raises(
+        TypeError, match=r"the module Sequential came.*export_to_nir\(net, x\).*snf.functionalize\(net\)"
+    ):
+        snf.nir.write(FACES)
+    model = snf.module(NET, ZERO)
+    with pytest.raises(TypeError, match=r'a module has its params.*nir.write\(model, path="network.nir"\)'):
+        snf.nir.write(model, "network.nir")
+
+
+def test_a_module_is_written_as_what_it_is_made_of(tmp_path):
+    pytest.importorskip("nir", reason="pip install nir")
+    model = snf.module(NET, ZERO)
+    snf.nir.write(model, path=tmp_path / "net.nir")
+    neuron, params = snf.nir.read(tmp_path / "net.nir")
+    assert torch.equal(snf.scan(neuron.step, params, neuron.init(params, XS[0]), XS)[0], model(XS))

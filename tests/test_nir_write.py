@@ -259,7 +259,7 @@ SUBTRACTS = snf.LifParams(0.9, update="decay")
     (snf.lif, snf.LifParams(0.9, reset_mechanism="value", inclusive=True), "goes through its steps as no platform does: inclusive is True"),
     (snf.lif, snf.LifParams(1.5, reset_mechanism="value"), "beta says that a share of -0.5 to -0.5 is lost in a step"),
     (snf.lif, snf.LifParams(0.0, reset_mechanism="value", update="relax"), "beta says that a share of 0 to 0 is lost in a step"),
-    (snf.refractory(snf.lif, 3), None, r"NIR has no words for refractory\(lif_step, 3\)"),
+    (snf.refractory(snf.lif, 3), snf.LifParams(0.9), r"NIR has no words for refractory\(lif_step, 3\)"),
     (snf.izhikevich, snf.IzhikevichParams(), "NIR has no words for izhikevich_step. It has those for linear"),
     (snf.chain(snf.max_pool2d(2)), ((),), "layer 0: NIR has no words for max_pool2d"),
     (snf.chain(torch.relu), ((),), "layer 0: NIR has no words for relu"),

@@ -27,7 +27,7 @@ from ..neurons import (
     synaptic_step,
     SynapticParams,
 )
-from ._platforms import Platform
+from ._platforms import Platform, platforms
 
 
 class Cell(NamedTuple):
@@ -114,6 +114,11 @@ def _other_reset(step: Any, reset: str) -> str:
         way = value.get(step, 'reset_mechanism="value"')
         if reset == "none":
             way += ", or read it out, readout(lif), which does not fire"
+        elif step is leaky_step or step is synaptic_step:
+            lif, readers = ("lif", "LIF") if step is leaky_step else ("cuba_lif", "CubaLIF")
+            there = [name for name, x in platforms.items() if x.choice("reset_mechanism", readers) == "subtract"]
+            way += f". No reader goes through its steps as they are; for one that subtracts ({', '.join(there)}) train {lif} with its "
+            way += "choices, as snf.platforms has them"
     return f"{why}. Train it with {way}."
 
 

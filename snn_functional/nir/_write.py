@@ -13,10 +13,11 @@ from .._connections import Conv2d, conv2d_step, Linear, linear_step
 from .._delays import _Delay as Delay, axonal_delay_step
 from .._functionalize import Functional
 from .._functionalize._has_state import HasState
+from .._functionalize._module import Scanned
 from .._functorch import readable
 from .._layers import avg_pool2d, flatten
 from .._neuron import Neuron
-from .._tree import tree_leaves
+from .._tree import described, tree_leaves
 from ..modifiers import recurrent
 from ._cells import Cell, cell_of, of_type
 from ._delay import DelayParams
@@ -25,12 +26,13 @@ from ._given import seconds, Shape
 from ._graph import Node
 from ._layers import Convolution, Flatten, Pool, Scale, Threshold
 from ._modules import face, module, parts
+from ._platforms import platform_of
 from ._step import GraphStep
 
 
 def write(
     neuron: Any,
-    params: Any,
+    params: Any = None,
     path: str | os.PathLike[str] | None = None,
     dt: float | None = None,
     *,
@@ -45,7 +47,8 @@ def write(
 
     - `neuron`: a chain of `linear`, `conv2d`, `flatten`, `avg_pool2d`, `delay`, `residual`, of neurons whose dynamics are NIR's (`lif`,
       `cuba_lif`, `leaky` with the reset "zero", `leaky_integrator`, ...: see README.md), of `recurrent` around these; one of these alone; a
-      functionalized module of these in a row; or what `read` gave.
+      functionalized module of these in a row; or what `read` gave. What `snf.module` made of these has its params: `write(model)`,
+      `write(model, path="network.nir")`.
     - `dt`: a step in seconds: NIR says time constants, not shares of a step. 1e-4, or what the graph was read with.
     - `platform`: for whose reader; the neurons must go through their steps as it does. By default the first that does and resets
       to a value. Which it is, and dt, are noted in the file's metadata, where `read` finds them; another reader steps as it always does.
@@ -53,9 +56,12 @@ def write(
 
     Surrogates, and whether gradients pass through resets, are not written: NIR knows no gradients.
 
-    Raises ValueError for what NIR cannot say, a reset by subtraction first of all, with the layer and what to do; TypeError for what is no
-    such network; ImportError without the library `nir`.
+    Raises ValueError for what NIR cannot say, a reset by subtraction first of all, with the layer and what to do, and for an unknown
+    platform; TypeError for what is no such network; ImportError without the library `nir`.
     """
+    if platform is not None:
+        platform_of(platform)
+    neuron, params = _network(neuron, params)
     step = neuron.step if isinstance(neuron, Neuron) else neuron
     if not all(readable(x.detach().cpu()) for x in tree_leaves(params) if isinstance(x, torch.Tensor)):
         raise TypeError(
@@ -77,6 +83,25 @@ def write(
         draft.add("output", Node("Output", {}), sources)
         found = draft.platform(platform)
     return drawn(draft, found, shape, path, exact)
+
+
+def _network(neuron: Any, params: Any) -> tuple[Any, Any]:
+    """The neuron and its params, which a module has."""
+    if isinstance(neuron, Scanned):
+        if params is not None:
+            raise TypeError(
+                'nir.write(model): a module has its params. Give it alone, nir.write(model, path="network.nir"), or other params with '
+                "what it runs: nir.write(model.neuron, params)."
+            )
+        return neuron.neuron, neuron.params
+    if hasattr(neuron, "named_parameters"):
+        raise TypeError(
+            f"nir.write(neuron, params): {described(neuron)} came. Of a module of faces: snn.export_nir.export_to_nir(net, x). Or make it "
+            "a pure step: step, params, state = snf.functionalize(net); nir.write(step, params)."
+        )
+    if params is None:
+        raise TypeError("nir.write(neuron, params): the params are missing, of a chain a tuple, one for each layer.")
+    return neuron, params
 
 
 def drawn(draft: Draft, platform: Any, shape: Shape | None, path: Any, exact: Any = ()) -> Any:

@@ -41,8 +41,11 @@ def export_to_nir(
     """
     from ..nir._draft import Draft
     from ..nir._graph import Node
+    from ..nir._platforms import platform_of
     from ..nir._write import drawn
 
+    if platform is not None:
+        platform_of(platform)
     if not isinstance(module, nn.Module):
         raise TypeError(f"export_to_nir(module, sample_data): module is an nn.Module, not {type(module).__name__}.")
     ignored = {axis % sample_data.dim() for axis in ignore_dims or (0,)}
