@@ -10,7 +10,8 @@ This file is the one list of public names; each neuron adds its five through `ne
 first of all, are loaded when they are asked for.
 """
 
-import importlib
+import contextlib
+import importlib.util
 from typing import Any, TYPE_CHECKING
 
 from . import _network as _network, _operators as _operators, surrogate as surrogate
@@ -86,7 +87,19 @@ ROOMS = (
 def __getattr__(name: str) -> Any:
     if name in ROOMS:
         return importlib.import_module(f".{name}", __name__)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    elsewhere = "" if name.startswith("_") or "__all__" not in globals() else _elsewhere(name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}{elsewhere}")
+
+
+def _elsewhere(name: str) -> str:
+    """In which room a name is that this one has not."""
+    if importlib.util.find_spec(f".{name}", __name__):  # `from .. import kernels` asks here before it is loaded
+        return ""
+    for room in ROOMS:
+        with contextlib.suppress(ImportError):  # of what a room needs and is not installed
+            if name in importlib.import_module(f".{room}", __name__).__all__:
+                return f". It is {room}.{name}: from {__name__} import {room}"
+    return ""
 
 
 _show(globals(), "modifiers", "neurons", "surrogate", *ROOMS, hide=["ROOMS"])

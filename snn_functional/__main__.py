@@ -73,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             try:
                 run = prepare(args, held)
             except (ImportError, OSError, ValueError) as error:
-                command.error(sentence(error))
+                command.error(sentence(error) + _picked(args, str(error)))
             try:
                 with compiling_is_said():
                     return train(run)
@@ -86,6 +86,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
+
+
+def _picked(args: argparse.Namespace, says: str) -> str:
+    """Which run --resume took, where the options named none and the message does not, either."""
+    if not args.resume or args.overwrite or args.out or (folder := str(folder_of(args))) in says:
+        return ""
+    return f"; it is the run in {folder}, the latest, and --out names another"
 
 
 def train(run: Run) -> int:

@@ -23,6 +23,7 @@ import torch
 from ._functionalize import Functional, has_tensors
 from ._functorch import intercepted
 from ._neuron import name_of, Neuron
+from ._scan._door import MISSING
 from ._scan._loop import unchanged
 from ._tree import described, tree_map
 
@@ -73,14 +74,18 @@ class Chain:
     def each(self, params: Any, state: Any, input: Any) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
         """One step: what each layer puts out, and the new states."""
         outputs, states = [], []
-        for layer, p, s in self._layers(params, state):
+        for layer, p, s in self._layers(params, state, input):
             input, s = layer.step(p, s, input)
             outputs.append(input)
             states.append(s)
         return tuple(outputs), tuple(states)
 
-    def init(self, params: Any, input: Any) -> tuple[Any, ...]:
+    def init(self, params: Any, input: Any = MISSING) -> tuple[Any, ...]:
         """Every layer at rest, shaped like what reaches it when `input` is the first step."""
+        if input is MISSING:
+            raise TypeError(
+                f"{self!r}: init(params) came without an input: a state is shaped like what reaches its layer, net.init(params, xs[0])."
+            )
         from ._scan._shapes import by_shapes  # with it come the kernels' readers, which an import shall not wait for
 
         return by_shapes(self._init, self, params, input)
@@ -92,13 +97,13 @@ class Chain:
             input, _ = layer.step(p, states[-1], input)
         return tuple(states)
 
-    def _layers(self, params: Any, state: Any) -> Any:
+    def _layers(self, params: Any, state: Any, input: Any = None) -> Any:
         for name, tree in (("params", params), ("state", state)):
             if not isinstance(tree, tuple) or len(tree) != len(self.layers):
-                came = f"{len(tree)} came" if isinstance(tree, tuple) else f"a {type(tree).__name__} came"
+                came = f"{len(tree)} came" if isinstance(tree, tuple) else f"{described(tree)} came"
                 raise TypeError(
                     f"{self!r}: {name} is a tuple with an entry for each of {len(self.layers)} "
-                    f"layers, () for a plain function, but {came}."
+                    f"layers, () for a plain function, but {came}.{self._instead(name, params, state, input)}"
                 )
         given = [("params", params, [layer.Params for layer in self.layers])]
         if not isinstance(state[0], Neuron):
@@ -108,8 +113,24 @@ class Chain:
                 if hasattr(own, "__leaves__") and not isinstance(tree, own):
                     raise TypeError(
                         f"{self!r}: {name}[{number}] is a tree of {own.__name__}, but {described(tree)} came."
+                        f"{self._instead(name, params, state, input)}"
                     )
         return zip(self.layers, params, state)
+
+    def _instead(self, name: str, params: Any, state: Any, input: Any) -> str:
+        """What to give in place of params or a state that are none."""
+        if self._is("Params", state) and self._is("State", params):
+            return " params and state are swapped: step(params, state, input)."
+        if name == "state" and isinstance(state, torch.Tensor) and self._is("State", input):
+            return " state and input are swapped: step(params, state, input), scan(step, params, state, xs)."
+        return " At rest it is net.init(params, xs[0])." if name == "state" else ""
+
+    def _is(self, kind: str, tree: Any) -> bool:
+        """Can it be this chain's `Params`, or its `State`?"""
+        if not isinstance(tree, tuple) or len(tree) != len(self.layers):
+            return False
+        owns = [getattr(layer, kind) for layer in self.layers]
+        return all(isinstance(part, own) for part, own in zip(tree, owns) if isinstance(own, type))
 
 
 def _rows(name: str, chain: Chain) -> Iterator[tuple[str, str, str]]:

@@ -14,18 +14,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ._neuron import at_least, Neuron
-from ._tree import Leaf, leaf, pytree, refuse_number, static
+from ._neuron import at_least, Neuron, pair_with_mask
+from ._tree import described, Leaf, leaf, pytree, refuse_number, static
 
 
 @pytree
 class Linear:
-    """- `weight`: (out, in). - `bias`: (out,), or one number for all."""
+    """- `weight`: (out, in). - `bias`: (out,), or one number for all. Drawn weights: `Linear.random(in, out)`."""
 
     weight: Leaf
     bias: Leaf = leaf(default=0.0)
 
     def __check__(self) -> None:
+        check_weight(self)
         _check_bias(self)
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -58,11 +59,12 @@ class Conv2d:
     groups: int = static(default=1)
 
     def __check__(self) -> None:
+        check_weight(self)
         _check_bias(self)
         for name in ("stride", "dilation", "groups"):
             if type(value := getattr(self, name)) is not int or value < 1:
                 raise ValueError(f"Conv2d({name}={value!r}): expected a whole number, 1 or more.")
-        if self.weight.dim() and len(self.weight) % self.groups:
+        if len(self.weight) % self.groups:
             raise ValueError(
                 f"Conv2d(weight {tuple(self.weight.shape)}, groups={self.groups}): the {len(self.weight)} channels that come out are not "
                 "divided by the groups."
@@ -133,10 +135,16 @@ conv2d = Neuron(Conv2d, tuple, _no_state, conv2d_step)
 
 def _floating(connection: Any, spikes: Any) -> Tensor:
     """Spikes as floats, as the weight is, and what half products gave before as wide; anything else as it is, for `_check` to judge."""
+    if not hasattr(connection, "weight"):
+        swapped = " It is step(params, state, input), where the state is ()." if connection == () else ""
+        raise TypeError(
+            f"The params of a connection are a tree, Linear(weight), but {described(connection)} came.{swapped}"
+        )
     if not isinstance(spikes, Tensor):
         raise TypeError(
             f"{type(connection).__name__}: the input is one tensor, not {type(spikes).__name__}. In a chain it is what the layer "
-            "before puts out." + (" Of a list of steps give torch.stack(steps)." if isinstance(spikes, list) else "")
+            "before puts out."
+            + (" Of a list of steps give torch.stack(steps)." if isinstance(spikes, list) else pair_with_mask(spikes))
         )
     own = connection.weight.dtype
     wide = at_least(own, spikes) if own.is_floating_point else spikes
@@ -171,6 +179,17 @@ def check_connection(params: Any, name: str, kind: type | None = None) -> None:
             refuse_number(value, type(params), name)
         raise TypeError(
             f"{type(params).__name__}({name}=...) takes a connection, {kind.__name__}(weight, bias), not {type(value).__name__}."
+        )
+
+
+def check_weight(connection: Any) -> None:
+    """Refuses, when params are built, a number for a weight: most often how many neurons there are."""
+    weight, name = connection.weight, type(connection).__name__
+    if isinstance(weight, Tensor) and not weight.dim():
+        shape = "(out, in / groups, height, width)" if name == "Conv2d" else "(out, in)"
+        sizes = "inputs, outputs, kernel_size" if name == "Conv2d" else "inputs, outputs"
+        raise ValueError(
+            f"{name}(weight, ...): a weight is a tensor {shape}, but a number came. Of sizes its numbers are drawn: {name}.random({sizes})."
         )
 
 

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ._connections import _check, _check_bias, _floating, _uniform
+from ._connections import _check, _check_bias, _floating, _uniform, check_weight
 from ._functorch import readable
 from ._neuron import at_least, Neuron, SPIKES
 from ._tree import Leaf, leaf, pytree, replaced, static
@@ -134,6 +134,7 @@ class DelayedLinear:
     bias: Leaf = leaf(default=0.0)
 
     def __check__(self) -> None:
+        check_weight(self)
         _check_bias(self)
         _check_delays(self)
         for name in ("delay", "sigma"):

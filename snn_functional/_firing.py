@@ -16,6 +16,7 @@ from ._chain import Chain, EveryLayer, Residual
 from ._lengths import check_lengths
 from ._neuron import name_of, Neuron
 from ._scan import scan
+from ._scan._door import complete, MISSING
 from ._tree import tree_leaves, tree_map, tree_paths
 from .modifiers import masked
 from .surrogate import Surrogate
@@ -82,8 +83,9 @@ class _Seen(NamedTuple):
     outputs: Any
 
 
-def diagnose(step: Any, params: Any, state: Any, inputs: Any) -> Diagnosis:
-    """Runs these arguments of `scan`, a chain layer by layer, and says what is wrong with them that raises no error.
+def diagnose(step: Any, params: Any, state: Any = MISSING, inputs: Any = MISSING) -> Diagnosis:
+    """Runs these arguments of `scan`, a chain layer by layer, and says what is wrong with them that raises no error. Of a module that
+    `module` made, and of a `train.Network`: `diagnose(model, xs)`.
 
     - NaN or infinite numbers in params, state or inputs, and the layer and step where they first come about;
     - a layer that never fires, or in which each neuron fires at every step;
@@ -99,6 +101,7 @@ def diagnose(step: Any, params: Any, state: Any, inputs: Any) -> Diagnosis:
     layer 1 (leaky) never fires: larger weights, or a lower threshold, as with_rates(net, params, xs) finds them
     layer 1 (leaky) passes no gradient: its spikes have no slope, as surrogate.atan()(mem - threshold) has, or it is 0 at every membrane
     """
+    step, params, state, inputs = complete("diagnose", step, params, state, inputs)
     problems, rates, seen = [], {}, []
     for name, tree in (("params", params), ("state", state), ("inputs", inputs)):
         problems += [f"{path} {bad}" for path, x in zip(tree_paths(tree, name), tree_leaves(tree)) if (bad := _bad(x))]

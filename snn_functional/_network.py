@@ -20,9 +20,9 @@ from . import neurons
 from ._chain import chain, every_layer
 from ._connections import Conv2d, conv2d, linear
 from ._layers import flatten
-from ._neuron import Neuron
+from ._neuron import name_of, Neuron
 from ._scan import scan
-from ._tree import pytree, static
+from ._tree import named_leaves, pytree, static
 
 
 NEURONS = {name: value for name, value in vars(neurons).items() if isinstance(value, Neuron)}
@@ -43,11 +43,44 @@ class Layer:
 class Network:
     """- `hidden`: layers that fire. `readout`: a layer of leaky integrators, one a class, whose membrane is read.
     - `image`: the inputs as (channels, height, width), where the first layer is a convolution; else None.
+
+    To train it further, or parts of it, it is a chain as any other, whose outputs are the readout's membranes [T, batch, classes]:
+
+        net, params = network.chain()
+        model = snf.module(net, params, learn=["weight", "bias"])
+        loss = cross_entropy(snf.train.scores(model(xs)), y)                xs [T, batch, inputs]
+
+    `print(network)` shows its layers; `snf.summary(network, xs=xs)` and `snf.diagnose(network, xs)` how often they fire.
     """
 
     hidden: tuple[Layer, ...]
     readout: Layer
     image: tuple[int, int, int] | None = static(default=None)
+
+    def chain(self) -> tuple[Neuron, tuple[Any, ...]]:
+        """`(net, params)`: the chain that it is, of inputs [batch, inputs] at one step, and the params of its layers."""
+        parts, params, _ = _layers(self)
+        return chain(*parts), tuple(params)
+
+    def arguments(self, xs: Tensor) -> tuple[Any, Any, Any, Any]:
+        """What `scan` takes: `mems, state = scan(*network.arguments(xs))`, from rest."""
+        xs = _inputs(self, xs)
+        net, params = self.chain()
+        return net.step, params, net.init(params, xs[0]), xs
+
+    def __repr__(self) -> str:
+        """A row for each layer, with the shapes of its numbers."""
+        parts, params, _ = _layers(self)
+        rows = [
+            (str(i), name_of(getattr(part, "step", part)), _shapes(p)) for i, (part, p) in enumerate(zip(parts, params))
+        ]
+        wide = [max(len(row[column]) for row in rows) for column in range(2)]
+        lines = [f"    {i.ljust(wide[0])}  {name.ljust(wide[1])}  {shapes}".rstrip() for i, name, shapes in rows]
+        return "\n".join([f"{type(self).__name__} of {len(self.hidden)} hidden layers, a chain of", *lines])
+
+
+def _shapes(params: Any) -> str:
+    return ", ".join(f"{name} {tuple(getattr(leaf, 'shape', ()))}" for name, leaf in named_leaves(params).items())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,6 +105,15 @@ def network_apply(network: Network, xs: Tensor) -> tuple[Tensor, list[Tensor]]:
     Raises ValueError for any other shape.
     """
     xs = _inputs(network, xs)
+    parts, params, ends = _layers(network)
+    net = every_layer(chain(*parts))
+    outputs, _ = scan(net.step, tuple(params), net.init(tuple(params), xs[0]), xs)
+    *spks, mems = (outputs[end] for end in ends)
+    return mems, [spk.flatten(2) for spk in spks]
+
+
+def _layers(network: Network) -> tuple[list[Any], list[Any], list[int]]:
+    """The layers of its chain, their params, and which of them are neurons."""
     parts, params, ends = [], [], []
     if network.image is not None:
         parts, params = [as_image(network.image)], [()]
@@ -82,10 +124,7 @@ def network_apply(network: Network, xs: Tensor) -> tuple[Tensor, list[Tensor]]:
         parts += [conv2d if isinstance(layer.connection, Conv2d) else linear, _OF_PARAMS[type(layer.neuron)]]
         params += [layer.connection, layer.neuron]
         ends.append(len(parts) - 1)
-    net = every_layer(chain(*parts))
-    outputs, _ = scan(net.step, tuple(params), net.init(tuple(params), xs[0]), xs)
-    *spks, mems = (outputs[end] for end in ends)
-    return mems, [spk.flatten(2) for spk in spks]
+    return parts, params, ends
 
 
 def _inputs(network: Network, xs: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ import dataclasses
 import inspect
 import re
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -40,6 +40,19 @@ class Neuron(NamedTuple):
     def __str__(self) -> str:
         """A step that has a text of its own, as a chain has its table, is shown by it."""
         return text_of(self.step) or repr(self)
+
+    if not TYPE_CHECKING:  # a type checker says it sooner
+
+        def __call__(self, *args: Any, **kwargs: Any) -> Any:
+            """Refuses: a bundle is not called, its functions are."""
+            name = name_of(self.step)
+            short = name if name.isidentifier() else "net"
+            params = fields_of(self.Params) if hasattr(self.Params, "__leaves__") else "a tuple, one for each layer"
+            raise TypeError(
+                f"{name}(...): a neuron is a bundle and is not called itself. Its params are {params}. One step is {short}.step(params, "
+                f"state, x), all of them scan({short}.step, params, {short}.init(params, xs[0]), xs); as an nn.Module, model = "
+                f"module({short}, params), it is model(xs)."
+            )
 
 
 class _Doc:
@@ -143,6 +156,7 @@ def admit(params: Any, state: Any, input: Tensor) -> Tensor:
     _check_input(params, input)
     if not hasattr(type(state), "__leaves__"):
         raise _no_tree("state", state)
+    refuse_swapped(params, state)
     dtype = _precision(params, input.dtype)
     for name in state.__leaves__:
         leaf = getattr(state, name)
@@ -162,16 +176,18 @@ def above_zero(params: Any, *names: str) -> None:
             raise ValueError(f"{type(params).__name__}({name}={float(x.min()):g}): expected a number above 0.")
 
 
-def wired(params: Any, state: Any, input: Tensor, axes: int, weight: Tensor) -> Tensor:
-    """What `admit` is for neurons that weigh their input: its last `axes` axes are not the state's, but all before them are.
+def wired(params: Any, state: Any, input: Tensor, axes: int, by: str) -> Tensor:
+    """What `admit` is for neurons that weigh their input, by this connection in params: its last `axes` axes are not the state's, but all
+    before them are.
 
     Spikes (bool, uint8) become floats, of the weight's dtype, as does what is in half precision beside a wider weight.
 
     Raises TypeError for dtypes, ValueError for an input of too few axes and for states of another batch; what does not fit the
     weights is refused by the connections.
     """
+    refuse_swapped(params, state)
     _check_input(params, input)
-    input = at_least(weight.dtype, input)
+    input = at_least(getattr(params, by).weight.dtype, input)
     if input.dim() < axes:
         raise ValueError(f"{_neuron_of(params)} takes an input of at least {axes} axes, but {tuple(input.shape)} came.")
     batch = input.shape[: input.dim() - axes]
@@ -181,7 +197,7 @@ def wired(params: Any, state: Any, input: Tensor, axes: int, weight: Tensor) -> 
         if given != batch and any(n not in (1, m) for n, m in zip(given[::-1], batch[::-1])):
             raise ValueError(
                 f"{type(state).__name__}.{name} has shape {tuple(leaf.shape)}, which does not fit an input "
-                f"{tuple(input.shape)}. A state that fits is made by {_init_of(params)}(params, input)."
+                f"{tuple(input.shape)}. A state that fits is made by {_init_of(params)}(params, input){IN_A_CHAIN}."
             )
         if leaf.dtype != input.dtype and leaf.dim():
             raise _cannot_hold(state, name, leaf, input.dtype)
@@ -200,12 +216,27 @@ def beside(params: Any, state: Any, like: Tensor) -> None:
         _check_params(params, like, like.dtype)
 
 
+def refuse_swapped(params: Any, state: Any) -> None:
+    """Raises TypeError for a state in the place of params and params in that of a state: trees are told by how their classes end."""
+    if type(state).__name__.endswith("Params") and type(params).__name__.endswith("State"):
+        raise TypeError(
+            f"params and state are swapped: step(params, state, input), but a {type(params).__name__} came first, and then a "
+            f"{type(state).__name__}."
+        )
+
+
+def pair_with_mask(input: Any) -> str:
+    """What to do with a pair (x, valid) that came to a step that takes x."""
+    masks = isinstance(input, tuple) and len(input) == 2 and getattr(input[1], "dtype", None) == torch.bool
+    return " A pair (x, valid) is what masked(net) takes, of whatever net takes x." if masks else ""
+
+
 def _check_input(params: Any, input: Any) -> None:
     if not hasattr(type(params), "__leaves__"):
         raise _no_tree("params", params)
     if not isinstance(input, Tensor):
         raise TypeError(
-            f"The input to {_neuron_of(params)} is a tensor [batch, ..., neurons], not {type(input).__name__}."
+            f"The input to {_neuron_of(params)} is a tensor [batch, ..., neurons], not {type(input).__name__}.{pair_with_mask(input)}"
         )
     if not input.is_floating_point() and input.dtype not in SPIKES:
         raise TypeError(
@@ -243,8 +274,10 @@ def _check_place(tree: Any, name: str, leaf: Tensor, input: Tensor) -> None:
             fits += f" or {(have[0], *[1] * (len(want) - 1 - list(want).index(have[0])))}"
         if type(tree).__name__.endswith("Params"):
             help = "For many parameter sets at once: torch.func.vmap over params."
+            if name == "V" and len(have) == 2 and have[0] == have[1] == want[-1]:
+                help = "From all to all V is a connection: V=Linear(V)."
         else:
-            help = f"A state that fits is made by {_init_of(tree)}(params, input)."
+            help = f"A state that fits is made by {_init_of(tree)}(params, input){IN_A_CHAIN}."
         raise ValueError(
             f"{where} has shape {tuple(have)}, which does not broadcast to the input's {tuple(want)}. Expected {fits}. {help}"
         )
@@ -266,8 +299,11 @@ def _state_dtype(state: Any, name: str, leaf: Tensor, dtype: torch.dtype) -> tor
 def _cannot_hold(state: Any, name: str, leaf: Tensor, dtype: torch.dtype) -> TypeError:
     return TypeError(
         f"{type(state).__name__}.{name} is {leaf.dtype} and cannot hold an input of {dtype}. Expected that dtype: "
-        f"{_init_of(state)}(params, input) makes it."
+        f"{_init_of(state)}(params, input) makes it{IN_A_CHAIN}."
     )
+
+
+IN_A_CHAIN = ", in a chain by net.init(params, xs[0])"
 
 
 def _neuron_of(tree: Any) -> str:

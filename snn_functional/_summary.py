@@ -8,6 +8,7 @@ from torch import Tensor
 from ._firing import run_layers, share, spikes_of
 from ._functionalize._module import Scanned
 from ._functionalize._trees import parts, refuse_other_trees
+from ._network import Network
 from ._neuron import Neuron
 from ._scan._door import length_of
 from ._tree import described, named_leaves, tree_leaves, tree_map
@@ -45,7 +46,7 @@ def summary(net: Any, params: Any = None, x: Any = None, *, xs: Any = None) -> S
     """The layers of a chain, or the one neuron that `net` is, as a table: shapes, how many numbers, and how often each layer fires.
 
     - `net`, `params`: a neuron or a chain, and its tree. A module that `module` made of them has its params: `summary(model, x)`,
-      `summary(model, xs=xs)`.
+      `summary(model, xs=xs)`. So has a `train.Network`.
     - `x`: one step of input, `xs[0]` [batch, ...]: shapes of the states and outputs. Without it there are those of the params alone.
     - `xs`: instead of it a whole sequence [T, batch, ...], over which the network is run from rest: firing rates, too.
 
@@ -62,7 +63,7 @@ def summary(net: Any, params: Any = None, x: Any = None, *, xs: Any = None) -> S
     5 steps of input (2, 3)
     """
     call = "summary(net, params)"
-    if isinstance(net, Scanned):
+    if isinstance(net, (Scanned, Network)):
         call = "summary(model)"
         if params is not None:
             if x is not None or not _is_input(params):
@@ -71,7 +72,7 @@ def summary(net: Any, params: Any = None, x: Any = None, *, xs: Any = None) -> S
                     "summary(model, xs=xs)."
                 )
             x = params
-        net, params = net.neuron, net.params
+        net, params = (net.neuron, net.params) if isinstance(net, Scanned) else net.chain()
     if not isinstance(net, Neuron):
         raise TypeError(
             "summary(net, params): net is a neuron or a chain, chain(linear, leaky), or what module makes of one, but "

@@ -270,6 +270,11 @@ def _is_leaf_type(annotation: Any) -> bool:
 
 
 def _as_leaf(value: Any, cls: type, name: str) -> Any:
+    if hasattr(value, "Params") and hasattr(value, "init"):  # a Neuron, of which this file knows nothing
+        own = f"{value.Params.__name__}(...)" if hasattr(value.Params, "__leaves__") else "as its layers have it"
+        raise TypeError(
+            f"{cls.__name__}({name}=...): {name} is a tree of params, {own}, but the bundle came: {value!r}."
+        )
     if isinstance(value, type) or hasattr(value, "named_parameters"):
         raise TypeError(
             f"{cls.__name__}({name}=...): {name} is a leaf of the tree, a number or a tensor, or a tree itself, but "

@@ -1,5 +1,9 @@
 """What a new user tripped over: each call is refused, or answered, with the one that works; and that one does."""
 
+import subprocess
+import sys
+
+import commands
 import optree
 import pytest
 import recorded
@@ -227,3 +231,136 @@ def test_a_module_is_written_as_what_it_is_made_of(tmp_path):
     snf.nir.write(model, path=tmp_path / "net.nir")
     neuron, params = snf.nir.read(tmp_path / "net.nir")
     assert torch.equal(snf.scan(neuron.step, params, neuron.init(params, XS[0]), XS)[0], model(XS))
+
+
+# ------------------------------------------------------------------------------------------------ arguments that are missing, or swapped
+
+
+STATE = NET.init(PARAMS, XS[0])
+LEAKY, REST, X = snf.LeakyParams(0.9), snf.LeakyState(torch.zeros(3, 5)), torch.rand(6, 3, 5)
+OTHER = (), snf.LeakyState(torch.zeros(2, 5))
+MODEL = snf.module(NET, PARAMS)
+NETWORK = train.network_init(torch.Generator().manual_seed(0), (7, 5, 4), "leaky")
+RECURRENT, BACK = snf.recurrent(snf.leaky), snf.RecurrentParams(LEAKY, 0.1)
+REFRACTORY = snf.refractory(snf.leaky, 3)
+LSTM = snf.SLSTMParams(snf.Linear.random(5, 16), snf.Linear.random(4, 16))
+MASK = torch.ones(3, dtype=torch.bool)
+
+REFUSED = {
+    # without a state
+    "scan": (lambda: snf.scan(NET.step, PARAMS, XS), r"^scan\(.*3 of its 4 .*scan\(net.step, params, net.init\(params, xs\[0\]\), xs\)"),
+    "scan of one": (lambda: snf.scan(snf.leaky_step, LEAKY, X), r"scan\(leaky_step, params, leaky_init\(params, xs\[0\]\), xs\)"),
+    "explain": (lambda: snf.explain(NET.step, PARAMS, XS), r"^explain\(.*state is net.init\(params, xs\[0\]\)"),
+    "diagnose": (lambda: snf.diagnose(NET.step, PARAMS, XS), r"^diagnose\(.*state is net.init\(params, xs\[0\]\)"),
+    "diagnose, a bundle": (lambda: snf.diagnose(NET, PARAMS, XS), r"^diagnose\(.*net.step, params, net.init\(params, xs\[0\]\)"),
+    "init": (lambda: NET.init(PARAMS), r"without an input: .* net.init\(params, xs\[0\]\)"),
+    "None": (lambda: snf.scan(NET.step, PARAMS, None, XS), r"state is a tuple .* None came. At rest it is net.init\(params, xs\[0\]\)"),
+    "()": (lambda: snf.scan(NET.step, PARAMS, (), XS), r"but 0 came. At rest it is net.init\(params, xs\[0\]\)"),
+    "a part": (lambda: NET.step(PARAMS, ((), None), XS[0]), r"state\[1\] .* None came. At rest it is net.init\(params, xs\[0\]\)"),
+    "another batch": (lambda: NET.step(PARAMS, OTHER, XS[0]), r"leaky_init\(params, input\), in a chain by net.init\(params, xs\[0\]\)"),
+    "another dtype": (lambda: NET.step(PARAMS, ((), snf.LeakyState(REST.mem.half())), XS[0]), r"in a chain by net.init\(params, xs\[0\]\)"),
+    # swapped
+    "step": (lambda: snf.leaky_step(REST, LEAKY, X[0]), "params and state are swapped: .* a LeakyState came first"),
+    "step of an LSTM": (lambda: snf.slstm_step(snf.slstm_init(LSTM, X[0]), LSTM, X[0]), "params and state are swapped"),
+    "step of recurrent": (lambda: RECURRENT.step(RECURRENT.init(BACK, X[0]), BACK, X[0]), "params and state are swapped"),
+    "step of refractory": (lambda: REFRACTORY.step(REFRACTORY.init(LEAKY, X[0]), LEAKY, X[0]), "params and state are swapped"),
+    "step of linear": (lambda: snf.linear.step((), PARAMS[0], XS[0]), r"a tuple came. It is step\(params, state, input\)"),
+    "step of a chain": (lambda: NET.step(STATE, PARAMS, XS[0]), r"params and state are swapped: step\(params, state, input\)"),
+    "scan, swapped": (lambda: snf.scan(snf.leaky_step, REST, LEAKY, X), "params and state came in each other's place"),
+    "scan of a chain, swapped": (lambda: snf.scan(NET.step, STATE, PARAMS, XS), "params and state are swapped"),
+    "state and inputs": (lambda: snf.scan(snf.leaky_step, LEAKY, X, REST), "state and inputs came in each other's place"),
+    "state and inputs of a chain": (lambda: snf.scan(NET.step, PARAMS, XS, STATE), "state and input are swapped"),
+    # what is called, or made, otherwise
+    "a bundle called": (lambda: snf.leaky(X), r"params are LeakyParams\(beta, .*scan\(leaky.step, params, leaky.init"),
+    "a chain called": (lambda: NET(XS), r"^chain\(linear, leaky\).*a tuple, one for each layer.* net.step\(params, state, x\)"),
+    "a bundle scanned": (lambda: snf.scan(snf.leaky, LEAKY, REST, X), r"came as Neuron. Give its step: scan\(neuron.step"),
+    "a bundle explained": (lambda: snf.explain(snf.leaky, LEAKY, REST, X), r"came as Neuron. Give its step: scan\(neuron.step"),
+    "Linear of sizes": (lambda: snf.Linear(256, 64), r"tensor \(out, in\), but a number came.*Linear.random\(inputs, outputs\)"),
+    "Conv2d of sizes": (lambda: snf.Conv2d(2, 8, 3), r"but a number came.* Conv2d.random\(inputs, outputs, kernel_size\)"),
+    "DelayedLinear of sizes": (lambda: snf.DelayedLinear(256, 64, longest=3), r"DelayedLinear.random\(inputs, outputs\)"),
+    "a bundle for params": (lambda: snf.RecurrentParams(snf.leaky, 0.1), r"inner is a tree of params, LeakyParams\(...\), but the bundle"),
+    "a chain for params": (lambda: snf.RecurrentParams(NET, 0.1), r"as its layers have it, but the bundle came"),
+    "a matrix for V": (lambda: RECURRENT.init(snf.RecurrentParams(LEAKY, torch.rand(5, 5)), X[0]), r"V is a connection: V=Linear\(V\)"),
+    "a matrix for rleaky": (lambda: rleaky(torch.rand(5, 5), X[0]), r"V is a connection: V=Linear\(V\)"),
+    "a mask": (lambda: MODEL((XS, MASK.expand(6, 3))), r"a pair \(x, valid\) is what masked\(net\) takes"),
+    "a mask for a neuron": (lambda: snf.leaky_step(LEAKY, REST, (X[0], MASK)), r"a pair \(x, valid\) is what masked\(net\) takes"),
+    "faces explained": (lambda: snf.explain(FACES, XS), r"explain\(.*the module Sequential came.* snn.explain\(net, xs\)"),
+    "faces diagnosed": (lambda: snf.diagnose(FACES, XS), r"diagnose\(.*the module Sequential came.* functionalize\(net\)"),
+}  # fmt: skip
+
+
+def rleaky(V, x):
+    params = snf.RLeakyParams(0.9, V=V)
+    return snf.rleaky_step(params, snf.rleaky_init(params, x), x)
+
+
+@pytest.mark.parametrize("what", REFUSED)
+def test_what_is_missing_swapped_or_called_otherwise(what):
+    call, says = REFUSED[what]
+    with pytest.raises((TypeError, ValueError), match=f"(?i){says}"):
+        call()
+
+
+def test_what_is_alike_goes_through():
+    snf.recurrent(snf.leaky).init(snf.RecurrentParams(LEAKY, torch.rand(5)), X[0])
+    RECURRENT.init(snf.RecurrentParams(LEAKY, snf.Linear(torch.rand(5, 5))), X[0])
+    optree.tree_map(lambda leaf: torch.zeros(()), PARAMS)  # a transform puts anything where weights were
+    assert torch.func.vmap(lambda w: snf.Linear(w)(XS[0]))(torch.rand(4, 5, 7)).shape == (4, 3, 5)
+    assert not hasattr(snf, "foo") and not hasattr(snf, "_foo")
+
+
+@pytest.mark.parametrize(
+    "name, room", [("Leaky", "snn"), ("run", "snn"), ("ce_rate_loss", "losses"), ("batch", "recordings")]
+)
+def test_a_name_of_a_room_says_which(name, room):
+    with pytest.raises(
+        AttributeError, match=rf"no attribute '{name}'. It is {room}.{name}: from snn_functional import {room}"
+    ):
+        getattr(snf, name)
+    assert hasattr(getattr(snf, room), name)
+
+
+# ------------------------------------------------------------------------------------------------ a whole model
+
+
+def test_a_module_is_explained_and_diagnosed_as_what_it_runs():
+    assert snf.explain(MODEL, XS) == snf.explain(NET.step, MODEL.params, STATE, XS)
+    assert snf.explain(MODEL, XS, STATE) == snf.explain(MODEL, XS)
+    assert snf.diagnose(MODEL, XS) == snf.diagnose(NET.step, MODEL.params, STATE, XS)
+    assert torch.equal(snf.scan(*MODEL.arguments(XS))[0], MODEL(XS))
+
+
+@pytest.mark.parametrize("conv", [(), (2,)])
+def test_a_trained_network_is_a_chain(conv):
+    image, inputs = ((1, 4, 4), 16) if conv else (None, 7)
+    network = train.network_init(torch.Generator().manual_seed(0), (inputs, 5, 4), "leaky", conv, image)
+    xs = torch.rand(6, 3, inputs, generator=torch.Generator().manual_seed(1))
+    net, params = network.chain()
+    model = snf.module(net, params, learn=["weight", "bias"])
+    mems, spks = train.network_apply(network, xs)
+    assert torch.equal(model(xs), mems)
+    train.scores(model(xs)).sum().backward()
+    assert all(p.grad is not None for p in model.parameters())
+    rates = list(snf.diagnose(network, xs).rates.values())
+    assert rates == [pytest.approx(float(spk.mean())) for spk in spks]
+    assert snf.summary(network, xs=xs).rows[-2].output == {"": (3, 4)} and "rate" in snf.summary(network, xs[0])
+    assert snf.explain(network, xs).kind == "staged"
+    lines = repr(network).splitlines()
+    assert len(lines) == 1 + len(params) and repr(network) == str(network)
+    assert f"weight (5, {2 * 4 if conv else inputs})" in repr(network) and "beta (4,)" in lines[-1]
+
+
+def test_what_goes_on_says_which_run_it_took(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for folder in ("digits", "digits-2"):
+        commands.run("train", "--epochs", 1, "--hidden", 4, "--steps", 2, "--batch", 600, "--out", f"runs/{folder}")
+    took = "; it is the run in runs/digits-2, the latest, and --out names another"
+    assert took in commands.refused(capsys, "train", "--resume", "--hidden", 5)
+    assert "it is the run in" not in commands.refused(
+        capsys, "train", "--resume", "--hidden", 5, "--out", "runs/digits"
+    )
+
+
+def test_who_looks_for_a_part_that_is_not_loaded_yet_loads_nothing_else():
+    code = "import sys, snn_functional as snf; hasattr(snf, 'kernels'); print('snn_functional.snn' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False\n"

@@ -50,6 +50,10 @@ class Scanned(nn.Module):
         """The state at rest, for a sequence like this: `neuron.init(params, xs[0])`."""
         return self.neuron.init(self.params, tree_map(lambda x: x[0], xs))
 
+    def arguments(self, xs: Any, state: Any = None) -> tuple[Any, Any, Any, Any]:
+        """What `scan` takes, to run the same without the module: `spks, state = scan(*model.arguments(xs))`."""
+        return self.neuron.step, self.params, self.init(xs) if state is None else state, xs
+
     def forward(self, xs: Any, state: Any = None, *, return_state: bool = False) -> Any:
         """The outputs over time, from `state` on, at rest if there is none. With `return_state`: `(outputs, state)`."""
         if is_compiling():
@@ -66,7 +70,7 @@ class Scanned(nn.Module):
         return (outputs, state) if return_state else outputs
 
     def _scanned(self, xs: Any, state: Any) -> tuple[Any, Any]:
-        return scan(self.neuron.step, self.params, self.init(xs) if state is None else state, xs)
+        return scan(*self.arguments(xs, state))
 
     def __repr__(self) -> str:
         """A row for each layer: its leaves, with their shapes."""

@@ -9,10 +9,10 @@ is not pointwise as a whole (`_fission.py`): products run once over all of time,
 To a compiler a scan is one operation (`_captured.py`).
 """
 
-from typing import get_args, Literal, TYPE_CHECKING
+from typing import Any, get_args, Literal, TYPE_CHECKING
 
 from .._functorch import can_capture, is_compiling, is_dynamo_compiling, watched
-from ._door import admit
+from ._door import admit, complete, MISSING
 from ._kinds import once, run
 from ._loop import P, S, Step, step_name as step_name, X, Y
 
@@ -29,7 +29,7 @@ def scan(
     step: Step[P, S, X, Y],
     params: P,
     state: S,
-    inputs: X,
+    inputs: X = MISSING,
     *,
     kind: Kind = "auto",
     reverse: bool = False,
@@ -66,6 +66,8 @@ def scan(
         >>> spks[:, 0, 0]
         tensor([0., 0., 1., 0., 0.])
     """
+    if inputs is MISSING:
+        complete("scan", step, params, state, inputs)
     if kind not in KINDS:
         raise ValueError(f"scan(kind={kind!r}): unknown kind. It is one of {', '.join(map(repr, KINDS))}.")
     if can_capture() and (is_compiling() or watched()) and kind != "loop":
@@ -79,9 +81,11 @@ def scan(
     return run(step, params, state, inputs, kind, reverse, length)
 
 
-def explain(step: Step[P, S, X, Y], params: P, state: S, inputs: X, *, length: int | None = None) -> "Explanation":
+def explain(
+    step: Any, params: Any, state: Any = MISSING, inputs: Any = MISSING, *, length: int | None = None
+) -> "Explanation":
     """How `scan(kind="auto")` runs this step at these arguments, and why: text, and a value to be asserted on (`Explanation`). Raises
-    as `scan` does.
+    as `scan` does. Of a module that `module` made: `explain(model, xs)`.
 
     Nothing is run over time. Of what has neither a kernel nor stages one step is run, to see whether it runs at all, and what that
     changes is put back.
@@ -95,6 +99,7 @@ def explain(step: Step[P, S, X, Y], params: P, state: S, inputs: X, *, length: i
     """
     from ._explain import planned
 
+    step, params, state, inputs = complete("explain", step, params, state, inputs)
     length = admit(step, params, state, inputs, length)
     said = planned(step, params, state, inputs, length)
     if said.kind == "loop":

@@ -7,21 +7,65 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._neuron import fields_of
+from .._neuron import fields_of, Neuron
 from .._tree import described, tree_leaves, tree_paths
 from ._loop import step_name
 
 
+class Missing:
+    """In the place of an argument that was not given, where Python's own words would not say what to give."""
+
+    def __repr__(self) -> str:
+        return "<required>"
+
+
+MISSING: Any = Missing()
+
+
+def complete(call: str, step: Any, params: Any, state: Any, inputs: Any) -> tuple[Any, Any, Any, Any]:
+    """The four arguments of a scan; of what has them itself, as a module that `module` made, all but the inputs are its own.
+
+    Raises TypeError where one is missing, with how it is made.
+    """
+    if inputs is not MISSING:
+        return step, params, state, inputs
+    if hasattr(step, "arguments") and params is not MISSING:
+        return step.arguments(params) if state is MISSING else step.arguments(params, state)
+    if hasattr(step, "named_parameters"):
+        way = "snn.explain(net, xs)" if call == "explain" else "step, params, state = functionalize(net)"
+        raise TypeError(f"{call}(step, params, state, inputs): {described(step)} came. Of a module of faces: {way}.")
+    came = 1 + sum(x is not MISSING for x in (params, state))
+    raise TypeError(
+        f"{call}(step, params, state, inputs): {came} of its 4 arguments came. At rest the state is {_at_rest(step)}: "
+        f"{call}({step_name(step) if step_name(step).isidentifier() else 'net.step'}, params, {_at_rest(step)}, xs)."
+    )
+
+
+def _at_rest(step: Any, first: str = "xs[0]") -> str:
+    """The call that makes the state of a step that is known by its name, or as a bundle."""
+    name = step_name(step)
+    if name.endswith("_step"):
+        return f"{name.removesuffix('_step')}_init(params, {first})"
+    return f"{'net' if hasattr(step, 'layers') or isinstance(step, Neuron) else 'neuron'}.init(params, {first})"
+
+
 def admit(step: Any, params: Any, state: Any, inputs: Any, length: int | None) -> int:
     """The number of steps. Raises TypeError or ValueError that shows what came, and what was expected."""
-    if not callable(step):
+    if not callable(step) or isinstance(step, Neuron):
         hint = " Give its step: scan(neuron.step, ...)." if hasattr(step, "step") else ""
         raise TypeError(
             f"scan(step, params, state, inputs): step is called at each time step, but came as {type(step).__name__}.{hint}"
         )
     _three_arguments(step)
-    for place, (kind, tree) in enumerate((("Params", params), ("State", state))):
-        _belongs(step, kind, place, tree)
+    try:
+        for place, (kind, tree) in enumerate((("Params", params), ("State", state))):
+            _belongs(step, kind, place, tree)
+    except TypeError as error:
+        if swapped := _swapped(step, params, state, inputs):
+            raise TypeError(
+                f"scan({step_name(step)}, params, state, inputs): {swapped} came in each other's place."
+            ) from error
+        raise
     _tensors(step, "state", state)
     steps = length_of(inputs, length)
     _one_device(params, state, inputs)
@@ -100,8 +144,7 @@ def _belongs(step: Any, kind: str, place: int, tree: Any) -> None:
     own = around or annotation(step, place)
     name = kind.lower()
     if isinstance(own, type) and hasattr(own, "__leaves__") and not isinstance(tree, own):
-        init = step_name(step).removesuffix("_step") + "_init" if step_name(step).endswith("_step") else "neuron.init"
-        made = f"At rest it is {init}(params, inputs[0])." if kind == "State" else f"Make one: {fields_of(own)}."
+        made = f"At rest it is {_at_rest(step, 'inputs[0]')}." if kind == "State" else f"Make one: {fields_of(own)}."
         raise TypeError(
             f"scan({step_name(step)}, params, state, inputs): {name} is a tree of {own.__name__}, but {described(tree)} came. {made}"
         )
@@ -112,6 +155,16 @@ def _belongs(step: Any, kind: str, place: int, tree: Any) -> None:
         )
     if hasattr(step, kind) and callable(getattr(step, "step", None)):
         _belongs(step.step, kind, place, tree.inner if around else tree)
+
+
+def _swapped(step: Any, params: Any, state: Any, inputs: Any) -> str | None:
+    """Which two arguments came in each other's place, where the step says which trees are its own."""
+    own = [getattr(step, kind, None) or annotation(step, place) for place, kind in enumerate(("Params", "State"))]
+    if not all(isinstance(kind, type) and hasattr(kind, "__leaves__") for kind in own):
+        return None
+    if isinstance(params, own[1]) and isinstance(state, own[0]):
+        return "params and state"
+    return "state and inputs" if isinstance(inputs, own[1]) and isinstance(state, Tensor) else None
 
 
 def _tensors(step: Any, name: str, tree: Any) -> None:

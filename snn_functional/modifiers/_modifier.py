@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from .._names import Shown
-from .._neuron import Neuron, text_of
+from .._neuron import Neuron, refuse_swapped, text_of
 from .._tree import replaced
 
 
@@ -54,6 +54,7 @@ class Modifier(metaclass=Shown):
 
     def opened(self, params: Any, state: Any = None) -> None:
         """Refuses trees that are not this modifier's own."""
+        refuse_swapped(params, state)
         for tree, kind in ((params, self.Params), (state, self.State)):
             if kind is not None and tree is not None and not isinstance(tree, kind):
                 raise TypeError(

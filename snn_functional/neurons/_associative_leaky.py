@@ -71,7 +71,7 @@ def associative_leaky_step(
 
 def project(params: AssociativeLeakyParams, input: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """What is written, where, and what is kept: [..., d, 1], [..., 1, n], [..., 1, n]; for one step or for all of time."""
-    input = wired(params, None, input, axes=1, weight=params.value.weight)
+    input = wired(params, None, input, axes=1, by="value")
     value, key, decay = (layer(input).to(input.dtype) for layer in (params.value, params.key, params.decay))
     return value[..., :, None], key[..., None, :], torch.sigmoid(decay)[..., None, :]
 

@@ -62,7 +62,7 @@ def leaky_parallel_step(
 
 
 def _current(params: LeakyParallelParams, input: Tensor) -> Tensor:
-    return params.input(wired(params, None, input, axes=1, weight=params.input.weight))
+    return params.input(wired(params, None, input, axes=1, by="input"))
 
 
 leaky_parallel = Neuron(LeakyParallelParams, LeakyParallelState, leaky_parallel_init, leaky_parallel_step)

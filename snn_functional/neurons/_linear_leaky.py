@@ -56,7 +56,7 @@ def linear_leaky_step(
 
 
 def _current(params: LinearLeakyParams, input: Tensor) -> Tensor:
-    return params.input(wired(params, None, input, axes=1, weight=params.input.weight))
+    return params.input(wired(params, None, input, axes=1, by="input"))
 
 
 linear_leaky = Neuron(LinearLeakyParams, LinearLeakyState, linear_leaky_init, linear_leaky_step)

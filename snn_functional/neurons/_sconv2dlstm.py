@@ -71,7 +71,7 @@ class SConv2dLSTMState:
 
 def sconv2dlstm_init(params: SConv2dLSTMParams, input: Tensor) -> SConv2dLSTMState:
     """Cell and membrane at rest (0): (batch, channels, H, W) for an input (batch, in channels, H, W)."""
-    input = wired(params, None, input, axes=3, weight=params.gates.weight)
+    input = wired(params, None, input, axes=3, by="gates")
     rest = input.new_zeros(_shape(params, input))
     return SConv2dLSTMState(syn=rest, mem=rest.clone())
 
@@ -83,7 +83,7 @@ def sconv2dlstm_step(
 
     Raises ValueError for a state of other channels or another size.
     """
-    input = wired(params, state, input, axes=3, weight=params.gates.weight)
+    input = wired(params, state, input, axes=3, by="gates")
     threshold, shape = params.threshold, _shape(params, input)
     syn, mem = widened(state, shape, "sconv2dlstm_init")
     reset = fires(mem - threshold)

@@ -57,14 +57,14 @@ class SLSTMState:
 
 def slstm_init(params: SLSTMParams, input: Tensor) -> SLSTMState:
     """Cell and membrane at rest (0): (batch, neurons) for an input (batch, features)."""
-    input = wired(params, None, input, axes=1, weight=params.input.weight)
+    input = wired(params, None, input, axes=1, by="input")
     rest = input.new_zeros(_shape(params, input))
     return SLSTMState(syn=rest, mem=rest.clone())
 
 
 def slstm_step(params: SLSTMParams, state: SLSTMState, input: Tensor) -> tuple[Tensor, SLSTMState]:
     """One time step: `input` (batch, features), spikes (batch, neurons). Raises ValueError for a state of another width."""
-    input = wired(params, state, input, axes=1, weight=params.input.weight)
+    input = wired(params, state, input, axes=1, by="input")
     threshold, shape = params.threshold, _shape(params, input)
     syn, mem = widened(state, shape, "slstm_init")
     reset = fires(mem - threshold)
