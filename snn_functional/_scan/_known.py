@@ -9,7 +9,6 @@ from torch import Tensor
 from .. import kernels
 from .._functorch import autocast, depth, intercepted, is_compiling, transforms, untraced
 from .._identity import identify, Registry
-from .._neuron import Neuron
 from .._tree import tree_flatten
 from ..kernels import Form, NoCompiler, Unsupported
 from ._door import admit
@@ -30,9 +29,7 @@ def prepare(step: Step, params: Any, state: Any, inputs: Any, length: int | None
     """What is known of a step at these shapes, and its leaves. Raises Unsupported with the reason why it has no kernel here."""
     captured = isinstance(step, Captured)
     _refuse_place(captured)
-    if not callable(step) or isinstance(
-        of := step, Neuron
-    ):  # another name: to a type checker it is a step all the same
+    if not callable(step) or hasattr(step, "step") and hasattr(step, "init"):  # a bundle
         admit(step, params, state, inputs, length)
     what = step.what if captured else identify(step, params, state, inputs)
     ps, p_tree = tree_flatten(params)
