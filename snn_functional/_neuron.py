@@ -156,7 +156,8 @@ def admit(params: Any, state: Any, input: Tensor) -> Tensor:
     _check_input(params, input)
     if not hasattr(type(state), "__leaves__"):
         raise _no_tree("state", state)
-    refuse_swapped(params, state)
+    if state.__role__ == "Params":
+        refuse_swapped(params, state)
     dtype = _precision(params, input.dtype)
     for name in state.__leaves__:
         leaf = getattr(state, name)

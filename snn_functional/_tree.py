@@ -154,6 +154,7 @@ def pytree(cls: type[T]) -> type[T]:
 
     _classes.append(cls)
     setattr(cls, "__leaves__", leaves)
+    setattr(cls, "__role__", "Params" if cls.__name__.endswith("Params") else None)  # looked up in each step
     setattr(cls, "__choices__", choices)
     setattr(cls, "__rebuild__", staticmethod(unflatten))
     optree.register_pytree_node(

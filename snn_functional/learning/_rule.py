@@ -29,6 +29,7 @@ import torch
 from torch import Tensor
 
 from .._functorch import transforms
+from .._neuron import Neuron
 from .._scan import scan
 from .._scan._door import admit
 from .._tree import pytree, tree_flatten, tree_leaves, tree_map, tree_unflatten
@@ -67,7 +68,7 @@ class Rule:
     def __post_init__(self) -> None:
         name = type(self).__name__
         for part, value in (("step", self.network), ("loss", self.loss)):
-            if not callable(value):
+            if not callable(value) or isinstance(value, Neuron):
                 hint = f" Give its step: {name}(neuron.step, loss)." if hasattr(value, "step") else ""
                 raise TypeError(f"{name}(step, loss): {part} is called, but came as {type(value).__name__}.{hint}")
 
