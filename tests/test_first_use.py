@@ -134,9 +134,11 @@ def by_scan(kind):
 def test_a_backward_through_a_carried_state_is_told_how_to_cut_it_off(make):
     run, cut = make()
     run().sum().backward()
-    with pytest.raises(RuntimeError, match=r"a second time(?s:.)*snn.utils.reset\(net\)(?s:.)*tree_map\(torch") as told:
+    with pytest.raises(RuntimeError, match="a second time") as told:
         run().sum().backward()
-    assert str(told.value).count("Was a state carried on") == 1
+    if not torch.__version__.startswith("2.0."):  # which may refuse it before a Function of this library is asked
+        assert str(told.value).count("Was a state carried on") == 1
+        assert "snn.utils.reset(net)" in str(told.value) and "tree_map(torch.Tensor.detach, state)" in str(told.value)
     cut()
     run().sum().backward()
     cut()
@@ -351,6 +353,7 @@ def test_a_trained_network_is_a_chain(conv):
 
 
 def test_what_goes_on_says_which_run_it_took(tmp_path, monkeypatch, capsys):
+    pytest.importorskip("matplotlib"), pytest.importorskip("sklearn")
     monkeypatch.chdir(tmp_path)
     for folder in ("digits", "digits-2"):
         commands.run("train", "--epochs", 1, "--hidden", 4, "--steps", 2, "--batch", 600, "--out", f"runs/{folder}")
