@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .._functorch import is_compiling
 from .._neuron import fields_of
 from .._tree import described, tree_leaves, tree_paths
 from ._loop import step_name
@@ -20,7 +21,8 @@ def admit(step: Any, params: Any, state: Any, inputs: Any, length: int | None) -
         raise TypeError(
             f"scan(step, params, state, inputs): step is called at each time step, but came as {type(step).__name__}.{hint}"
         )
-    _three_arguments(step)
+    if not is_compiling():
+        _three_arguments(step)
     for place, (kind, tree) in enumerate((("Params", params), ("State", state))):
         _belongs(step, kind, place, tree)
     _tensors(step, "state", state)

@@ -29,7 +29,7 @@ class Modifier:
 
     def __new__(cls, step: Any = None, *args: Any, **kwargs: Any) -> Any:
         if (args or kwargs) and not is_compiling():
-            cls._bound(step, *args, **kwargs)
+            cls._count(1 + len(args) + len(kwargs))
         if not isinstance(step, Neuron):
             return super().__new__(cls)
         modified = cls(step.step, *args, **kwargs)
@@ -37,17 +37,16 @@ class Modifier:
         return Neuron(cls.Params or step.Params, cls.State or step.State, init, modified)
 
     @classmethod
-    def _bound(cls, *args: Any, **kwargs: Any) -> None:
+    def _count(cls, came: int) -> None:
         """Refuses more arguments than it takes; what is wrong otherwise Python says."""
-        takes = inspect.signature(cls.__init__)
-        names, came = [*takes.parameters][2:], len(args) + len(kwargs)
-        try:
-            takes.bind(None, *args, **kwargs)
-        except TypeError:
-            if came > 1 + len(names):
-                raise TypeError(
-                    f"{cls.__name__}({', '.join(['neuron', *names])}): {came} arguments came. {cls._more}".rstrip()
-                ) from None
+        code = getattr(cls.__init__, "__code__", None)
+        if code is None or code.co_flags & (inspect.CO_VARARGS | inspect.CO_VARKEYWORDS):
+            return
+        names = code.co_varnames[2 : code.co_argcount + code.co_kwonlyargcount]
+        if came > 1 + len(names):
+            raise TypeError(
+                f"{cls.__name__}({', '.join(['neuron', *names])}): {came} arguments came. {cls._more}".rstrip()
+            )
 
     def __post_init__(self) -> None:
         if not callable(self.step):

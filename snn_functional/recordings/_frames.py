@@ -207,8 +207,11 @@ def _affordable(T: int, shape: tuple[int, ...], dtype: torch.dtype, t: Tensor, w
     """Refuses what would fill the memory, and what nobody means: a window that is in another unit than the times makes thousands of
     frames, nearly all of them empty. `asked`: how it was called, by its name."""
     [(name, value)] = asked.items()
-    numbers, events, span = T * math.prod(shape), len(t), t[-1].item() - t[0].item()
+    numbers = T * math.prod(shape)
     holds = numbers * torch.zeros((), dtype=dtype).element_size()
+    if numbers <= MOST_EMPTY and holds <= SAID:
+        return
+    events, span = len(t), t[-1].item() - t[0].item()
     made = (
         f"{where}: {name}={value!r} makes {T:,} steps of {' x '.join(map(str, shape))} numbers ({holds / 1e9:.2g} GB)"
     )
