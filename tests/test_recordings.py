@@ -383,3 +383,10 @@ def test_the_page_says_what_is_so(tmp_path, monkeypatch, capsys):
     assert space["xs"].shape == (6, 6, 2, 34, 34) and space["lengths"].tolist() == [6, 6, 6, 5, 6, 6]
     assert space["y"].tolist() == [1, 0] * 3 and not torch.equal(drawn, dict(model.named_parameters())["0.weight"])
     assert 0 <= float(capsys.readouterr().out.strip().removeprefix("tensor(").removesuffix(")")) <= 1
+
+
+def test_numbers_of_numpy_and_of_torch_are_numbers():
+    events = drawn()
+    plain = frames(events, window=100, size=SIZE, start=0)
+    for number in (numpy.int64, torch.tensor):
+        assert torch.equal(frames(events, window=number(100), size=list(map(number, SIZE)), start=number(0)), plain)

@@ -566,3 +566,15 @@ def test_a_class_that_holds_the_params_is_as_good_as_any_object():
         warnings.simplefilter("ignore")
         mems, _ = snf.scan(lambda params, mem, x: (params.beta * mem + x,) * 2, Own, torch.zeros(2, 3), xs)
     assert torch.equal(mems[0], xs[0]) and torch.equal(mems[1], 0.9 * xs[0] + xs[1])
+
+
+def test_what_is_no_step_is_named_by_its_class_however_it_shows_itself():
+    class Odd:
+        def __repr__(self):
+            raise RuntimeError
+
+        def __call__(self, x):
+            return x
+
+    with pytest.raises(TypeError, match=r"but Odd\(x\) came"):
+        snf.scan(Odd(), OF_LEAKY, snf.leaky.init(OF_LEAKY, torch.rand(2, 3)), torch.rand(5, 2, 3))

@@ -99,7 +99,7 @@ def _no_step(step: Any, takes: str) -> TypeError:
     hint = " Of a module make one: step, params, state = functionalize(module); or snn.run(module, inputs)."
     return TypeError(
         "scan(step, params, state, inputs): step is called as step(params, state, input), but "
-        f"{type(step).__name__ if module else step_name(step)}({takes}) came.{hint if module else ''}"
+        f"{getattr(step, '__name__', None) or type(step).__name__}({takes}) came.{hint if module else ''}"
     )
 
 

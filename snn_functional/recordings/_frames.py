@@ -47,7 +47,7 @@ def frames(
     >>> frames(events, window=10, size=(2, 2, 2)).sum((1, 2, 3))
     tensor([2., 1.])
     """
-    window, bins = _as_python(window), _as_python(bins)
+    window, bins, start = map(_as_python, (window, bins, start))
     size = tuple(map(_as_python, size)) if hasattr(size, "__iter__") else size
     if (window is None) == (bins is None):
         raise ValueError(f"{where}: give one of window= (how long a frame is) and bins= (how many there are)")
