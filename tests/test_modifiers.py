@@ -9,7 +9,7 @@ from typing import Any, Generic, Protocol, TypeVar
 import optree
 import pytest
 import torch
-from helpers import assert_allclose, assert_equal, at, dot, MODIFIED, needs_kernels
+from helpers import assert_allclose, assert_equal, at, dot, MODIFIED, needs_kernels, needs_torch
 from torch.func import grad
 
 import snn_functional as snf
@@ -493,6 +493,7 @@ def test_a_users_modifier_is_made_as_python_makes_it(modified):
     assert torch.equal(spks, snf.scan(snf.leaky_step, LEAKY, snf.leaky.init(LEAKY, xs[0]), 2 * xs)[0]) and spks.any()
 
 
+@needs_torch("2.6", "before, torch.compile reads no class that is made within it")
 def test_a_modifier_is_made_within_compiled_code():
     def f(x):
         net = snf.refractory(snf.leaky, 3)
