@@ -258,7 +258,7 @@ def _batch_is_no_time(net: nn.Module, xs: Tensor) -> Iterator[None]:
         yield
     finally:
         for layer in layers:
-            layer._watcher = None
+            vars(layer).pop("_watcher", None)
 
 
 def _held(net: nn.Module) -> dict[Any, Any]:
