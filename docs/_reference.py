@@ -185,7 +185,9 @@ def about(name: str, value: Any) -> str:
 
 
 OTHER = {
-    "Leaf": "The type of a field of numbers: built from a number or a tensor, read as a tensor.",
+    "Leaf": "The type of a field of a `@pytree` that is a number of the tree, `beta: snf.Leaf`: built from a Python number or a "
+    "tensor, kept as a floating tensor, () or one number for each neuron. It is what transforms, optimisers and `tree_map` see; every "
+    "other field is a choice, a part of the tree's structure. `leaf(default=...)` gives it a default.",
     "surrogate.Spike": "The type of a surrogate: any function of a tensor that gives spikes of its shape.",
 }
 

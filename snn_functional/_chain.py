@@ -16,7 +16,7 @@ step that is such a network: a product is one product for all steps, a neuron on
 import dataclasses
 import inspect
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
@@ -57,6 +57,11 @@ class Chain:
     """The step of a chain: its layers in order, each on what the one before put out. `layers`: a `Neuron` each."""
 
     layers: tuple[Neuron, ...]
+
+    @property
+    def __layers__(self) -> tuple[Neuron, ...]:
+        """By this a chain is known: the params are a tuple, one for each of these."""
+        return self.layers
 
     def __repr__(self) -> str:
         return f"chain({', '.join(name_of(layer.step) for layer in self.layers)})"
@@ -175,6 +180,10 @@ class Residual:
 
     chain: "Chain"
 
+    @property
+    def __layers__(self) -> tuple[Neuron, ...]:
+        return self.chain.layers
+
     def __repr__(self) -> str:
         return f"residual{repr(self.chain).removeprefix('chain')}"
 
@@ -219,6 +228,10 @@ class EveryLayer:
 
     chain: Chain
 
+    @property
+    def __layers__(self) -> tuple[Neuron, ...]:
+        return self.chain.layers
+
     def __call__(self, params: Any, state: Any, input: Any) -> tuple[Any, Any]:
         return self.chain.each(params, state, input)
 
@@ -234,6 +247,7 @@ class Function:
     """A plain function as a step: nothing learned, nothing kept."""
 
     function: Callable[[Any], Any]
+    __plain__: ClassVar[bool] = True  # by this it is known
 
     def __call__(self, params: Any, state: Any, input: Any) -> tuple[Any, Any]:
         if intercepted():  # who reads a step refuses what writes into a tensor that has views

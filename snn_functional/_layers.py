@@ -71,8 +71,9 @@ def _check(how: Any) -> None:
     name = type(how).__name__
     for field in ("kernel_size", "stride", "padding"):
         value, least = getattr(how, field), 0 if field == "padding" else 1
-        numbers = value if isinstance(value, tuple) else (value,)
-        if not (field == "stride" and value is None) and not all(type(n) is int and n >= least for n in numbers):
+        numbers = value if isinstance(value, (tuple, list)) else (value,)
+        whole = all(hasattr(n, "__index__") and not isinstance(n, (bool, Tensor)) for n in numbers)  # numpy's, too
+        if not (field == "stride" and value is None) and not (whole and all(n >= least for n in numbers)):
             came = f"a tensor {tuple(value.shape)}" if isinstance(value, Tensor) else repr(value)
             raise TypeError(
                 f"{name}({field}=...): expected a number of pixels, {least} or more, but {came} came. It is made first and is a layer "
@@ -102,4 +103,5 @@ def _pooled(pool: Any, how: Any, x: Tensor) -> Tensor:
 
 
 def _two(value: Any) -> tuple[int, int]:
-    return value if isinstance(value, tuple) else (value, value)
+    sizes = value if isinstance(value, (tuple, list)) else (value,)
+    return (*sizes, *sizes)[:2] if len(sizes) == 1 else tuple(sizes)

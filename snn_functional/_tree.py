@@ -123,9 +123,9 @@ def pytree(cls: type[T]) -> type[T]:
             value = getattr(self, name)
             if isinstance(value, type) and hasattr(value, "shadow"):
                 raise TypeError(f"{cls.__name__}({name}={value.__name__}): a class. Give {value.__name__}().")
-            if name == "spike_grad" and not callable(value):
+            if name in surrogates and not callable(value):
                 raise TypeError(
-                    f"{cls.__name__}(spike_grad={value!r:.60}): expected a surrogate, as snn_functional.surrogate.atan(), or another "
+                    f"{cls.__name__}({name}={value!r:.60}): expected a surrogate, as snn_functional.surrogate.atan(), or another "
                     "function of mem - threshold."
                 )
         if check is not None:
@@ -137,6 +137,7 @@ def pytree(cls: type[T]) -> type[T]:
     leaves = tuple(f.name for f in fields if not f.metadata.get("static"))
     choices = tuple(f.name for f in fields if f.metadata.get("static"))
     numbers = frozenset(f.name for f in fields if f.name in leaves and _is_leaf_type(f.type))
+    surrogates = frozenset(f.name for f in fields if _is_surrogate_type(f.type))
     allowed = tuple((f.name, f.metadata["choices"]) for f in fields if f.metadata.get("choices"))
 
     def flatten(tree: Any) -> tuple[list[Any], Any]:
@@ -268,6 +269,13 @@ def partition(tree: Any, which: Which) -> tuple[dict[str, Tensor], dict[str, Ten
 
 def _is_leaf_type(annotation: Any) -> bool:
     return annotation is Leaf or (isinstance(annotation, str) and annotation.split(".")[-1] == "Leaf")
+
+
+def _is_surrogate_type(annotation: Any) -> bool:
+    """`surrogate.Spike`; a field of another type may be called `spike_grad`, too."""
+    return annotation == Callable[[Tensor], Tensor] or (
+        isinstance(annotation, str) and annotation.split(".")[-1] == "Spike"
+    )
 
 
 def _as_leaf(value: Any, cls: type, name: str) -> Any:

@@ -2,6 +2,7 @@
 the same bits."""
 
 import dataclasses
+import random
 
 import torch
 from hypothesis import strategies as st
@@ -128,6 +129,40 @@ class Rounded(torch.autograd.Function):
     @staticmethod
     def jvp(ctx, tangent, _):
         return tangent * ctx.gain / (1 + ctx.saved_tensors[0] ** 2)
+
+
+BENT = (
+    torch.tanh, torch.relu, torch.sigmoid, torch.square, torch.abs, lambda x: x.clamp(-0.5, 0.5), lambda x: SPIKE(x - 0.2),
+    lambda x: torch.exp(-x.abs()), lambda x: torch.sqrt(1 + x * x),
+)  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class FedBack:
+    """Two states of one width that reach each other through a product, params of any shape that broadcasts, functions with and
+    without a bend: for derivatives of derivatives."""
+
+    functions: tuple  # four
+    twice: bool  # two products, one after the other
+    short: bool
+
+    def __call__(self, params, state, x):
+        (w, a, b), (m, q), (f0, f1, f2, f3) = params, state, self.functions
+        h = f0(m @ w) * a + f1(b) * x
+        m = 0.5 * m + 0.3 * f2(h) + 0.1 * b * q
+        q = 0.5 * f3(m * a) + 0.2 * q
+        if self.twice:
+            q = q + 0.1 * q @ w
+        return h if self.short else q + a * b, (m.clamp(-3, 3), q.clamp(-3, 3))
+
+
+def fed_back(seed):
+    """Step, params, state, inputs; the same for the same seed."""
+    rng, g = random.Random(seed), torch.Generator().manual_seed(seed)
+    step = FedBack(tuple(rng.choices(BENT, k=4)), rng.random() < 0.5, rng.random() < 0.25)
+    n, draw = rng.choice([2, 3]), lambda *shape: torch.randn(shape, generator=g).double()
+    shape = lambda: rng.choice([(), (n,), (1,)])
+    return step, (draw(n, n), draw(*shape()), draw(*shape())), (draw(2, n), draw(2, n)), draw(3, 2, n)
 
 
 WIDTHS = (3, 4, 6)

@@ -175,6 +175,7 @@ def names(path):
     blocks = BLOCK.findall(text)
     assert 2 * len(blocks) == sum(line.startswith("```") for line in text.splitlines())
     torch.manual_seed(0)
+    sharing = torch.multiprocessing.get_sharing_strategy()
     with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as folder, socket.socket() as free:
         patch.chdir(folder)
         if path == "docs/events.md":
@@ -192,6 +193,7 @@ def names(path):
             )
             if language == "python" and all(map(importlib.util.find_spec, needs)):
                 exec(compile(block, f"{path}[{number}]", "exec"), space)
+                torch.multiprocessing.set_sharing_strategy(sharing)  # which a page may have set for all
     return space
 
 

@@ -5,6 +5,7 @@ import functools
 import pickle
 import threading
 
+import numpy
 import pytest
 import torch
 from helpers import needs_torch, sweep
@@ -392,3 +393,11 @@ def test_izhikevich_rests_where_it_rests(per_neuron):
     for x, spk in zip(xs[:50], expected):
         found, recovery, mem = explicit(x, recovery, mem)
         assert torch.equal(found, spk)
+
+
+def test_numbers_of_neurons_and_pixels_are_numpys_too():
+    flat = snn.RLeaky(0.9, linear_features=numpy.prod((3, 2)), init_hidden=True)
+    image = snn.RLeaky(0.9, conv2d_channels=numpy.int64(2), kernel_size=tuple(numpy.array([3, 1])), init_hidden=True)
+    assert flat(torch.rand(4, 6)).shape == (4, 6) and image(torch.rand(4, 2, 5, 3)).shape == (4, 2, 5, 3)
+    with pytest.raises(TypeError, match="linear_features=True"):
+        snn.RLeaky(0.9, linear_features=True)

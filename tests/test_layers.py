@@ -4,6 +4,7 @@ import gc
 import math
 import types
 
+import numpy
 import pytest
 import torch
 from torch import nn
@@ -215,3 +216,12 @@ def test_stdp_refuses_another_layer():
     with pytest.raises(TypeError, match="takes the layer nn.Linear, not Conv1d"):
         stdp_learner.stdp_linear_single_step(nn.Conv1d(1, 1, 1), None, None, None, None, 2.0, 2.0)
     assert SF.OutputMonitor is probe.OutputMonitor
+
+
+@pytest.mark.parametrize("size", [numpy.int64(2), [2, 2], (2,), torch.Size([2, 2])], ids=str)
+@pytest.mark.parametrize("pool", [snf.max_pool2d, snf.avg_pool2d])
+def test_a_window_as_torch_takes_it(pool, size):
+    x = torch.rand(3, 2, 4, 4)
+    assert torch.equal(pool(size)(x), pool(2)(x))
+    with pytest.raises(ValueError, match="at least 2 x 2 pixels"):
+        pool(size)(x[..., :1])

@@ -1,16 +1,19 @@
 """Step in, step out: each modifier against its equation. The laws of a step they keep with the neurons: test_neurons.py."""
 
+import abc
 import copy
 import dataclasses
 import pickle
+from typing import Any, Generic, Protocol, TypeVar
 
 import optree
 import pytest
 import torch
-from helpers import assert_allclose, assert_equal, at, dot, MODIFIED, needs_kernels
+from helpers import assert_allclose, assert_equal, at, dot, MODIFIED, needs_kernels, needs_torch
 from torch.func import grad
 
 import snn_functional as snf
+from snn_functional.modifiers._modifier import Modifier
 
 
 X = torch.rand(30, 4, 6)
@@ -413,3 +416,88 @@ def test_a_silenced_spike_is_not_fed_back_from_within_a_chain():
     right = snf.scan(plain.step, params, plain.init(params, xs[0]), xs)[0]
     found = snf.scan(chained.step, (params,), chained.init((params,), xs[0]), xs)[0]
     assert right.any() and torch.equal(found, right)
+
+
+class Scaling(Protocol):
+    def scale(self) -> float: ...
+
+
+T = TypeVar("T")
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class Scaled(Modifier, Scaling):
+    step: Any
+    factor: float = 2.0
+
+    def scale(self):
+        return self.factor
+
+    def __call__(self, params, state, input):
+        return self.step(params, state, self.scale() * input)
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class OfABase(Scaled, abc.ABC, Generic[T]):
+    pass
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class OfAStart(Modifier):
+    step: Any
+    start: dataclasses.InitVar[float]
+
+    def __post_init__(self, start):
+        object.__setattr__(self, "factor", start)
+
+    __call__, scale = Scaled.__call__, Scaled.scale
+
+
+@dataclasses.dataclass(frozen=True, repr=False, init=False)
+class OfSeveral(Modifier):
+    step: Any
+    factors: tuple[float, ...]
+
+    def __init__(self, step, *factors):
+        object.__setattr__(self, "step", step)
+        object.__setattr__(self, "factors", factors)
+
+    def scale(self):
+        return sum(self.factors)
+
+    __call__ = Scaled.__call__
+
+
+class OfNoDataclass(Modifier):
+    def __init__(self, step, factor):
+        self.step, self.factor = step, factor
+
+    __call__, scale = Scaled.__call__, Scaled.scale
+
+
+@pytest.mark.parametrize(
+    "modified",
+    [
+        lambda: Scaled(snf.leaky),
+        lambda: Scaled(snf.leaky, factor=2.0),
+        lambda: OfABase(snf.leaky, 2.0),
+        lambda: OfAStart(snf.leaky, 2.0),
+        lambda: OfSeveral(snf.leaky, 1.0, 0.5, 0.5),
+        lambda: OfNoDataclass(snf.leaky, 2.0),
+    ],
+)
+def test_a_users_modifier_is_made_as_python_makes_it(modified):
+    net, xs = modified(), torch.rand(5, 2, 3)
+    assert isinstance(net, snf.Neuron)
+    spks, _ = snf.scan(net.step, LEAKY, net.init(LEAKY, xs[0]), xs)
+    assert torch.equal(spks, snf.scan(snf.leaky_step, LEAKY, snf.leaky.init(LEAKY, xs[0]), 2 * xs)[0]) and spks.any()
+
+
+@needs_torch("2.6", "before, torch.compile reads no class that is made within it")
+def test_a_modifier_is_made_within_compiled_code():
+    def f(x):
+        net = snf.refractory(snf.leaky, 3)
+        return net.step(LEAKY, net.init(LEAKY, x), x)[0]
+
+    x = torch.rand(2, 3) + 0.5
+    assert torch.equal(torch.compile(f, backend="eager", fullgraph=True)(x), f(x)) and f(x).any()

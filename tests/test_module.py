@@ -1,8 +1,10 @@
 """A tree as a module, and parts of a tree: what torch's optimisers, copies, checkpoints and averages do with them."""
 
 import copy
+import dataclasses
 import io
 import pickle
+from typing import Any
 
 import optree
 import pytest
@@ -275,3 +277,75 @@ def test_refusals(bad):
     call, error, message = BAD[bad]
     with pytest.raises(error, match=message):
         call()
+
+
+class Beside:
+    """Two neurons beside one another: a user's own step with layers, whose params are a dictionary."""
+
+    def __init__(self, *layers):
+        self.layers = layers
+
+    def __call__(self, params, state, x):
+        pairs = [layer.step(p, s, x) for layer, p, s in zip(self.layers, params.values(), state)]
+        return sum(spk for spk, _ in pairs), tuple(s for _, s in pairs)
+
+    def init(self, params, x):
+        return tuple(layer.init(p, x) for layer, p in zip(self.layers, params.values()))
+
+
+class Gained:
+    """A user's own step around a chain or another step, whose params are a tuple."""
+
+    def __init__(self, **inside):
+        [self.inside] = inside.values()
+        vars(self).update(inside)
+
+    def __call__(self, params, state, x):
+        return self.inside(params[0], state, params[1] * x)
+
+
+@dataclasses.dataclass(frozen=True)
+class Through:
+    function: Any
+
+    def __call__(self, params, state, x):
+        return self.function(params["gain"] * x), state
+
+
+@snf.pytree
+class Slow:
+    decay: torch.Tensor
+
+
+def slowly(params, state, x):
+    mem = params.decay * state.mem + x
+    return mem, snf.LeakyState(mem)
+
+
+GAIN = torch.tensor(2.0)
+ODD = {
+    "layers": (lambda s: snf.Neuron(dict, tuple, s.init, s))(Beside(snf.leaky, snf.leaky)),
+    "chain": snf.Neuron(tuple, tuple, lambda p, x: NET.init(p[0], x), Gained(chain=NET.step)),
+    "step": snf.Neuron(tuple, snf.LeakyState, lambda p, x: snf.leaky.init(p[0], x), Gained(step=snf.leaky_step)),
+    "function": snf.Neuron(dict, tuple, lambda p, x: (), Through(torch.relu)),
+    "another step": snf.leaky._replace(step=slowly),
+    "nothing": snf.chain(torch.relu, snf.leaky),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_a_users_own_step_has_the_params_that_it_takes(name):
+    """It is not taken for the library's, whatever it calls what it holds."""
+    leaky, xs = lambda beta=0.9: snf.LeakyParams(beta), torch.rand(7, 3, 6)
+    params = {
+        "layers": {"a": leaky(), "b": leaky(0.5)},
+        "chain": (tree(), GAIN),
+        "step": (leaky(), GAIN),
+        "function": {"gain": GAIN},
+        "another step": Slow(torch.tensor(0.9)),
+        "nothing": (None, leaky()),
+    }[name]
+    net = ODD[name]
+    model = snf.module(net, params)
+    expected, _ = snf.scan(net.step, params, net.init(params, xs[0]), xs)
+    assert torch.equal(model(xs), expected) and "numbers are learned" in repr(model) and snf.summary(model, xs=xs).rows

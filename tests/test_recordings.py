@@ -138,24 +138,24 @@ def long(n, last, t=lambda t: t):
     [
         (
             long(4000, 305_039),
-            dict(window=10),
-            r"window=10 makes 30,504 steps of 2 x 34 x 34 numbers \(0.28 GB\) of 4,000 events, nearly all of them empty. "
+            dict(window=1),
+            r"window=1 makes 305,040 steps of 2 x 34 x 34 numbers \(2.8 GB\) of 4,000 events, nearly all of them empty. "
             r"window is in the unit of the times, in which this recording is 305_039 long; in microseconds, 10 ms are window=10_000\.$",
         ),
         (
             long(4000, 305_039, lambda t: t / 1e6),
-            dict(window=1e-5),
+            dict(window=1e-6),
             r".*in the unit of the times, in which this recording is 0.305 long; in seconds, 10 ms are window=0.01\.$",
         ),
         (
             long(4000, 305_039),
-            dict(bins=10_000),
-            r"bins=10000 makes 10,000 steps of .* empty. bins= is how many steps there are; how long each is, is window=, in the",
+            dict(bins=305_000),
+            r"bins=305000 makes 305,000 steps of .* empty. bins= is how many steps there are; how long each is, is window=, in the",
         ),
         (
             long(100_000, 305_039),
             dict(bins=20_000, size=(1280, 720, 2)),
-            r"bins=20000 makes .*\(1.5e\+02 GB\), which takes 442 GB, and this machine has 25 GB",
+            r"bins=20000 makes .*\(1.5e\+02 GB\), which takes 147 GB, and this machine has 25 GB",
         ),
     ],
 )
@@ -169,9 +169,48 @@ def test_a_window_in_another_unit_and_what_no_memory_holds_are_refused(of, call,
 def test_a_step_in_another_unit_is_refused_of_channels():
     says = "channels: dt=1 makes 305,040 steps of 700 numbers .* in microseconds, 10 ms are dt=10_000"
     with pytest.raises(ValueError, match=says):
-        channels(torch.linspace(0, 305_039, 4000).long(), torch.arange(4000) % 700, 1, 700)
-    with pytest.raises(ValueError, match="steps=100000 makes .* how long each is, is dt, in the unit of the times"):
-        channels([0.1, 0.2], [1, 2], 0.1, 700, steps=100_000)
+        channels(torch.linspace(0, 305_039, 4000).long(), torch.arange(4000) % 700, 1, 700, dtype=torch.float64)
+    with pytest.raises(ValueError, match="steps=500000 makes .* how long each is, is dt, in the unit of the times"):
+        channels([0.1, 0.2], [1, 2], 0.1, 700, steps=500_000)
+
+
+def test_thousands_of_empty_frames_that_fit_are_said():
+    says = r"window=10 makes 30,504 steps .* \(0.071 GB\) of 4,000 events, nearly all of them empty; .* in microseconds, 10 ms are"
+    with pytest.warns(ManyFrames, match=says):
+        assert frames(long(4000, 305_039), window=10, size=(34, 34, 2), dtype=torch.uint8).sum() == 4000
+
+
+def test_few_events_on_a_large_sensor_are_as_they_are():
+    """The first events of a recording, or one of a still scene, in ten frames, and in a thousand."""
+    few, size = Events(*torch.tensor([[1, 2, 1], [3, 4, 3], [0, 50, 99], [0, 1, 0]])), (1280, 720, 2)
+    for call in (dict(window=10), dict(bins=10), dict(window=30)):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            made = frames(few, size=size, dtype=torch.uint8, **call)
+        assert made.sum() == 3 and made[0, 0, 3, 1] == 1 and made[-1, 0, 3, 1] == 1
+        whole = torch.zeros_like(made)
+        whole[[0, len(made) // 2, -1], [0, 1, 0], [3, 4, 3], [1, 2, 1]] = 1
+        assert call == dict(window=30) or torch.equal(made, whole)
+
+
+def test_what_is_counted_sparsely_is_what_is_counted_at_all_places(monkeypatch):
+    events, size = drawn(), SIZE
+    for dtype in (torch.float32, torch.uint8, torch.bool, torch.float64):
+        plain = frames(events, window=100, size=size, dtype=dtype)
+        monkeypatch.setattr(_frames, "_sparse", lambda numbers, events: True)
+        assert torch.equal(frames(events, window=100, size=size, dtype=dtype), plain) and plain.any()
+        monkeypatch.undo()
+
+
+def test_a_thousand_frames_of_a_large_sensor_fit(monkeypatch):
+    """Ten seconds at 10 ms of 1280 x 720 in bytes, where there are 8 GB."""
+    monkeypatch.setattr(_frames, "memory", lambda: 8e9)
+    monkeypatch.setattr(_frames, "_counts", lambda place, shape, dtype: shape)
+    n = 200_000
+    t = torch.linspace(0, 9_999_999, n).double().long()
+    events = Events(torch.arange(n) % 1280, torch.arange(n) % 720, t, torch.arange(n) % 2)
+    with pytest.warns(ManyFrames, match="1,000 steps of 2 x 720 x 1280 numbers"):
+        assert frames(events, window=10_000, size=(1280, 720, 2), dtype=torch.uint8) == (1000, 2, 720, 1280)
 
 
 def test_a_gigabyte_is_said(monkeypatch):
@@ -347,3 +386,10 @@ def test_the_page_says_what_is_so(tmp_path, monkeypatch, capsys):
     assert space["xs"].shape == (6, 6, 2, 34, 34) and space["lengths"].tolist() == [6, 6, 6, 5, 6, 6]
     assert space["y"].tolist() == [1, 0] * 3 and not torch.equal(drawn, dict(model.named_parameters())["0.weight"])
     assert 0 <= float(capsys.readouterr().out.strip().removeprefix("tensor(").removesuffix(")")) <= 1
+
+
+def test_numbers_of_numpy_and_of_torch_are_numbers():
+    events = drawn()
+    plain = frames(events, window=100, size=SIZE, start=0)
+    for number in (numpy.int64, torch.tensor):
+        assert torch.equal(frames(events, window=number(100), size=list(map(number, SIZE)), start=number(0)), plain)

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from helpers import assert_allclose, assert_equal, law, needs_kernels
 from hypothesis import given, settings, strategies as st
-from networks import dyadic
+from networks import dyadic, fed_back
 from torch.func import grad, jvp, vjp, vmap
 
 import snn_functional as snf
@@ -269,6 +269,22 @@ def test_every_transform(name):
             assert_allclose(a, b)
         except AssertionError as error:
             raise AssertionError(what) from error
+
+
+@pytest.mark.parametrize("seed", [5, *(pytest.param(i, marks=pytest.mark.slow) for i in range(40) if i != 5)])
+def test_random_steps_to_the_second_derivative(seed, backend):
+    step, *args = fed_back(seed)
+    moved = optree.tree_map(lambda x: torch.cos(torch.arange(x.numel()).to(x)).reshape(x.shape), tuple(args))
+
+    def seconds(kind):
+        f = lambda *args: weighed(snf.scan(step, *args, kind=kind))
+        first = grad(f, (0, 1, 2))
+        yield jvp(first, tuple(args), moved)[1]
+        yield grad(lambda *args: jvp(f, args, moved)[1], (0, 1, 2))(*args)
+        yield grad(lambda *args: weighed(first(*args)), (0, 1, 2))(*args)
+
+    for a, b in zip(seconds("fused" if backend == "whole rows" else "auto"), seconds("loop"), strict=True):
+        assert_allclose(a, b)
 
 
 @pytest.mark.parametrize("rows", [(), (2, 3), (1,), (2, 1, 3)])

@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+import functools
 import random
 import warnings
 
@@ -647,3 +648,94 @@ def test_an_odd_net_is_the_loop(what, constant):
         random.setstate(seed)
         expected = torch.stack([twin(y) for y in ys.unbind(0)])
     same([found, xs, *left(net)], [expected, ys, *left(twin)])
+
+
+def filled(net):
+    net.register_forward_pre_hook(lambda net, args: (*args, 2.0))
+    return net
+
+
+class Scales(nn.Module):
+    """A net whose forward takes more than a step, which comes from elsewhere."""
+
+    def __init__(self):
+        super().__init__()
+        self.lif = snn.Leaky(**LEAKY)
+
+    def forward(self, x, scale):
+        return self.lif(scale * x)
+
+
+def doubling(forward):
+    @functools.wraps(forward)  # by which its signature is the other's
+    def doubled(self, x):
+        return forward(self, x, 2.0)
+
+    return doubled
+
+
+class Decorated(Scales):
+    forward = doubling(Scales.forward)
+
+
+class Called(Scales):
+    def __call__(self, x):
+        return super().__call__(x, 2.0)
+
+
+class OneByOne(nn.Module):
+    """A layer of whole sequences that gets one in each step."""
+
+    def __init__(self):
+        super().__init__()
+        self.lif, self.whole, self.other = snn.Leaky(**LEAKY), snn.LeakyParallel(7, 7), snn.LeakyParallel(7, 7)
+
+    def forward(self, x):
+        return self.lif(x) + self.whole(x[None])[0]
+
+
+@pytest.mark.parametrize("make", [lambda: filled(Scales()), Decorated, Called, OneByOne])
+def test_what_only_seems_to_be_no_step_of_time_is_run(make):
+    net = make()
+    steps = torch.stack([net(x) for x in X])
+    snn.utils.reset(net)
+    assert torch.equal(snn.run(net, X), steps) and steps.any()
+
+
+def test_a_batch_that_a_layer_would_take_for_time_is_refused_wherever_the_layer_is():
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc, self.whole = nn.Linear(7, 7), snn.LeakyParallel(7, 7)
+
+        def forward(self, x):
+            return self.whole(self.fc(x))
+
+    for go in (snn.run, snn.explain):
+        with pytest.raises(
+            TypeError, match=r"^snn.run\(net, xs\): each step is net\(xs\[t\]\), but LeakyParallel takes whole"
+        ):
+            go(Net(), X)
+    net = Net()
+    assert net(X).shape == X.shape and net.whole._watcher is None  # as a whole it goes
+
+
+def test_an_error_of_its_own_is_left_alone():
+    class Odd(Exception):
+        pass
+
+    class Net(nn.Module):
+        def __init__(self, error):
+            super().__init__()
+            self.error, self.seq = error, nn.Sequential(snn.Leaky(**LEAKY, output=True), nn.Linear(7, 7))
+
+        def forward(self, x):
+            spk, _ = self.seq[0](x)  # whose layers are called one by one
+            if x.dim() == 2 or isinstance(self.error, TypeError):
+                raise self.error
+            return self.seq[1](spk)
+
+    for error in (Odd("of its own"), TypeError("of its own")):
+        with pytest.raises(type(error), match="of its own") as told:
+            snn.run(Net(error), X)
+        assert "output=True" not in str(told.value)

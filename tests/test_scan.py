@@ -1,8 +1,11 @@
 """The contract of `scan` and `explain`, on steps that are no neuron of ours. The neurons' laws are in test_neurons.py."""
 
 import dataclasses
+import functools
+import inspect
 import itertools
 import re
+import warnings
 
 import optree
 import pytest
@@ -488,3 +491,90 @@ def test_third_derivatives_are_the_loops_or_refused(order):
     else:
         with pytest.raises(ValueError, match="two forward-mode transforms are active"):
             third("checkpointed")
+
+
+OF_LEAKY = snf.LeakyParams(0.9)
+
+
+def leaky_of(*args):
+    return snf.leaky_step(*args)
+
+
+def without_params(step):
+    @functools.wraps(step)  # by which its signature is the other's
+    def wrapped(*args):
+        return step(*args[1:])
+
+    return wrapped
+
+
+class Cell(torch.nn.Module):
+    def init_hidden(self, batch):
+        return torch.zeros(batch)
+
+    def forward(self, params, state, input):
+        return snf.leaky_step(params, state, input)
+
+
+class Static:
+    @staticmethod
+    def __call__(params, state, input):
+        return snf.leaky_step(params, state, input)
+
+
+class Signed:
+    __signature__ = inspect.Signature()
+
+    def __call__(self, *args):
+        return snf.leaky_step(*args)
+
+
+class Parted(torch.nn.Module):
+    """A pre-hook gives it what its forward takes."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_forward_pre_hook(lambda module, args: (args,))
+
+    def forward(self, given):
+        return snf.leaky_step(*given)
+
+
+class Named(Static):
+    named_parameters = ()
+
+
+@pytest.mark.parametrize(
+    "step",
+    [leaky_of, without_params(lambda state, input: snf.leaky_step(OF_LEAKY, state, input)), Cell(), Static(), Signed(), Parted(), Named()],
+)  # fmt: skip
+def test_a_step_is_not_judged_by_what_it_looks_like(step):
+    xs = torch.rand(5, 2, 3)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # one of them has no kernel
+        spks, state = snf.scan(step, OF_LEAKY, snf.leaky.init(OF_LEAKY, xs[0]), xs)
+    expected = snf.scan(snf.leaky_step, OF_LEAKY, snf.leaky.init(OF_LEAKY, xs[0]), xs)
+    assert torch.equal(spks, expected[0]) and torch.equal(state.mem, expected[1].mem)
+
+
+def test_a_class_that_holds_the_params_is_as_good_as_any_object():
+    class Own:
+        beta = torch.tensor(0.9)
+
+    xs = torch.rand(5, 2, 3)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        mems, _ = snf.scan(lambda params, mem, x: (params.beta * mem + x,) * 2, Own, torch.zeros(2, 3), xs)
+    assert torch.equal(mems[0], xs[0]) and torch.equal(mems[1], 0.9 * xs[0] + xs[1])
+
+
+def test_what_is_no_step_is_named_by_its_class_however_it_shows_itself():
+    class Odd:
+        def __repr__(self):
+            raise RuntimeError
+
+        def __call__(self, x):
+            return x
+
+    with pytest.raises(TypeError, match=r"but Odd\(x\) came"):
+        snf.scan(Odd(), OF_LEAKY, snf.leaky.init(OF_LEAKY, torch.rand(2, 3)), torch.rand(5, 2, 3))

@@ -13,6 +13,7 @@ from torch.func import grad, vmap
 
 import snn_functional as snf
 from snn_functional import Leaf, leaf, pytree, static
+from snn_functional.surrogate import ATan, Spike
 
 
 @pytree
@@ -148,3 +149,20 @@ def test_safe_loading_of_a_tree_of_ones_own(tmp_path):
     back = torch.load(tmp_path / "net.pt", weights_only=True)
     assert optree.tree_structure(back) == optree.tree_structure(net) and back.cells[0].tag == "a"
     assert all(torch.equal(a, b) for a, b in zip(optree.tree_leaves(back), optree.tree_leaves(net)))
+
+
+def test_a_field_called_as_a_surrogate_is_of_the_type_that_it_says():
+    @snf.pytree
+    class Named:
+        beta: torch.Tensor
+        spike_grad: str = snf.static(default="atan")
+
+    @snf.pytree
+    class Fires:
+        beta: torch.Tensor
+        spike_grad: Spike = snf.static(default=ATan())
+
+    beta = torch.tensor(0.9)
+    assert Named(beta).spike_grad == "atan" and Fires(beta, abs).spike_grad is abs
+    with pytest.raises(TypeError, match="expected a surrogate"):
+        Fires(beta, "atan")

@@ -195,7 +195,7 @@ class Functional:
                 try:
                     returned = go(self._module, *(tensors[name] for name in self._explicit if name in tensors))
                 except (TypeError, AttributeError) as error:
-                    if says := passed_on(self._module):
+                    if says := passed_on(self._module, error):
                         raise TypeError(says) from error
                     raise
             if not is_compiling() and (changed := [*self._memory.changed(), *self._replaced(tensors)]):

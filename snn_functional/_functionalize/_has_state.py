@@ -109,7 +109,12 @@ class HasState(nn.Module):
 
 
 class TakesSequences(nn.Module):
-    """A layer that takes all of time in one call, and keeps nothing: there is no step of it."""
+    """A layer that takes all of time in one call, and keeps nothing: there is no step of it.
+
+    `_watcher`: is told of what it is given, if there is one.
+    """
+
+    _watcher: Any = None
 
 
 def layers(net: nn.Module, kind: type[T]) -> dict[str, T]:

@@ -41,8 +41,11 @@ def as_a_step(names: list[str]) -> str:
     )
 
 
-def passed_on(net: nn.Module) -> str | None:
-    """What to say of a Sequential in which a face's spikes and states go on to a layer that takes one tensor; None where there is none."""
+def passed_on(net: nn.Module, error: Exception) -> str | None:
+    """What to say of an error about a tuple, where in a Sequential a face's spikes and states go on to a layer that takes one tensor; None
+    of any other: who calls the layers of a Sequential one by one may well take the tuple apart."""
+    if not isinstance(error, (TypeError, AttributeError)) or "tuple" not in str(error):
+        return None
     for where, part in net.named_modules():
         children = list(part.named_children()) if isinstance(part, nn.Sequential) else []
         for (_, child), (after, following) in zip(children, children[1:]):

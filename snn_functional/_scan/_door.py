@@ -2,11 +2,13 @@
 
 import dataclasses
 import inspect
+import math
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from .._functorch import is_compiling
 from .._neuron import fields_of, Neuron
 from .._tree import described, tree_leaves, tree_paths
 from ._loop import step_name
@@ -56,7 +58,8 @@ def admit(step: Any, params: Any, state: Any, inputs: Any, length: int | None) -
         raise TypeError(
             f"scan(step, params, state, inputs): step is called at each time step, but came as {type(step).__name__}.{hint}"
         )
-    _three_arguments(step)
+    if not is_compiling():
+        _three_arguments(step)
     try:
         for place, (kind, tree) in enumerate((("Params", params), ("State", state))):
             _belongs(step, kind, place, tree)
@@ -112,21 +115,27 @@ def length_of(inputs: Any, length: int | None = None) -> int:
 
 
 def _three_arguments(step: Any) -> None:
-    """Refuses what cannot be called with a step's arguments, where it says so."""
+    """Refuses what cannot be called with a step's arguments, where that is certain: by the code that is run. A signature may be that of
+    another function, which it wraps."""
     if isinstance(step, type):
         raise TypeError(f"scan(step, params, state, inputs): step is a function, but the class {step.__name__} came.")
-    if hasattr(step, "init_hidden"):
+    if hasattr(step, "take_back"):  # a face
         raise _no_step(step, "input_, ...")
-    function = step.forward if hasattr(step, "named_parameters") else step
-    code = getattr(function if inspect.isroutine(function) else type(function).__call__, "__code__", None)
-    if code is None or code.co_argcount - (function is step and not inspect.isfunction(step)) == 3:
+    called = (
+        step
+        if inspect.isfunction(step) or inspect.ismethod(step)
+        else inspect.getattr_static(type(step), "__call__", None)
+    )
+    if hasattr(step, "named_parameters"):
+        called = None if getattr(step, "_forward_pre_hooks", None) else getattr(type(step), "forward", None)
+    code = getattr(getattr(called, "__func__", called), "__code__", None)
+    if code is None or isinstance(called, (staticmethod, classmethod)):
         return
-    try:
-        inspect.signature(function).bind(None, None, None)
-    except TypeError:
-        raise _no_step(step, ", ".join(inspect.signature(function).parameters)) from None
-    except ValueError:  # it does not say what it takes
-        pass
+    own = called is not step or inspect.ismethod(step)  # self comes by itself
+    least = code.co_argcount - len(getattr(called, "__defaults__", None) or ())
+    most = math.inf if code.co_flags & inspect.CO_VARARGS else code.co_argcount
+    if not least <= 3 + own <= most:
+        raise _no_step(step, ", ".join(code.co_varnames[own : code.co_argcount]))
 
 
 def _no_step(step: Any, takes: str) -> TypeError:
@@ -134,7 +143,7 @@ def _no_step(step: Any, takes: str) -> TypeError:
     hint = " Of a module make one: step, params, state = functionalize(module); or snn.run(module, inputs)."
     return TypeError(
         "scan(step, params, state, inputs): step is called as step(params, state, input), but "
-        f"{type(step).__name__ if module else step_name(step)}({takes}) came.{hint if module else ''}"
+        f"{getattr(step, '__name__', None) or type(step).__name__}({takes}) came.{hint if module else ''}"
     )
 
 
@@ -148,7 +157,7 @@ def _belongs(step: Any, kind: str, place: int, tree: Any) -> None:
         raise TypeError(
             f"scan({step_name(step)}, params, state, inputs): {name} is a tree of {own.__name__}, but {described(tree)} came. {made}"
         )
-    if isinstance(tree, type):
+    if isinstance(tree, type) and hasattr(tree, "__leaves__"):
         raise TypeError(
             f"scan({step_name(step)}, params, state, inputs): {name} is a tree of tensors, but {described(tree)} came. "
             f"Make one: {tree.__name__}(...)."

@@ -119,7 +119,11 @@ class _Recorder(TorchDispatchMode):
         return found
 
     def put(self, x: Tensor, node: Node) -> Tensor:
+        """What was done, and what this tensor is from here on."""
         self.write(node)
+        return self.name(x, node)
+
+    def name(self, x: Tensor, node: Node) -> Tensor:
         self.of[self.root.get(id(x), id(x))] = node
         self.alive.append(x)
         return x
@@ -238,8 +242,8 @@ class _Recorder(TorchDispatchMode):
         if result.dtype != x.dtype:
             if not torch.can_cast(result.dtype, x.dtype):
                 raise RuntimeError(f"result type {result.dtype} can't be cast to the desired output type {x.dtype}")
-            new = self.made("_to_copy", torch.ops.aten._to_copy.default, (new,), {"dtype": x.dtype}, x)
-        return self.put(x, new)
+            return self.put(x, self.made("_to_copy", torch.ops.aten._to_copy.default, (new,), {"dtype": x.dtype}, x))
+        return self.name(x, new)
 
     def computed(self, name: str, func: Any, args: Any, kwargs: Any) -> Any:
         """The operation on the single numbers, its result at the shape that it has of the stand-ins."""

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .._names import Shown
 from .._neuron import at_rest, beside, unit
 from .._tree import Leaf, pytree, replaced
 from ._membrane import lowered
@@ -33,7 +34,7 @@ class AdaptiveThresholdState:
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
-class adaptive_threshold(Modifier):
+class adaptive_threshold(Modifier, metaclass=Shown):
     """A spike raises the neuron's threshold.
 
         spk[t], U = the step without reset, with threshold + adapt[t-1]

@@ -5,13 +5,14 @@ from typing import Any
 
 from torch import Tensor
 
+from .._names import Shown
 from .._neuron import at_least
 from ._membrane import charged, fire, inhibit, Lowers, outside, paid
 from ._modifier import emitted, Step
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
-class driven(Lowers):
+class driven(Lowers, metaclass=Shown):
     """The neuron is reset where a recording fired, whatever it would have fired itself: teacher forcing, to fit it to the recording.
 
         U   = the membrane after the step without reset

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .._names import Shown
 from .._neuron import above_zero, beside, precise, SPIKES
 from .._tree import Leaf, leaf, pytree, static
 from ._membrane import charged, inhibit, level, Lowers, outside, paid
@@ -37,7 +38,7 @@ class EscapeNoiseParams:
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
-class escape_noise(Lowers):
+class escape_noise(Lowers, metaclass=Shown):
     """The neuron fires by chance. The uniform numbers that decide are an input: the step stays pure, and the same numbers give the same
     spikes.
 

@@ -5,6 +5,7 @@ from typing import Any
 
 from torch import Tensor
 
+from .._names import Shown
 from .._neuron import at_rest, beside, unit
 from .._tree import Leaf, pytree
 from ._modifier import Modifier, Step
@@ -27,7 +28,7 @@ class FilteredState:
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
-class filtered(Modifier):
+class filtered(Modifier, metaclass=Shown):
     """Gives the spikes through an exponential filter: the readout of many papers, a current for the next layer.
 
         output[t] = trace[t] = decay trace[t-1] + spk[t]

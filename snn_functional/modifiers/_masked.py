@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from .._lengths import check_lengths
+from .._names import Shown
 from .._tree import tree_map
 from ._modifier import Modifier, Step
 
@@ -26,7 +27,7 @@ def valid_steps(lengths: Tensor, T: int) -> Tensor:
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
-class masked(Modifier):
+class masked(Modifier, metaclass=Shown):
     """Where a sample is over, its state stands still and its output is 0: padding changes nothing, whatever numbers are in it.
 
         state[t]  = the step's  if valid, else state[t-1]

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .._names import Shown
 from .._tree import replaced, tree_map
 from ._modifier import emitted, Modifier, name, size, Step
 
@@ -23,7 +24,7 @@ class Lowers(Modifier):
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
-class inhibit(Modifier):
+class inhibit(Modifier, metaclass=Shown):
     """Winner takes all: along `dim`, only the neuron furthest above its threshold may fire.
 
         winner = argmax(mem - threshold)
@@ -54,7 +55,7 @@ class inhibit(Modifier):
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
-class quantize(Modifier):
+class quantize(Modifier, metaclass=Shown):
     """Every leaf of the state is passed through `quantizer` after the step, and the spike is taken again from what is left.
 
     `quantizer` maps a tensor to one of its shape: `state_quant` of snnTorch 1.0.0.
@@ -81,7 +82,7 @@ class quantize(Modifier):
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
-class immediate_reset(Lowers):
+class immediate_reset(Lowers, metaclass=Shown):
     """A spike lowers the membrane in the step it is fired, not in the next one.
 
         spk, U = the step without reset

@@ -1,13 +1,14 @@
 """What modifiers share: they take a step or a neuron, and refuse what they cannot modify."""
 
 import dataclasses
+import inspect
 from collections.abc import Callable
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from .._names import Shown
+from .._functorch import is_compiling
 from .._neuron import Neuron, refuse_swapped, text_of
 from .._tree import replaced
 
@@ -15,7 +16,7 @@ from .._tree import replaced
 Step = Callable[[Any, Any, Any], tuple[Any, Any]]
 
 
-class Modifier(metaclass=Shown):
+class Modifier:
     """Subclass it as a frozen dataclass whose first field is `step`, and give `__call__`.
 
     `Params`, `State`: the trees that it puts around those of the neuron, where it does; then also `rest`.
@@ -27,16 +28,25 @@ class Modifier(metaclass=Shown):
     _more: ClassVar[str] = ""  # what to do with what is no argument of it
 
     def __new__(cls, step: Any = None, *args: Any, **kwargs: Any) -> Any:
-        names = [field.name for field in dataclasses.fields(cls)]  # pyright: ignore[reportArgumentType]
-        if len(args) + len(kwargs) >= len(names):
-            raise TypeError(
-                f"{cls.__name__}({', '.join(['neuron', *names[1:]])}): {1 + len(args) + len(kwargs)} arguments came. {cls._more}".rstrip()
-            )
+        if (args or kwargs) and not is_compiling():
+            cls._count(1 + len(args) + len(kwargs))
         if not isinstance(step, Neuron):
             return super().__new__(cls)
         modified = cls(step.step, *args, **kwargs)
         init = step.init if cls.rest is Modifier.rest else _Init(modified, step.init)
         return Neuron(cls.Params or step.Params, cls.State or step.State, init, modified)
+
+    @classmethod
+    def _count(cls, came: int) -> None:
+        """Refuses more arguments than it takes; what is wrong otherwise Python says."""
+        code = getattr(cls.__init__, "__code__", None)
+        if code is None or code.co_flags & (inspect.CO_VARARGS | inspect.CO_VARKEYWORDS):
+            return
+        names = code.co_varnames[2 : code.co_argcount + code.co_kwonlyargcount]
+        if came > 1 + len(names):
+            raise TypeError(
+                f"{cls.__name__}({', '.join(['neuron', *names])}): {came} arguments came. {cls._more}".rstrip()
+            )
 
     def __post_init__(self) -> None:
         if not callable(self.step):

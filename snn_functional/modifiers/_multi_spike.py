@@ -5,12 +5,13 @@ from typing import Any
 
 from torch import Tensor
 
+from .._names import Shown
 from ._membrane import charged, fire, inhibit, Lowers, outside, paid
 from ._modifier import emitted, Step
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
-class multi_spike(Lowers):
+class multi_spike(Lowers, metaclass=Shown):
     """A neuron far above its threshold fires several times in a step, as often as the threshold goes into the membrane, `most` at most.
 
         U   = the membrane after the step without reset

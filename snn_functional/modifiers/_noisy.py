@@ -5,6 +5,7 @@ from typing import Any
 
 from torch import Tensor
 
+from .._names import Shown
 from .._neuron import beside, precise, SPIKES
 from .._tree import Leaf, pytree
 from ._modifier import Modifier, Step
@@ -19,7 +20,7 @@ class NoisyParams:
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
-class noisy(Modifier):
+class noisy(Modifier, metaclass=Shown):
     """The input of the neuron plus noise, which is an input too: the step stays pure, and the same noise gives the same spikes.
 
         the neuron gets x + std noise, of an input (x, noise)

@@ -5,12 +5,13 @@ from typing import Any
 
 from torch import Tensor
 
+from .._names import Shown
 from .._tree import replaced
 from ._modifier import Modifier, Step
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
-class readout(Modifier):
+class readout(Modifier, metaclass=Shown):
     """Gives the membrane, which is never reset: the last layer of many networks.
 
     output[t] = mem[t] of the step without reset

@@ -3,11 +3,12 @@
 import dataclasses
 from typing import Any
 
+from .._names import Shown
 from ._modifier import Modifier, Step
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
-class record(Modifier):
+class record(Modifier, metaclass=Shown):
     """The state of every step is part of the output.
 
     output[t] = (spk[t], state[t])

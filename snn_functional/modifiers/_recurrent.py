@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from .._connections import check_connection, connect, Linear
+from .._names import Shown
 from .._neuron import at_least, beside, Neuron
 from .._tree import pytree
 from ._modifier import Modifier, Step
@@ -46,7 +47,7 @@ class RecurrentState:
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
-class recurrent(Modifier):
+class recurrent(Modifier, metaclass=Shown):
     """The neuron's last spikes are part of its input.
 
         the neuron gets input[t] + V(spk[t-1])

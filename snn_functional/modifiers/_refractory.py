@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .._names import Shown
 from .._neuron import beside
 from .._tree import pytree, tree_map
 from ._modifier import emitted, Modifier, Step
@@ -20,7 +21,7 @@ class RefractoryState:
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
-class refractory(Modifier):
+class refractory(Modifier, metaclass=Shown):
     """After a spike the neuron is held for `steps` steps: it does not fire, and its state stands still.
 
         held     = count[t-1] > 0

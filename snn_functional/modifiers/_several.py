@@ -6,13 +6,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .._names import Shown
 from ..surrogate import fires
 from ._membrane import charged, Lowers, paid
 from ._modifier import Step
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
-class several(Lowers):
+class several(Lowers, metaclass=Shown):
     """A membrane of several thresholds fires as often as it holds one, and pays for each spike.
 
         mem = that of the step without reset

@@ -5,6 +5,7 @@ from typing import Any
 
 from torch import Tensor
 
+from .._names import Shown
 from ._filtered import filtered
 from ._modifier import Modifier, name, Step
 from ._multi_spike import multi_spike
@@ -17,7 +18,7 @@ OTHERS = (filtered, multi_spike, readout, several, ternary)
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
-class sub_steps(Modifier):
+class sub_steps(Modifier, metaclass=Shown):
     """`count` small steps of the neuron in each step, at the same input.
 
         spk[t] = 1 if it fires in any of them, else 0: 1 - (1 - spk_1) (1 - spk_2) ... (1 - spk_count)

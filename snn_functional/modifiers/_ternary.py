@@ -5,12 +5,13 @@ from typing import Any
 
 from torch import Tensor
 
+from .._names import Shown
 from ._membrane import charged, fire, inhibit, Lowers, outside, paid
 from ._modifier import emitted, Step
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
-class ternary(Lowers):
+class ternary(Lowers, metaclass=Shown):
     """A neuron below -threshold fires -1.
 
         U   = the membrane after the step without reset

@@ -21,7 +21,10 @@ class DroppedEvents(UserWarning):
 
 
 class ManyFrames(UserWarning):
-    """One recording becomes more than a gigabyte. To hear no more of it: `warnings.simplefilter("ignore", ManyFrames)`."""
+    """One recording becomes more than a gigabyte, or thousands of frames of which nearly all are empty.
+
+    To hear no more of it: `warnings.simplefilter("ignore", ManyFrames)`.
+    """
 
 
 class OneFrame(UserWarning):

@@ -39,15 +39,15 @@ def frames(
     for a recording of exactly n windows, whose last event tonic leaves out.
 
     Raises ValueError and TypeError for what is no events (see the room), events outside the sensor, a window or bins that are none;
-    ValueError for more frames than events where they are many, as a window in another unit than the times makes them, and for what
-    this machine's memory does not hold. Above 1 GB it is said, as the warning `ManyFrames`; and as `OneFrame`, where a window is longer
-    than the whole recording.
+    ValueError for what this machine's memory does not hold, and for more than 1 GB of which nearly all is empty, thousands of frames and
+    more than there are events, as a window in another unit than the times makes them. Above 1 GB, or where so many are empty, it is
+    said, as the warning `ManyFrames`; and as `OneFrame`, where a window is longer than the whole recording.
 
     >>> events = dict(x=[0, 1, 1], y=[0, 0, 1], t=[5, 9, 16], p=[1, 0, 1])
     >>> frames(events, window=10, size=(2, 2, 2)).sum((1, 2, 3))
     tensor([2., 1.])
     """
-    window, bins = _as_python(window), _as_python(bins)
+    window, bins, start = map(_as_python, (window, bins, start))
     size = tuple(map(_as_python, size)) if hasattr(size, "__iter__") else size
     if (window is None) == (bins is None):
         raise ValueError(f"{where}: give one of window= (how long a frame is) and bins= (how many there are)")
@@ -188,6 +188,7 @@ def _exact(t: Tensor, number: float) -> bool:
 
 
 MOST_STEPS = 10_000_000
+FEW = 1_000  # frames, which somebody may well mean, however few events there are
 MOST_EMPTY = 10_000_000  # numbers, of frames of which most are empty
 SAID = 1e9  # bytes
 
@@ -227,8 +228,11 @@ def _affordable(T: int, shape: tuple[int, ...], dtype: torch.dtype, t: Tensor, w
     """Refuses what would fill the memory, and what nobody means: a window that is in another unit than the times makes thousands of
     frames, nearly all of them empty. `asked`: how it was called, by its name."""
     [(name, value)] = asked.items()
-    numbers, events, span = T * math.prod(shape), len(t), t[-1].item() - t[0].item()
+    numbers = T * math.prod(shape)
     holds = numbers * torch.zeros((), dtype=dtype).element_size()
+    if numbers <= MOST_EMPTY and holds <= SAID:
+        return
+    events, span = len(t), t[-1].item() - t[0].item()
     made = (
         f"{where}: {name}={value!r} makes {T:,} steps of {' x '.join(map(str, shape))} numbers ({holds / 1e9:.2g} GB)"
     )
@@ -237,11 +241,13 @@ def _affordable(T: int, shape: tuple[int, ...], dtype: torch.dtype, t: Tensor, w
         help = f"{name}= is how many steps there are; how long each is, is {'window=' if name == 'bins' else 'dt'}, {long}."
     else:
         help = _in_unit(t, name, True)
-    if T > events and numbers > MOST_EMPTY:
-        raise ValueError(f"{made} of {events:,} events, nearly all of them empty. {help}")
-    if (needs := holds + 8 * numbers) > (has := memory()):  # they are counted in int64
+    if empty := T > max(events, FEW) and numbers > MOST_EMPTY:
+        made += f" of {events:,} events, nearly all of them empty"
+        if holds > SAID:
+            raise ValueError(f"{made}. {help}")
+    if (needs := holds + (0 if _sparse(numbers, events) else 8 * numbers)) > (has := memory()):
         raise ValueError(f"{made}, which takes {needs / 1e9:.3g} GB, and this machine has {has / 1e9:.3g} GB. {help}")
-    if holds > SAID:
+    if empty or holds > SAID:
         warnings.warn(f"{made}; {help}", ManyFrames, stacklevel=3)
 
 
@@ -250,10 +256,23 @@ def _number(x: float) -> str:
     return f"{int(x):_}" if float(x).is_integer() and abs(x) < 1e15 else f"{x:.4g}"
 
 
+def _sparse(numbers: int, events: int) -> bool:
+    """Are they counted where there are some only? Counts of all, in int64, would take most of the memory."""
+    return numbers > max(MOST_EMPTY, 8 * events)
+
+
 def _counts(place: Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-    counts = torch.bincount(place, minlength=math.prod(shape))
+    sparse = _sparse(math.prod(shape), len(place))
+    if sparse:
+        where, counts = place.unique(return_counts=True)
+    else:
+        where, counts = None, torch.bincount(place, minlength=math.prod(shape))
     if not dtype.is_floating_point and dtype != torch.bool and len(place) and counts.max() > torch.iinfo(dtype).max:
         raise ValueError(
             f"a pixel has {int(counts.max())} events in one frame, which {dtype} cannot hold; give a smaller window"
         )
-    return counts.to(dtype).reshape(shape)
+    if where is None:
+        return counts.to(dtype).reshape(shape)
+    out = torch.zeros(math.prod(shape), dtype=dtype)
+    out[where] = counts.to(dtype)
+    return out.reshape(shape)

@@ -63,6 +63,8 @@ class Whole(TakesSequences):
         name = type(self).__name__
         if not isinstance(input_, Tensor):
             raise TypeError(f"{name}(input_) takes a tensor [T, batch, {features}], not {type(input_).__name__}.")
+        if self._watcher is not None:
+            self._watcher(self, input_)
         if input_.dim() < axes or input_.shape[-1] != features:
             raise ValueError(
                 f"{name}(input_) takes a whole sequence [T, batch, {features}], but {tuple(input_.shape)} came. Of single steps: "

@@ -50,7 +50,7 @@ def _feedback(name: str, options: dict[str, Any]) -> nn.Linear | nn.Conv2d | Non
             "weights are then in layer.recurrent. Through any other: snf.recurrent(snf.leaky, through)."
         )
     for key, size in (("linear_features", features), ("conv2d_channels", channels)):
-        if size and (isinstance(size, bool) or not isinstance(size, int) or size < 1):
+        if size and (isinstance(size, bool) or not hasattr(size, "__index__") or size < 1):
             raise TypeError(f"{name}({key}={size!r}): expected a whole number, 1 or more.")
     if not options["all_to_all"]:
         if features or channels or kernel:
@@ -69,8 +69,10 @@ def _feedback(name: str, options: dict[str, Any]) -> nn.Linear | nn.Conv2d | Non
 
 
 def _padding(kernel: Any) -> tuple[int, int]:
-    sizes = (kernel, kernel) if isinstance(kernel, int) else kernel
-    if not (isinstance(sizes, (tuple, list)) and len(sizes) == 2 and all(isinstance(n, int) and n > 0 for n in sizes)):
+    sizes = (kernel, kernel) if hasattr(kernel, "__index__") else kernel
+    if not (
+        isinstance(sizes, (tuple, list)) and len(sizes) == 2 and all(hasattr(n, "__index__") and n > 0 for n in sizes)
+    ):
         raise TypeError(f"kernel_size={kernel!r}: expected a whole number, as 3, or two of them, height and width.")
     height, width = sizes
     if height % 2 == 0 or width % 2 == 0:

@@ -59,11 +59,18 @@ def run(net: nn.Module, xs: Tensor) -> Any:
     for a forward that takes its states, `forward(x, mem)`, or holds the time loop itself, and for a layer that takes whole sequences.
     """
     _admit(net, xs)
-    if is_compiling() and xs.shape[0] > 1 and not any(_counts(m) for m in net.modules()):
-        return _compiled(net, xs)
-    if _obstacle(net) is None:
-        with contextlib.suppress(Unsupported, NoCompiler), _fitting(net, xs), _read(net) as live:
-            return live.run(xs)
+    if is_compiling():
+        if xs.shape[0] > 1 and not any(_counts(m) for m in net.modules()):
+            return _compiled(net, xs)
+        return _as_the_loop(net, xs)
+    with _batch_is_no_time(net, xs):
+        if _obstacle(net) is None:
+            with contextlib.suppress(Unsupported, NoCompiler), _fitting(net, xs), _read(net) as live:
+                return live.run(xs)
+        return _as_the_loop(net, xs)
+
+
+def _as_the_loop(net: nn.Module, xs: Tensor) -> Any:
     begun = _first_steps(net, xs)
     steps = [*begun, *(net(x) for x in xs[len(begun) :].unbind(0))]
     return tree_map(lambda *parts: torch.stack(parts), *steps)
@@ -162,6 +169,9 @@ def _first_steps(net: nn.Module, xs: Tensor) -> list[Any]:
     try:
         with remembering(faces, net) as first:
             returned.append(net(xs[0]))
+    except _BatchAsTime:
+        _put_back(held)
+        raise
     except Exception as error:
         if takes_all_of_time(xs, lambda x: on_a_copy(net, x)):
             said = refusal(None, OTHERWISE)
@@ -189,24 +199,67 @@ def _fitting(net: nn.Module, xs: Tensor) -> Iterator[None]:
     try:
         yield
     except (TypeError, ValueError, RuntimeError) as error:
-        if (said := misfit(error, net, xs, "snn.run(net, xs.to({}))", "net")) is error:
+        if (said := _no_step_alone(net, error) or misfit(error, net, xs, "snn.run(net, xs.to({}))", "net")) is error:
             raise
         raise said from error
 
 
 def _in_words(net: nn.Module, xs: Tensor, error: Exception) -> Exception:
     """An error of the first step, and what to do about it, where that can be told; else the error itself."""
-    if isinstance(error, (TypeError, AttributeError)) and (says := passed_on(net)):
+    if says := passed_on(net, error):
         return TypeError(f"snn.run(net, xs): {says}")
+    if said := _no_step_alone(net, error):
+        return said
     if (said := misfit(error, net, xs, "snn.run(net, xs.to({}))", "net")) is not error:
         return said
-    if on_a_copy(net, xs[0]) is not None or on_a_copy(net, xs) is None:
+    if type(error) not in SHAPES or on_a_copy(net, xs[0]) is not None or on_a_copy(net, xs) is None:
         return error
     return ValueError(
         f"snn.run(net, xs): xs is {tuple(xs.shape)}, [T, batch, ...], so each step is {tuple(xs.shape[1:])}, which the net does not take: "
         f"{error}. All of xs it takes for one step: is it a batch without an axis of time? For T equal steps give "
         "snn.run(net, xs.expand(T, *xs.shape)); as spikes snn.run(net, snn.spikegen.rate(xs, T))."
     )
+
+
+SHAPES = (TypeError, ValueError, RuntimeError, IndexError, AssertionError)  # what an input of another shape ends in
+
+
+def _no_step_alone(net: nn.Module, error: Exception) -> TypeError | None:
+    """What to say of an error of a net that cannot be called with one step alone. Only the error tells: what a forward seems to lack may
+    come from a hook or a decorator."""
+    lacks = f"{getattr(net.forward, '__qualname__', None)}() missing "
+    if (
+        isinstance(error, TypeError)
+        and str(error).startswith(lacks)
+        and (says := takes_states("snn.run(net, xs)", net))
+    ):
+        return TypeError(says)
+    return None
+
+
+class _BatchAsTime(TypeError):
+    """A layer that takes whole sequences got one step of a batch."""
+
+
+@contextlib.contextmanager
+def _batch_is_no_time(net: nn.Module, xs: Tensor) -> Iterator[None]:
+    """Raises TypeError where a layer that takes whole sequences, [T, features] among them, is given one step [batch, features]. A sequence
+    in each step, x[None] say, it may have."""
+    layers = [m for m in net.modules() if isinstance(m, TakesSequences)] if xs.dim() > 2 else []
+
+    def watch(layer: nn.Module, input_: Tensor) -> None:
+        if input_.dim() == 2 and len(input_) == xs.shape[1]:
+            says = f"each step is net(xs[t]), but {type(layer).__name__} takes whole sequences [T, batch, ...]. Where the layers beside it"
+            cure = "do, too, call net(xs); else each in its turn: layer(snn.run(before, xs))."
+            raise _BatchAsTime(f"snn.run(net, xs): {says} {cure}")
+
+    try:
+        for layer in layers:
+            layer._watcher = watch
+        yield
+    finally:
+        for layer in layers:
+            vars(layer).pop("_watcher", None)
 
 
 def _held(net: nn.Module) -> dict[Any, Any]:
@@ -224,8 +277,13 @@ def explain(net: nn.Module, xs: Tensor) -> Explanation:
     _admit(net, xs)
     reason = _obstacle(net)
     if reason is None:
-        with _read(net) as live:
+        with _batch_is_no_time(net, xs), _read(net) as live:
             said = planned(live, live._params, live._state, xs, len(xs))
+        _, kind, says = (said.reason or "").partition(f"{_BatchAsTime.__name__}: ")
+        if kind:
+            raise _BatchAsTime(says)
+        if error := _no_step_alone(net, TypeError((said.reason or "").partition("TypeError: ")[2])):
+            raise error
         if said.kind != "loop":
             return said
         reason = said.reason
@@ -261,16 +319,3 @@ def _admit(net: Any, xs: Any) -> None:
             f"snn.run(net, xs): xs has shape {tuple(xs.shape)}; expected [T, batch, ...] with at least one step. For T equal steps "
             "give x.expand(T, *x.shape)."
         )
-    if not is_compiling():  # which cannot read what a forward takes
-        _one_step(net)
-
-
-def _one_step(net: nn.Module) -> None:
-    """Raises TypeError for a net that does not take one step alone."""
-    if whole := next((type(m).__name__ for m in net.modules() if isinstance(m, TakesSequences)), None):
-        raise TypeError(
-            f"snn.run(net, xs): each step is net(xs[t]), but {whole} takes whole sequences [T, batch, ...]. Where the layers beside it do, "
-            "too, call net(xs); else each in its turn: layer(snn.run(before, xs))."
-        )
-    if says := takes_states("snn.run(net, xs)", net):
-        raise TypeError(says)
