@@ -250,8 +250,6 @@ MASK = torch.ones(3, dtype=torch.bool)
 
 REFUSED = {
     # without a state
-    "scan": (lambda: snf.scan(NET.step, PARAMS, XS), r"^scan\(.*3 of its 4 .*scan\(net.step, params, net.init\(params, xs\[0\]\), xs\)"),
-    "scan of one": (lambda: snf.scan(snf.leaky_step, LEAKY, X), r"scan\(leaky_step, params, leaky_init\(params, xs\[0\]\), xs\)"),
     "explain": (lambda: snf.explain(NET.step, PARAMS, XS), r"^explain\(.*state is net.init\(params, xs\[0\]\)"),
     "diagnose": (lambda: snf.diagnose(NET.step, PARAMS, XS), r"^diagnose\(.*state is net.init\(params, xs\[0\]\)"),
     "diagnose, a bundle": (lambda: snf.diagnose(NET, PARAMS, XS), r"^diagnose\(.*net.step, params, net.init\(params, xs\[0\]\)"),

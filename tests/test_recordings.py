@@ -374,7 +374,7 @@ def test_the_page_says_what_is_so(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     recorded.nmnist_zip(tmp_path)
     space = {"__name__": "page"}
-    first, second = re.findall(r"```python\n(.*?)```", page, flags=re.S)
+    first, second, *_ = re.findall(r"```python\n(.*?)```", page, flags=re.S)
     exec(compile(first, "docs/events.md", "exec"), space)
     assert (
         space["xs"].shape == (30, 2, 2, 34, 34)

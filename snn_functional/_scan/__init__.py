@@ -29,7 +29,7 @@ def scan(
     step: Step[P, S, X, Y],
     params: P,
     state: S,
-    inputs: X = MISSING,
+    inputs: X,
     *,
     kind: Kind = "auto",
     reverse: bool = False,
@@ -66,8 +66,6 @@ def scan(
         >>> spks[:, 0, 0]
         tensor([0., 0., 1., 0., 0.])
     """
-    if inputs is MISSING:
-        complete("scan", step, params, state, inputs)
     if kind not in KINDS:
         raise ValueError(f"scan(kind={kind!r}): unknown kind. It is one of {', '.join(map(repr, KINDS))}.")
     if can_capture() and (is_compiling() or watched()) and kind != "loop":
