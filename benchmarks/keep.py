@@ -46,9 +46,7 @@ def keep(
                 here.setdefault(quantity, {})[one["who"]] = value if isinstance(value, str) else float(f"{value:.4g}")
     about = dict(
         date=str(datetime.date.today()),
-        command=" ".join(
-            [f"python benchmarks/{Path(sys.argv[0]).name}", *(w for w in sys.argv[1:] if w != str(folder))]
-        ),
+        command=command(sys.argv),
         machine=machine(device),
         threads=threads,
         versions=versions(rows, device),
@@ -60,6 +58,15 @@ def keep(
     runs = [run for run in runs if run["rows"]] + [about | {"rows": rows}]
     folder.mkdir(parents=True, exist_ok=True)
     path.write_text(written(runs))
+
+
+def command(argv: list[str]) -> str:
+    """What was asked, without where it is kept and which rows were: each row says itself."""
+    words, left_out = [f"python benchmarks/{Path(argv[0]).name}"], False
+    for word in argv[1:]:
+        left_out = word in ("--keep", "--rows") or left_out and not word.startswith("--")
+        words += [] if left_out else [word]
+    return " ".join(words)
 
 
 def written(runs: list[dict[str, Any]]) -> str:

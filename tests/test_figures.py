@@ -70,7 +70,9 @@ def test_results_say_what_they_were_measured_on(path):
 
 
 def test_a_row_that_is_measured_again_leaves_its_older_run(tmp_path, monkeypatch):
-    monkeypatch.setattr(sys, "argv", ["/somewhere/benchmarks/a.py", "--rows", "b", "--keep", str(tmp_path)])
+    monkeypatch.setattr(
+        sys, "argv", ["/somewhere/benchmarks/a.py", "--rows", "b", "c", "--threads", "1", "--keep", str(tmp_path)]
+    )
     measured = lambda ms, *rows: [
         {"at": row, "who": who, "ms": ms, "low": 0.1} for row in rows for who in ("x", "torch: y")
     ]
@@ -80,7 +82,7 @@ def test_a_row_that_is_measured_again_leaves_its_older_run(tmp_path, monkeypatch
     old, new = json.loads((tmp_path / "a.json").read_text())
     assert old["rows"] == {"c": {"title": "C", "ms": {"x": 1.235, "torch: y": 1.235}}}
     assert new["rows"] == {"b": {"title": "B", "ms": {"x": 2.0, "torch: y": 2.0}}}
-    assert new["command"] == "python benchmarks/a.py --rows b --keep" and set(new["versions"]) == {"torch"}
+    assert new["command"] == "python benchmarks/a.py --threads 1" and set(new["versions"]) == {"torch"}
     tell(3.0, "c")
     assert [list(run["rows"]) for run in json.loads((tmp_path / "a.json").read_text())] == [["b"], ["c"]]
 
