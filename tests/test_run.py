@@ -8,7 +8,7 @@ import warnings
 
 import pytest
 import torch
-from test_faces import every_layer, made
+from test_faces import LAYERS, made
 from torch import nn
 
 import snn_functional as snf
@@ -56,7 +56,10 @@ def assert_is_the_loop(net, xs, how="layer by layer", rounds=2):
         torch.testing.assert_close(b, a, rtol=1e-4, atol=1e-4)
 
 
-@every_layer
+VARIANTS = ("SLSTM without bias", "RLeaky one to one", "RSynaptic one to one", "RLeaky conv")  # of what others show
+
+
+@pytest.mark.parametrize("which", [pytest.param(x, marks=pytest.mark.slow if x in VARIANTS else ()) for x in LAYERS])
 def test_every_face_alone(which):
     layer, xs = made(which, init_hidden=True, output=True, learn_threshold=True)
     assert_is_the_loop(layer, xs)
