@@ -28,6 +28,8 @@ def cells():
             marks = [needs_torch(thing.torch, f"{name}, or a scan that it sees")]
             if thing.cell in (compile_, compile_and_backward) and way in ("chain", FUNCTIONALIZED):
                 marks.append(pytest.mark.slow)  # the other four show what a compiler does
+            if thing.cell is compile_ and way in ("recurrent `chain`", "faces step by step"):
+                marks.append(pytest.mark.slow)  # and these with their backward
             yield pytest.param(name, way, marks=marks, id=f"{name}-{way}".replace("`", ""))
 
 

@@ -93,7 +93,7 @@ def load_model(folder):
     return torch.load(folder / "model.pt")
 
 
-@sweep("neuron", list(train.HIDDEN), of=("leaky", "rsynaptic", "adlif"))
+@sweep("neuron", list(train.HIDDEN), of=("leaky", "adlif"))
 def test_every_spiking_neuron_learns(neuron, here, unseen, capsys):
     assert run(*TINY, "--neuron", neuron, "--hidden", 64, "--epochs", 6, "--steps", 6, "--lr", 0.005) == 0
     assert float(capsys.readouterr().out.split()[-1]) > 0.8

@@ -249,7 +249,7 @@ def transforms(step, params, state, xs, kind):
 
 # The others are as these under a transform.
 FEW = {"whole rows": ("two_layers", "gated", "detached")}
-FEW["calls one after another"] = ("two_layers", "gated_images", "depthwise")
+FEW["calls one after another"] = ("two_layers", "gated_images")
 
 
 @pytest.mark.parametrize(
