@@ -22,6 +22,7 @@ import torch
 
 from ._functionalize import Functional, has_tensors
 from ._functorch import intercepted
+from ._names import columns
 from ._neuron import name_of, Neuron
 from ._scan._door import MISSING
 from ._scan._loop import unchanged
@@ -67,10 +68,7 @@ class Chain:
         return f"chain({', '.join(name_of(layer.step) for layer in self.layers)})"
 
     def __str__(self) -> str:
-        rows = list(_rows("", self))
-        wide = [max(len(row[column]) for row in rows) for column in range(3)]
-        lines = ["  ".join(cell.ljust(n) for cell, n in zip(row, wide)).rstrip() for row in rows]
-        return "\n".join([f"chain of {len(self.layers)} layers", *lines])
+        return "\n".join([f"chain of {len(self.layers)} layers", *columns([*_rows("", self)])])
 
     def __call__(self, params: Any, state: Any, input: Any) -> tuple[Any, Any]:
         outputs, states = self.each(params, state, input)

@@ -1,4 +1,4 @@
-"""What a room shows of itself: `__all__`, `dir()`, and a docstring with a line for each thing that it holds.
+"""What is shown of a room, `__all__`, `dir()` and a docstring with a line for each thing that it holds, and of a thing with parts, a table.
 
 Rooms re-export by `import x as x`, which type checkers read; at run time that leaves helpers and files among the names. So each room ends
 with `show(globals())`.
@@ -6,7 +6,7 @@ with `show(globals())`.
 
 import inspect
 import types
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 
@@ -33,6 +33,13 @@ def with_lines(doc: str | None, lines: dict[str, str | None]) -> str | None:
     return "\n".join(
         [doc.rstrip(), "", *(f"    {name:{wide}}  {first_line(text)}" for name, text in lines.items()), ""]
     )
+
+
+def columns(rows: Sequence[Sequence[str]], right: Iterable[int] = ()) -> list[str]:
+    """Lines in which the cells of a column are equally wide, two spaces apart. `right`: columns of numbers."""
+    wide = [max(map(len, column)) for column in zip(*rows)]
+    fit = lambda i, cell: cell.rjust(wide[i]) if i in right else cell.ljust(wide[i])
+    return ["  ".join(fit(i, cell) for i, cell in enumerate(row)).rstrip() for row in rows]
 
 
 class Shown(type):

@@ -20,6 +20,7 @@ from . import neurons
 from ._chain import chain, every_layer
 from ._connections import Conv2d, conv2d, linear
 from ._layers import flatten
+from ._names import columns
 from ._neuron import name_of, Neuron
 from ._scan import scan
 from ._tree import named_leaves, pytree, static
@@ -74,9 +75,7 @@ class Network:
         rows = [
             (str(i), name_of(getattr(part, "step", part)), _shapes(p)) for i, (part, p) in enumerate(zip(parts, params))
         ]
-        wide = [max(len(row[column]) for row in rows) for column in range(2)]
-        lines = [f"    {i.ljust(wide[0])}  {name.ljust(wide[1])}  {shapes}".rstrip() for i, name, shapes in rows]
-        return "\n".join([f"{type(self).__name__} of {len(self.hidden)} hidden layers, a chain of", *lines])
+        return "\n    ".join([f"{type(self).__name__} of {len(self.hidden)} hidden layers, a chain of", *columns(rows)])
 
 
 def _shapes(params: Any) -> str:

@@ -8,6 +8,7 @@ from torch import Tensor
 from ._firing import run_layers, share, spikes_of
 from ._functionalize._module import Scanned
 from ._functionalize._trees import parts, refuse_other_trees
+from ._names import columns
 from ._network import Network
 from ._neuron import Neuron
 from ._scan._door import length_of
@@ -128,10 +129,4 @@ def _table(rows: list[Row]) -> str:
         rate = "" if row.rate is None else f"{row.rate:.3f}"
         cells.append((row.layer, said(row.params), f"{row.numbers:,}", said(row.state), said(row.output), rate))
     cells.append(("total", "", f"{sum(row.numbers for row in rows):,}", "", "", ""))
-    wide = [max(len(line[i]) for line in cells) for i in range(6)]
-    right = (2, 5)  # numbers
-    lines = [
-        "  ".join(cell.rjust(n) if i in right else cell.ljust(n) for i, (cell, n) in enumerate(zip(line, wide)))
-        for line in cells
-    ]
-    return "\n".join(line.rstrip() for line in lines)
+    return "\n".join(columns(cells, right=(2, 5)))  # numbers

@@ -7,6 +7,7 @@ import torch
 from torch import nn, Tensor
 
 from .._functorch import is_compiling
+from .._names import columns
 from .._neuron import Neuron
 from .._scan import scan
 from .._scan._door import length_of
@@ -83,8 +84,7 @@ class Scanned(nn.Module):
                 full = ".".join(filter(None, (path, leaf)))
                 cells[full not in learned].append(f"{leaf or 'params'} {tuple(x.shape)}")
             rows.append((f"{path}  {name}" if path else name, ", ".join(cells[0]), ", ".join(cells[1])))
-        wide = [max(len(row[i]) for row in rows) for i in range(3)]
-        lines = ["  ".join(cell.ljust(n) for cell, n in zip(row, wide)).rstrip() for row in rows]
+        lines = columns(rows)
         every = sum(x.numel() for x in tree_leaves(self._like))
         lines.append(f"{sum(p.numel() for p in learned.values()):,} of {every:,} numbers are learned")
         around = repr(step) if layers[0][0] and not layers_of(step) else ""  # a modifier of a whole chain
