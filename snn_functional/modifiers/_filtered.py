@@ -1,7 +1,7 @@
 """A trace of the spikes in their place."""
 
 import dataclasses
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor
 
@@ -40,6 +40,7 @@ class filtered(Modifier, metaclass=Shown):
     Takes any step whose output is one tensor, whatever it stands for.
     """
 
+    _binary: ClassVar[bool] = False
     step: Step
     Params = FilteredParams
     State = FilteredState

@@ -25,6 +25,7 @@ class Modifier:
     step: Step
     Params: ClassVar[Any] = None
     State: ClassVar[Any] = None
+    _binary: ClassVar[bool] = True  # does it give spikes, 0 or 1, where the neuron does?
     _more: ClassVar[str] = ""  # what to do with what is no argument of it
 
     def __new__(cls, step: Any = None, *args: Any, **kwargs: Any) -> Any:

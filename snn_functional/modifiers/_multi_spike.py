@@ -1,7 +1,7 @@
 """Several spikes in one step."""
 
 import dataclasses
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor
 
@@ -29,6 +29,7 @@ class multi_spike(Lowers, metaclass=Shown):
     trunc(U / threshold), which fires at a multiple, too (so does a `lif` that is `inclusive`); their gradient has one surrogate.
     """
 
+    _binary: ClassVar[bool] = False
     step: Step
     most: int
 

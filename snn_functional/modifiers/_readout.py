@@ -1,7 +1,7 @@
 """The membrane in place of the spikes."""
 
 import dataclasses
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor
 
@@ -22,6 +22,7 @@ class readout(Modifier, metaclass=Shown):
     part of its equation, as `se_adlif` or `adex`, goes on with it.
     """
 
+    _binary: ClassVar[bool] = False
     step: Step
 
     def __call__(self, params: Any, state: Any, input: Any) -> tuple[Tensor, Any]:

@@ -1,7 +1,7 @@
 """Several spikes in a step, for the platforms that fire so."""
 
 import dataclasses
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -26,6 +26,7 @@ class several(Lowers, metaclass=Shown):
     Needs the params of `lif` or `cuba_lif`.
     """
 
+    _binary: ClassVar[bool] = False
     step: Step
     most: int | None = None
 

@@ -6,15 +6,7 @@ from typing import Any
 from torch import Tensor
 
 from .._names import Shown
-from ._filtered import filtered
 from ._modifier import Modifier, name, Step
-from ._multi_spike import multi_spike
-from ._readout import readout
-from ._several import several
-from ._ternary import ternary
-
-
-OTHERS = (filtered, multi_spike, readout, several, ternary)
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -42,7 +34,7 @@ class sub_steps(Modifier, metaclass=Shown):
         super().__post_init__()
         inner: Any = self.step
         while isinstance(inner, Modifier):
-            if isinstance(inner, OTHERS):
+            if not inner._binary:
                 raise ValueError(
                     f"sub_steps({name(inner)}(neuron)): what it gives is not 0 or 1, which alone a step of the data can be."
                 )

@@ -1,7 +1,7 @@
 """Spikes of both signs."""
 
 import dataclasses
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor
 
@@ -29,6 +29,7 @@ class ternary(Lowers, metaclass=Shown):
     `ternary_lif_step` of SpikingJelly 2.0, which fire at the threshold, too (so does a `lif` that is `inclusive`).
     """
 
+    _binary: ClassVar[bool] = False
     step: Step
 
     def __post_init__(self) -> None:
