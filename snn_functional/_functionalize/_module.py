@@ -49,6 +49,8 @@ class Scanned(nn.Module):
 
     def init(self, xs: Any) -> Any:
         """The state at rest, for a sequence like this: `neuron.init(params, xs[0])`."""
+        if not is_compiling():
+            length_of(xs)  # refuses what has no first step; where a state is given, `scan` does
         return self.neuron.init(self.params, tree_map(lambda x: x[0], xs))
 
     def arguments(self, xs: Any, state: Any = None) -> tuple[Any, Any, Any, Any]:
@@ -60,7 +62,6 @@ class Scanned(nn.Module):
         if is_compiling():
             outputs, state = self._scanned(xs, state)
         else:
-            length_of(xs)
             try:
                 outputs, state = self._scanned(xs, state)
             except (TypeError, ValueError, RuntimeError) as error:
